@@ -1,0 +1,39 @@
+"""DB-KSVD: sparse dictionaries of transformer activations.
+
+Public names are imported on first use, so that ``import dbksvd`` is cheap. If SAELens is
+installed, importing dbksvd also teaches ``SAE.load_from_disk`` the architectures of this package
+(now if SAELens is loaded already, else as soon as it is).
+"""
+
+from importlib import import_module
+from typing import Any
+
+import wrapt
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "sparse_encode": "dbksvd.ops.pursuit",
+    "DBKSVD": "dbksvd.fit.ksvd",
+    "Dictionary": "dbksvd.dictionary",
+    "SparseCodes": "dbksvd.codes",
+    "ActivationShards": "dbksvd.shards",
+    "load_dictionary": "dbksvd.architectures.loading",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dbksvd' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+@wrapt.when_imported("sae_lens")
+def _register_architectures(_module: Any) -> None:
+    import_module("dbksvd.architectures").register()

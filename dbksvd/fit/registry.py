@@ -1,0 +1,72 @@
+"""The methods: a name in the config, and the module that fits it.
+
+A module of this table offers ``fit(task: FitTask) -> FitResult``. Modules are imported when their
+method is used, so a rule depends on the sources of its own method only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from dbksvd.fit.result import FitResult
+    from dbksvd.shards import ActivationShards
+
+ALGORITHMS = {
+    "dbksvd": "dbksvd.fit.ksvd_task",
+    "sae": "dbksvd.fit.sae",
+    "random": "dbksvd.fit.controls",
+    "pca": "dbksvd.fit.controls",
+}
+
+
+@dataclass
+class FitTask:
+    """Everything a method is given.
+
+    Parameters
+    ----------
+    train, heldout : ActivationShards
+        Activations to learn from and to measure on.
+    n_atoms, k, seed : int
+        Atoms of the dictionary, non-zeros a sample, seed of all randomness.
+    settings : dict
+        The method's own section of the config, with ``algorithm``.
+    device : torch.device
+        Where to compute.
+    checkpoint : Path
+        Folder for unfinished work; the caller removes it after success.
+    metadata : dict
+        Model, layer and context of the activations, to be kept in ``cfg.json``.
+    """
+
+    train: ActivationShards
+    heldout: ActivationShards
+    n_atoms: int
+    k: int
+    seed: int
+    settings: dict[str, Any]
+    device: torch.device
+    checkpoint: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def find_method(algorithm: str) -> Callable[[FitTask], FitResult]:
+    """Return the fit function of an algorithm.
+
+    Raises
+    ------
+    ValueError
+        If no such algorithm is registered.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"algorithm: expected one of {', '.join(sorted(ALGORITHMS))}, got {algorithm!r}"
+        )
+    return import_module(ALGORITHMS[algorithm]).fit

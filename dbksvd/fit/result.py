@@ -1,0 +1,62 @@
+"""What every fit returns and how it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from dbksvd.dictionary import CONFIG_FILE, WEIGHTS_FILE
+from dbksvd.files import hash_file, replace_folder, write_json
+
+LOG_FILE = "log.csv"
+SEAL_FILE = "fit.json"
+
+
+class Savable(Protocol):
+    """A dictionary that can write itself in SAELens's layout."""
+
+    def save(self, path: str | Path) -> None:
+        """Write ``cfg.json`` and safetensors below `path`."""
+        ...
+
+
+@dataclass
+class FitResult:
+    """A fitted dictionary with the story of its fit.
+
+    Parameters
+    ----------
+    dictionary : Savable
+        What was learned.
+    log : list of dict
+        One row per iteration (DB-KSVD) or measurement (SAE). Every method logs at least
+        ``samples_seen`` (samples), ``seconds`` (fit time so far, without held-out measurements)
+        and ``fve_heldout`` (fraction of variance explained on held-out samples).
+    stop_reason : str
+        Why the fit ended.
+    summary : dict
+        Seconds, samples seen, implementation, settings, provenance.
+    """
+
+    dictionary: Savable
+    log: list[dict[str, Any]]
+    stop_reason: str
+    summary: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write the dictionary, ``log.csv`` and the seal ``fit.json``, atomically."""
+        with replace_folder(path) as folder:
+            self.dictionary.save(folder / "dictionary")
+            for file in (folder / "dictionary").iterdir():
+                file.rename(folder / file.name)
+            (folder / "dictionary").rmdir()
+            pd.DataFrame(self.log).to_csv(folder / LOG_FILE, index=False)
+            seal = {
+                **self.summary,
+                "stop_reason": self.stop_reason,
+                "sha256": {name: hash_file(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)},
+            }
+            write_json(folder / SEAL_FILE, seal)

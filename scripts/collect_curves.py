@@ -1,0 +1,51 @@
+"""Gather the logs of all fits, and the atom usage of all dictionaries, into two tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dbksvd.commands import report_errors
+from dbksvd.files import read_json, replace_file
+
+KEYS = ("site", "method", "n_atoms", "k", "seed")
+
+
+def read_curve(row: dict[str, Any]) -> pd.DataFrame:
+    """Return one fit's log with the fit's keys in front."""
+    log = pd.read_csv(Path(row["dictionary"]) / "log.csv")
+    return pd.concat([_repeat_keys(row, len(log)), log], axis=1)
+
+
+def read_usage(row: dict[str, Any]) -> pd.DataFrame:
+    """Return how many held-out tokens use each atom of one dictionary."""
+    metrics = read_json(Path(row["evaluation"]) / "metrics.json")
+    counts = pd.DataFrame({"count": metrics["usage"]})
+    counts["tokens"] = metrics["samples"]
+    return pd.concat([_repeat_keys(row, len(counts)), counts], axis=1)
+
+
+def _repeat_keys(row: dict[str, Any], times: int) -> pd.DataFrame:
+    return pd.DataFrame([{key: row[key] for key in KEYS}] * times, columns=list(KEYS))
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=json.loads, required=True)
+    parser.add_argument("--curves", type=Path, required=True)
+    parser.add_argument("--usage", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    for path, read in ((arguments.curves, read_curve), (arguments.usage, read_usage)):
+        table = pd.concat([read(row) for row in arguments.rows], ignore_index=True)
+        with replace_file(path) as temporary:
+            table.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Draw one figure from the tables of the experiment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from dbksvd.commands import report_errors
+from dbksvd.figures import FIGURES
+from dbksvd.files import replace_file
+from dbksvd.styles import Styles
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--figure", choices=sorted(FIGURES), required=True)
+    parser.add_argument("--settings", type=json.loads, required=True)
+    for table in ("scores", "curves", "usage"):
+        parser.add_argument(f"--{table}", type=Path, required=True)
+    parser.add_argument("--output", type=Path, nargs="+", required=True)
+    arguments = parser.parse_args()
+
+    settings = arguments.settings["figures"]
+    styles = Styles(arguments.settings["methods"], settings["labels"], settings["controls"])
+    # Nothing of the day of drawing goes into the SVG: equal data give an equal file.
+    plt.rcParams.update({"svg.hashsalt": "dbksvd", "svg.fonttype": "none"})
+    sns.set_theme(context=settings["context"], style="ticks")
+    names = ("scores", "curves", "usage")
+    tables = {name: pd.read_csv(getattr(arguments, name)) for name in names}
+    figure = FIGURES[arguments.figure](tables, styles)
+    sns.despine(figure)
+    for path in arguments.output:
+        date = {"Date": None} if path.suffix == ".svg" else None
+        with replace_file(path) as temporary:
+            figure.savefig(temporary, dpi=settings["dpi"], bbox_inches="tight", metadata=date)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Activations of one layer for one slice of the text: slices run side by side on a cluster."""
+
+
+def text_inputs(wildcards):
+    """The documents, where activations come from text. Only the manifest's content counts."""
+    if not EXPERIMENT.needs_text:
+        return {}
+    return {
+        "manifest": rules.prepare_text.output.manifest,
+        "documents": ancient(rules.prepare_text.output.documents),
+    }
+
+
+rule extract_activations:
+    input:
+        unpack(text_inputs),
+    output:
+        part=RESULTS + "/{site}/parts/part-{slice}.h5",
+        seal=RESULTS + "/{site}/parts/part-{slice}.json",
+    params:
+        cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
+        code=code("scripts/extract_activations.py"),
+        script=script("extract_activations.py"),
+    log:
+        RESULTS + "/logs/{site}/extract_activations-{slice}.log",
+    benchmark:
+        RESULTS + "/benchmarks/{site}/extract_activations-{slice}.jsonl"
+    conda:
+        "../../envs/activations.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+        gpu=GPUS,
+    shell:
+        "python {params.script} --settings {params.cfg:q} --text {input:q}"
+        " --slice {wildcards.slice} --output {output.part:q}"
+        " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

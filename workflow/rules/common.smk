@@ -1,0 +1,44 @@
+"""Config, paths and the two params that decide what reruns."""
+
+import math
+import shlex
+import shutil
+from pathlib import Path
+
+from dbksvd.fit.registry import ALGORITHMS
+from workflow.experiment import ConfigError, Experiment, as_param
+from workflow.source_hash import hash_sources
+
+try:
+    EXPERIMENT = Experiment(config)
+except ConfigError as error:
+    sys.exit(f"error: config: {error}")
+
+RESULTS = EXPERIMENT.folder
+
+# A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
+GPUS = 1 if shutil.which("nvidia-smi") else 0
+
+
+wildcard_constraints:
+    site=r"layer\d+|files",
+    method=r"[a-z0-9-]+",
+    n_atoms=r"\d+",
+    k=r"\d+",
+    seed=r"\d+",
+    figure=r"[a-z_]+",
+
+
+def code(*entries):
+    """Hash of scripts or modules and all they import: changes when results may change."""
+    return hash_sources(Path(workflow.basedir), entries)
+
+
+def script(name):
+    """Command line that runs a script, whatever characters the folder's name has."""
+    return shlex.quote(str(Path(workflow.basedir) / "scripts" / name))
+
+
+def layer_of(wildcards):
+    """Number of the layer of a site such as layer4; None for ready files."""
+    return None if wildcards.site == "files" else int(wildcards.site.removeprefix("layer"))

@@ -1,0 +1,39 @@
+"""Figures, each as PNG and SVG."""
+
+FIGURES = ["variance_explained", "convergence", "probing", "atom_usage"]
+FIGURE_FILES = expand(
+    RESULTS + "/figures/{figure}.{ending}", figure=FIGURES, ending=["png", "svg"]
+)
+
+
+rule draw_figure:
+    input:
+        scores=rules.collect_scores.output.scores,
+        curves=rules.collect_curves.output.curves,
+        usage=rules.collect_curves.output.usage,
+    output:
+        png=report(
+            RESULTS + "/figures/{figure}.png",
+            caption="../report/{figure}.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        svg=RESULTS + "/figures/{figure}.svg",
+    params:
+        cfg=EXPERIMENT.section("figures", methods=list(config["methods"])),
+        code=code("scripts/draw_figure.py"),
+        script=script("draw_figure.py"),
+    log:
+        RESULTS + "/logs/draw_figure-{figure}.log",
+    benchmark:
+        RESULTS + "/benchmarks/draw_figure-{figure}.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {params.script} --figure {wildcards.figure} --settings {params.cfg:q}"
+        " --scores {input.scores:q} --curves {input.curves:q} --usage {input.usage:q}"
+        " --output {output.png:q} {output.svg:q} > {log:q} 2>&1"

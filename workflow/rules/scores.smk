@@ -1,0 +1,89 @@
+"""Tidy tables of all dictionaries: scores, curves of the fits, atom usage."""
+
+SEALS = [f"{RESULTS}/{fit.site}/dictionaries/{fit.name}/fit.json" for fit in EXPERIMENT.fits]
+METRICS = [f"{RESULTS}/{fit.site}/evaluations/{fit.name}/metrics.json" for fit in EXPERIMENT.fits]
+
+
+rule collect_scores:
+    input:
+        seals=SEALS,
+        metrics=METRICS,
+    output:
+        scores=report(
+            RESULTS + "/scores.csv",
+            caption="../report/scores.rst",
+            category="Tables",
+            labels={"table": "all scores"},
+        ),
+    params:
+        cfg=EXPERIMENT.rows(),
+        code=code("scripts/collect_scores.py"),
+        script=script("collect_scores.py"),
+    log:
+        RESULTS + "/logs/collect_scores.log",
+    benchmark:
+        RESULTS + "/benchmarks/collect_scores.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {params.script} --rows {params.cfg:q} --output {output.scores:q} > {log:q} 2>&1"
+
+
+rule collect_curves:
+    input:
+        seals=SEALS,
+        metrics=METRICS,
+    output:
+        curves=RESULTS + "/curves.csv",
+        usage=RESULTS + "/usage.csv",
+    params:
+        cfg=EXPERIMENT.rows(),
+        code=code("scripts/collect_curves.py"),
+        script=script("collect_curves.py"),
+    log:
+        RESULTS + "/logs/collect_curves.log",
+    benchmark:
+        RESULTS + "/benchmarks/collect_curves.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {params.script} --rows {params.cfg:q} --curves {output.curves:q}"
+        " --usage {output.usage:q} > {log:q} 2>&1"
+
+
+rule summarise_scores:
+    input:
+        scores=rules.collect_scores.output.scores,
+    output:
+        csv=report(
+            RESULTS + "/table.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "summary"},
+        ),
+        markdown=RESULTS + "/table.md",
+    params:
+        cfg=as_param(list(config["methods"])),
+        code=code("scripts/summarise_scores.py"),
+        script=script("summarise_scores.py"),
+    log:
+        RESULTS + "/logs/summarise_scores.log",
+    benchmark:
+        RESULTS + "/benchmarks/summarise_scores.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {params.script} --scores {input.scores:q} --methods {params.cfg:q}"
+        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"

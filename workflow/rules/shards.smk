@@ -1,0 +1,29 @@
+"""All parts, globally shuffled, as training and held-out shards of fixed size."""
+
+PARTS = RESULTS + "/{{site}}/parts/part-{slice}"
+SLICES = range(config["activations"]["slices"])
+
+
+rule shard_activations:
+    input:
+        seals=expand(PARTS + ".json", slice=SLICES),
+        parts=ancient(expand(PARTS + ".h5", slice=SLICES)),
+    output:
+        manifest=RESULTS + "/{site}/shards/manifest.json",
+    params:
+        cfg=EXPERIMENT.section("shards"),
+        code=code("scripts/shard_activations.py"),
+        script=script("shard_activations.py"),
+    log:
+        RESULTS + "/logs/{site}/shard_activations.log",
+    benchmark:
+        RESULTS + "/benchmarks/{site}/shard_activations.jsonl"
+    conda:
+        "../../envs/activations.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    shell:
+        "python {params.script} --settings {params.cfg:q} --parts {input.parts:q}"
+        " --output \"$(dirname {output.manifest:q})\" > {log:q} 2>&1"

@@ -1,0 +1,24 @@
+"""Documents, deduplicated, split into training and held-out ones."""
+
+
+rule prepare_text:
+    output:
+        manifest=RESULTS + "/text/manifest.json",
+        documents=RESULTS + "/text/documents.jsonl",
+    params:
+        cfg=EXPERIMENT.section("text"),
+        code=code("scripts/prepare_text.py"),
+        script=script("prepare_text.py"),
+    log:
+        RESULTS + "/logs/prepare_text.log",
+    benchmark:
+        RESULTS + "/benchmarks/prepare_text.jsonl"
+    conda:
+        "../../envs/activations.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    shell:
+        "python {params.script} --settings {params.cfg:q} --output \"$(dirname {output.manifest:q})\""
+        " > {log:q} 2>&1"
