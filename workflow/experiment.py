@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -53,6 +54,7 @@ class Experiment:
 
     def __init__(self, config: dict[str, Any]) -> None:
         check_schema(config)
+        check_consistency(config)
         self.config = config
         self.folder = f"results/{config['experiment']}"
         self.fits = sorted(set(self._list_fits()))
@@ -124,10 +126,70 @@ def check_schema(config: dict[str, Any]) -> None:
     ConfigError
         For the first thing that is wrong, in one line.
     """
+    _check_values(config, "")
     schema = yaml.safe_load(SCHEMA.read_text())
     error = best_match(Draft202012Validator(schema).iter_errors(config))
     if error is not None:
         raise ConfigError(_explain(error))
+
+
+def check_consistency(config: dict[str, Any]) -> None:
+    """Check what one key says against what another says.
+
+    Raises
+    ------
+    ConfigError
+        For the first contradiction, in one line.
+    """
+    evals = config["evaluation"]["evals"]
+    if config["activations"]["source"] == "model":
+        for key in ("text", "model"):
+            if key not in config:
+                raise ConfigError(f"{key}: missing key, needed for activations.source: model")
+    elif evals:
+        raise ConfigError(
+            "evaluation.evals: expected {} for activations.source: files, since SAEBench runs the "
+            f"model, got {', '.join(evals)}"
+        )
+    for split in ("train", "heldout"):
+        _check_at_least_slices(config["activations"], f"n_{split}_tokens")
+    held_out = set(config.get("text", {}).get("held_out_datasets", ()))
+    for name, settings in evals.items():
+        fitted = [data for data in settings.get("datasets", ()) if data not in held_out]
+        if fitted:
+            raise ConfigError(
+                f"evaluation.evals.{name}.datasets: expected names from text.held_out_datasets, "
+                f"so that no scored text is fitted, got {fitted[0]!r}"
+            )
+    for key in ("labels", "controls"):
+        for method in config["figures"][key]:
+            if method not in config["methods"]:
+                raise ConfigError(
+                    f"figures.{key}: expected names from methods"
+                    f"{_suggest(method, config['methods'])}, got {method!r}"
+                )
+
+
+def _check_at_least_slices(activations: dict[str, Any], key: str) -> None:
+    if activations[key] < activations["slices"]:
+        raise ConfigError(
+            f"activations.{key}: expected at least slices = {activations['slices']}, "
+            f"got {activations[key]}"
+        )
+
+
+def _check_values(value: Any, where: str) -> None:
+    """Refuse what YAML can say but JSON, and so a param, cannot: odd keys, NaN and infinity."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{_join(where, str(key))}: expected a text key, got {key!r}")
+            _check_values(item, _join(where, key))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_values(item, f"{where}[{position}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, got {value}")
 
 
 def _explain(error: ValidationError) -> str:
@@ -157,6 +219,13 @@ def _explain(error: ValidationError) -> str:
             return f"{where}: expected less than {rule}, got {value!r}"
         case "pattern":
             return f"{where}: expected text matching {rule}, got {value!r}"
+        case "oneOf":
+            names = " or ".join(option["required"][0] for option in rule)
+            return f"{where}: expected exactly one of the keys {names}, got {sorted(value)}"
+        case "uniqueItems":
+            return f"{where}: expected no repeats, got {value!r}"
+        case "minProperties":
+            return f"{where}: expected at least {rule} entry, got none"
         case "minItems":
             return f"{where}: expected at least {rule} item, got {value!r}"
         case _:
@@ -171,7 +240,7 @@ def _format_path(path: Any) -> str:
 
 
 def _join(where: str, key: str) -> str:
-    return key if where == "config" else f"{where}.{key}"
+    return key if where in ("", "config") else f"{where}.{key}"
 
 
 def _suggest(word: str, known: Any) -> str:

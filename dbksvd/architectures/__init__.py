@@ -1,0 +1,20 @@
+"""SAE architectures that SAELens learns from this package."""
+
+from __future__ import annotations
+
+from dbksvd.dictionary import ARCHITECTURE
+
+
+def register() -> None:
+    """Teach SAELens the architectures of this package; calling it again changes nothing.
+
+    Imports are inside because the modules need SAELens, which takes seconds to load and which
+    ``import dbksvd`` must not require.
+    """
+    from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
+
+    from dbksvd.architectures.pursuit import PursuitSAE, PursuitSAEConfig
+
+    for name, sae_class, config_class in [(ARCHITECTURE, PursuitSAE, PursuitSAEConfig)]:
+        if name not in SAE_CLASS_REGISTRY:
+            register_sae_class(name, sae_class, config_class)

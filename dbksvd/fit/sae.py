@@ -102,6 +102,7 @@ def _build_trainer(task: FitTask) -> SAETrainer[Any, Any]:
         total_training_samples=steps * settings["batch_size"],
         train_batch_size_samples=settings["batch_size"],
         lr=settings["lr"],
+        lr_end=settings["lr"] / 10,
         lr_warm_up_steps=round(steps * settings["lr_warm_up"]),
         lr_decay_steps=round(steps * settings["lr_decay"]),
         device=str(task.device),
@@ -137,7 +138,7 @@ def _train(
     log: list[dict[str, Any]] = []
     total = trainer.cfg.total_training_samples
     seconds, next_measure = 0.0, measure_every
-    with tqdm(total=total, unit="sample", unit_scale=True, desc="train SAE") as bar:
+    with tqdm(total=total, unit="sample", unit_scale=True, desc="train SAE", mininterval=2) as bar:
         while trainer.n_training_samples < total:
             started = time.perf_counter()
             trainer.maybe_reset_sparsity()

@@ -1,0 +1,80 @@
+"""Sparse coding of samples over a dictionary by matching pursuit.
+
+One definition (:mod:`dbksvd.ops.pursuit.reference`) and several implementations of it; the
+derivation is in the README beside this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from dbksvd.codes import SparseCodes
+from dbksvd.ops.implementation import choose_implementation, load_implementation
+from dbksvd.ops.pursuit.checks import as_matrix, check_atoms, check_settings
+
+__all__ = ["sparse_encode"]
+
+
+def sparse_encode(
+    x: Tensor | np.ndarray[Any, Any],
+    atoms: Tensor | np.ndarray[Any, Any],
+    k: int,
+    *,
+    method: Literal["mp", "omp"] = "mp",
+    nonnegative: bool = False,
+    refit: bool = True,
+    rtol: float = 0.0,
+    implementation: str = "auto",
+) -> SparseCodes:
+    """Code each sample with at most k atoms: ``x ≈ Z @ atoms``, by greedy pursuit.
+
+    Parameters
+    ----------
+    x : float32 or float64 tensor or array of shape (n, d)
+        Samples, as they are: a bias is the caller's to subtract.
+    atoms : float32 or float64 tensor or array of shape (m, d)
+        Unit-norm atoms, on the device of `x`.
+    k : int
+        Most non-zeros a sample may have, from 1 to m (to min(m, d) for omp).
+    method : {"mp", "omp"}
+        Matching pursuit with Gram updates, or orthogonal matching pursuit.
+    nonnegative : bool
+        Whether coefficients must be ≥ 0; a sample may then end with fewer than k.
+    refit : bool
+        Whether coefficients become the least-squares fit on the final support (non-negative
+        least squares where `nonnegative`). Orthogonal matching pursuit fits at every pick anyway.
+    rtol : float
+        The pursuit of a sample ends when its residual norm is at most `rtol` times its norm; 0
+        leaves this rule out. In float32, differences below about 1e-3 are not resolved.
+    implementation : {"auto", "reference", "batched", "cpu", "cuda"}
+        Who computes; "auto" is numba on the CPU, Triton or batched torch on CUDA.
+
+    Returns
+    -------
+    SparseCodes
+        Indices (n, k) and values (n, k) on the device and in the dtype of `x`, in the order in
+        which the pursuit picked them. A zero sample has no code.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+
+    Notes
+    -----
+    Mallat and Zhang, "Matching pursuits with time-frequency dictionaries" (1993), eq. 13-18;
+    Rubinstein, Zibulevsky and Elad, "Efficient implementation of the K-SVD algorithm using batch
+    orthogonal matching pursuit" (2008), algorithm 2; Nguyen, Idier, Soussen and Djermoune,
+    "Non-negative orthogonal greedy algorithms" (2019), algorithm 1.
+    """
+    x = as_matrix(x, "x")
+    atoms = check_atoms(as_matrix(atoms, "atoms"), x)
+    check_settings(k, tuple(atoms.shape), method, rtol)
+    chosen = load_implementation(__name__, choose_implementation(__name__, implementation, x.device))
+    indices, values = chosen.encode(
+        x, atoms, k, method=method, nonnegative=nonnegative, refit=refit, rtol=rtol
+    )
+    return SparseCodes(indices, values, len(atoms))

@@ -1,0 +1,54 @@
+"""Numbers about a fit: sums of squares and fractions of variance explained."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dbksvd.dictionary import Dictionary
+from dbksvd.fit.sources import READ_ROWS, ActivationSource, find_mean, read_rows
+from dbksvd.ops.atom_update import compute_residual
+
+
+def sum_squares(x: Tensor) -> float:
+    """Return Σ x², summed in float64."""
+    return sum(
+        float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
+        for rows in x.split(READ_ROWS)
+    )
+
+
+def find_exponent(x: Tensor) -> int:
+    """Return the power of two that brings the root mean square of `x` near 1 (0 for zeros)."""
+    largest = float(x.abs().max())
+    if largest == 0:
+        return 0
+    spread = largest * (sum_squares(x / largest) / x.numel()) ** 0.5
+    return int(np.frexp(spread)[1])
+
+
+def measure_explained(
+    dictionary: Dictionary, source: ActivationSource, device: torch.device | str = "cpu"
+) -> float:
+    """Return ``1 − Σ‖x − x̂‖² / Σ‖x − mean(x)‖²`` over all samples of `source`.
+
+    Parameters
+    ----------
+    dictionary : Dictionary
+        What reconstructs, under its own settings.
+    source : ActivationSource
+        Samples, read in blocks.
+    device : torch.device or str
+        Where to compute.
+    """
+    dictionary = dictionary.to(device)
+    mean = find_mean(source, "heldout").to(device)
+    error = total = 0.0
+    for start in range(0, len(source), READ_ROWS):
+        stop = min(len(source), start + READ_ROWS)
+        rows = read_rows(source, start, stop, "heldout").to(device)
+        codes = dictionary.encode(rows)
+        error += sum_squares(compute_residual(rows - dictionary.bias, codes, dictionary.atoms))
+        total += sum_squares(rows - mean)
+    return 1 - error / total if total > 0 else float(error == 0)

@@ -1,0 +1,193 @@
+"""Hugging Face transformers: found, checked by hash, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dbksvd.files import hash_file
+from dbksvd.provenance import choose_device
+from dbksvd.settings import build_settings
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it is loaded. Exactly one of `package` and `name` is given.
+
+    Parameters
+    ----------
+    package : str, optional
+        Installed distribution that carries a model folder; its files are used, its code is not.
+    name : str, optional
+        Local folder, or name on the hub.
+    revision : str, optional
+        Commit or tag on the hub; required for a hub name.
+    sha256 : str, optional
+        Hash that model.safetensors must have.
+    dtype : {"float32", "float16", "bfloat16"}
+        Type of the weights.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    """
+
+    package: str | None = None
+    name: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if (self.package is None) == (self.name is None):
+            raise ValueError(
+                f"model: expected either package or name, got package={self.package!r} "
+                f"and name={self.name!r}"
+            )
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"model.dtype: expected one of {', '.join(_DTYPES)}, got {self.dtype}")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with its tokenizer.
+
+    ``kind`` is ``"causal"`` if the checkpoint is a language model with a head, else ``"encoder"``;
+    ``max_length`` is the longest input in tokens (None if the config does not say);
+    ``sha256`` is the hash of model.safetensors, None for weights split over several files.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    kind: Literal["encoder", "causal"]
+    n_layers: int
+    width: int
+    max_length: int | None
+    device: torch.device
+    revision: str | None
+    sha256: str | None
+
+
+def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
+    """Load a model from safetensors weights, with remote code off.
+
+    Parameters
+    ----------
+    settings : mapping
+        See :class:`ModelSettings`.
+    gpus : int
+        GPUs that the scheduler gave to this job.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not usable, or the weights have another hash than ``sha256`` (checked
+        before they are loaded).
+    OSError
+        If the model cannot be found.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    checked = build_settings(ModelSettings, settings, "model")
+    source, pinned = _locate(checked)
+    sha256 = _check_hash(source, checked)
+    config = AutoConfig.from_pretrained(source, **pinned)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"model: expected an encoder or a causal model, got {config.model_type}")
+    names = getattr(config, "architectures", None) or []
+    causal = any(name.endswith(_CAUSAL_SUFFIXES) for name in names)
+    device = choose_device(checked.device, gpus=gpus)
+    model: Any = (AutoModelForCausalLM if causal else AutoModel).from_pretrained(
+        source, **pinned, dtype=_DTYPES[checked.dtype], use_safetensors=True
+    )
+    text_config = config.get_text_config()
+    return LoadedModel(
+        model=model.to(device).eval().requires_grad_(False),
+        tokenizer=AutoTokenizer.from_pretrained(source, **pinned),
+        name=str(checked.package or checked.name),
+        kind="causal" if causal else "encoder",
+        n_layers=text_config.num_hidden_layers,
+        width=text_config.hidden_size,
+        max_length=getattr(text_config, "max_position_embeddings", None),
+        device=device,
+        revision=getattr(config, "_commit_hash", None) or checked.revision,
+        sha256=sha256,
+    )
+
+
+def _locate(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
+    """Return a folder or hub name, and the arguments that pin it."""
+    pinned: dict[str, Any] = {"trust_remote_code": False}
+    if settings.package is not None:
+        return str(find_package_model(settings.package)), pinned
+    name = str(settings.name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder), pinned
+    if name.count("/") > 1 or name.startswith(("/", ".", "~")):
+        raise FileNotFoundError(f"model.name: expected a model folder, found none at {name}")
+    if settings.revision is None:
+        raise ValueError(f"model.revision: expected a commit or tag for the hub model {name!r}")
+    return name, {**pinned, "revision": settings.revision}
+
+
+def find_package_model(package: str) -> Path:
+    """Return the folder with config and safetensors weights that a distribution carries.
+
+    The package is not imported: the list of its files comes from its metadata.
+
+    Raises
+    ------
+    ValueError
+        If the distribution is not installed or carries no such folder.
+    """
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"model.package: expected an installed distribution, {package!r} is not installed"
+        ) from error
+    configs = {file.parent for file in files if file.name == CONFIG_FILE}
+    for file in files:
+        if file.name == WEIGHTS_FILE and file.parent in configs:
+            return Path(str(file.locate())).parent
+    raise ValueError(
+        f"model.package: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE} in {package!r}, "
+        f"found none in its {len(files)} files"
+    )
+
+
+def _check_hash(source: str, settings: ModelSettings) -> str | None:
+    """Return the hash of the weights; raise if it is not the expected one."""
+    path = Path(source) / WEIGHTS_FILE
+    if not Path(source).is_dir():
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(
+            source,
+            WEIGHTS_FILE,
+            revision=settings.revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        path = Path(found) if found else path
+    if not path.is_file():
+        if settings.sha256 is not None:
+            raise FileNotFoundError(
+                f"{path}: model.sha256 is set, but the model has no such file (weights in several "
+                "files cannot be checked: leave model.sha256 out and pin model.revision)"
+            )
+        return None
+    actual = hash_file(path)
+    if settings.sha256 is not None and actual != settings.sha256.lower():
+        raise ValueError(f"{path}: expected sha256 {settings.sha256}, got {actual}")
+    return actual

@@ -1,0 +1,76 @@
+"""The definition of the atom update: one atom at a time, in float64, to be read.
+
+Legend: R = X − Z D residual (n, d), Ω the samples that use the atom, z their coefficients, d the
+atom (all before the update), E = R[Ω] + z dᵀ what is left of the samples without the atom.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
+    """Return X − Z D in float64, cast to the dtype of `x`."""
+    chosen = atoms.double()[indices]
+    return (x.double() - (values.double().unsqueeze(2) * chosen).sum(1)).to(x)
+
+
+def update_(
+    residual: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    atoms: Tensor,
+    order: Tensor,
+    atom_batch: int,
+    power_iterations: int,
+    nonnegative: bool,
+) -> None:
+    """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`.
+
+    The supports are read once, before the first atom; atoms of a batch see the same R.
+    """
+    R = residual.double().cpu().numpy()
+    Z = values.double().cpu().numpy()
+    D = atoms.double().cpu().numpy()
+    places = indices.cpu().numpy()
+    support = {j: np.nonzero((places == j) & (Z != 0)) for j in order.tolist()}
+    for batch in order.split(atom_batch):
+        found = [
+            (j, improve_atom(R[support[j][0]], Z[support[j]], D[j], power_iterations, nonnegative))
+            for j in batch.tolist()
+            if len(support[j][0])
+        ]
+        for j, (d, z) in found:
+            np.add.at(R, support[j][0], np.outer(Z[support[j]], D[j]) - np.outer(z, d))
+            D[j], Z[support[j]] = d, z
+    for tensor, array in ((residual, R), (values, Z), (atoms, D)):
+        tensor.copy_(torch.from_numpy(array))
+
+
+def improve_atom(
+    R: np.ndarray, z: np.ndarray, d: np.ndarray, power_iterations: int, nonnegative: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a better unit atom and its coefficients: power iterations on E = R + z dᵀ.
+
+    Each half step is the best one with the other half fixed, so ‖E − z dᵀ‖ never rises. The
+    atom keeps the half space of the old one (a sign is otherwise free). Where Eᵀz vanishes or
+    no coefficient would stay positive, the best so far is returned.
+    """
+    E = R + np.outer(z, d)
+    new_d, new_z = d, z
+    for _ in range(power_iterations):
+        g = E.T @ new_z
+        norm = np.linalg.norm(g)
+        if norm == 0:
+            break
+        trial = E @ (g / norm)
+        if nonnegative:
+            trial = np.maximum(trial, 0)
+        if not trial.any():
+            break
+        new_d, new_z = g / norm, trial
+    if not nonnegative and new_d @ d < 0:
+        return -new_d, -new_z
+    return new_d, new_z

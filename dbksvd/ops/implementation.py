@@ -1,0 +1,70 @@
+"""Which implementation of an operation runs: decided once, from its name and the device."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+
+IMPLEMENTATIONS = ("reference", "batched", "cpu", "cuda")
+
+_logger = logging.getLogger(__name__)
+
+
+def choose_implementation(package: str, name: str, device: torch.device) -> str:
+    """Return the implementation that `name` means on `device`.
+
+    ``"auto"`` is the numba kernel on the CPU, and on CUDA the Triton kernel if there is one,
+    else batched torch. Only ``"auto"`` falls back; any other choice is honoured or refused.
+
+    Parameters
+    ----------
+    package : str
+        Package that holds one module per implementation, as ``dbksvd.ops.pursuit``.
+    name : str
+        ``"auto"`` or one of `IMPLEMENTATIONS`.
+    device : torch.device
+        Where the samples are.
+
+    Raises
+    ------
+    ValueError
+        If there is no such implementation, or it cannot run on `device` on this machine.
+    """
+    if name not in ("auto", *IMPLEMENTATIONS):
+        raise ValueError(
+            f"implementation: expected auto, {', '.join(IMPLEMENTATIONS)}, got {name!r}"
+        )
+    available = [
+        choice for choice in IMPLEMENTATIONS if _is_available(package, choice, device.type)
+    ]
+    if name == "auto":
+        wanted = ("cuda", "cpu", "batched")
+        name = next(choice for choice in wanted if choice in available)
+        _logger.debug("%s: implementation %s on %s", package, name, device)
+    if name not in available:
+        raise ValueError(
+            f"implementation: expected one available on {device.type} here "
+            f"({', '.join(available)}), got {name!r}"
+        )
+    return name
+
+
+def load_implementation(package: str, name: str) -> ModuleType:
+    """Import the module of an implementation; numba and Triton are imported only here."""
+    return import_module(f"{package}.{name}")
+
+
+def _is_available(package: str, name: str, device: str) -> bool:
+    if name == "cpu":
+        return device == "cpu" and find_spec("numba") is not None
+    if name == "cuda":
+        return (
+            device == "cuda"
+            and find_spec("triton") is not None
+            and find_spec(f"{package}.cuda") is not None
+        )
+    return True

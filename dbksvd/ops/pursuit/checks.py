@@ -1,0 +1,96 @@
+"""What a pursuit is given: refused with one clear line, or brought to a safe scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dbksvd.shapes import Activations, Atoms
+
+# Squares and products of numbers within these powers of two stay far from over- and underflow.
+SAFE_EXPONENT = 20
+NORM_TOLERANCE = 1e-3
+
+
+def as_matrix(x: Tensor | np.ndarray[Any, Any], argument: str) -> Tensor:
+    """Return `x` as a finite, non-empty floating tensor of two dimensions, or raise.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    if isinstance(x, np.ndarray):
+        if x.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{argument}: expected float32 or float64, got {x.dtype}")
+        # torch has no read-only tensors and warns about read-only arrays: those are copied
+        x = torch.from_numpy(x if x.flags.writeable else x.copy())
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{argument}: expected a tensor or an array, got {type(x).__name__}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{argument}: expected float32 or float64, got {str(x.dtype).removeprefix('torch.')}"
+        )
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"{argument}: expected a non-empty matrix of two dimensions, got shape {tuple(x.shape)}"
+        )
+    low, high = torch.aminmax(x.detach())
+    if not torch.isfinite(low) or not torch.isfinite(high):
+        raise ValueError(f"{argument}: expected finite values, got NaN or infinity")
+    return x.detach()
+
+
+def check_atoms(atoms: Tensor, x: Tensor) -> Atoms:
+    """Return `atoms` in the dtype of `x` if they are unit atoms of its width, or raise.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    if atoms.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"x: expected width {atoms.shape[1]} (that of atoms), got {x.shape[1]}"
+        )
+    if atoms.device != x.device:
+        raise ValueError(f"atoms: expected device {x.device} (that of x), got {atoms.device}")
+    off = (torch.linalg.vector_norm(atoms, dim=1) - 1).abs().max().item()
+    if not off <= NORM_TOLERANCE:
+        raise ValueError(f"atoms: expected unit norm, got an atom that is {off:.3g} off")
+    return atoms.to(x.dtype).contiguous()
+
+
+def check_settings(k: int, shape: tuple[int, ...], method: str, rtol: float) -> None:
+    """Raise unless k, method and rtol make sense for atoms of `shape` (m, d).
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    if method not in ("mp", "omp"):
+        raise ValueError(f"method: expected 'mp' or 'omp', got {method!r}")
+    if not isinstance(k, int) or not 1 <= k <= shape[0]:
+        raise ValueError(f"k: expected an integer from 1 to m={shape[0]}, got {k!r}")
+    if method == "omp" and k > shape[1]:
+        raise ValueError(f"k: expected at most the width d={shape[1]} for omp, got {k}")
+    if not 0 <= rtol < 1:
+        raise ValueError(f"rtol: expected a number from 0 to below 1, got {rtol!r}")
+
+
+def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
+    """Return rows of a safe scale and the powers of two (n, 1) to multiply results by.
+
+    A power of two changes no digit, so a pursuit of the scaled rows takes the same steps. Rows
+    that are of a safe scale already come back as they are, with None.
+    """
+    largest = x.abs().amax(dim=1, keepdim=True)
+    exponents = torch.frexp(largest).exponent
+    exponents.masked_fill_(largest == 0, 0)
+    if not (exponents.abs() > SAFE_EXPONENT).any():
+        return x, None
+    return torch.ldexp(x, -exponents), exponents

@@ -1,0 +1,281 @@
+"""Numba kernels of the pursuits; they release the interpreter lock and use one thread.
+
+Products and Gram rows keep the dtype of the samples; the k × k systems are solved in float64,
+where their time does not count. Legend: see :mod:`dbksvd.ops.pursuit.reference`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numba.extending import intrinsic
+
+# One block of products with its block of a Gram row stays in the first-level cache.
+BLOCK = 128
+STEPS_PER_ATOM = 4
+# No NaN comes in (checked) and none is made, so maxima and sums may be vectorised.
+FAST = {"nnan", "ninf", "nsz", "contract", "reassoc"}
+
+
+@intrinsic
+def fast_max(_context, a, b):  # type: ignore[no-untyped-def]
+    """Return max(a, b) as LLVM's maxnum, the form of a maximum that LLVM vectorises."""
+
+    def generate(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
+        from llvmlite import ir
+
+        kind = arguments[0].type
+        function = builder.module.declare_intrinsic(
+            "llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind])
+        )
+        return builder.call(function, arguments, fastmath=("nnan", "ninf", "nsz"))
+
+    return a(a, b), generate
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def subtract_row(p, v, g, nonnegative):
+    """p ← p − v g; return the lowest index of the largest |p| (p), or −1 if there is none > 0."""
+    best = p.dtype.type(0)
+    start = 0
+    for low in range(0, p.size, BLOCK):
+        block = p[low : low + BLOCK]
+        row = g[low : low + BLOCK]
+        top = p.dtype.type(0)
+        if nonnegative:
+            for i in range(block.size):
+                q = block[i] - v * row[i]
+                block[i] = q
+                top = fast_max(top, q)
+        else:
+            for i in range(block.size):
+                q = block[i] - v * row[i]
+                block[i] = q
+                top = fast_max(top, abs(q))
+        if top > best:
+            best = top
+            start = low
+    for i in range(start, min(start + BLOCK, p.size)):
+        if (p[i] if nonnegative else abs(p[i])) == best:
+            return i if best > 0 else -1
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def solve_support(gram, b, passive, size, dependent, L, rows, s):
+    """s ← least squares on the passive atoms by Cholesky; atoms in the span of earlier ones get 0."""
+    count = 0
+    for i in range(size):
+        s[i] = 0.0
+        if not passive[i]:
+            continue
+        for a in range(count):
+            total = gram[i, rows[a]]
+            for c in range(a):
+                total -= L[count, c] * L[a, c]
+            L[count, a] = total / L[a, a]
+        pivot = gram[i, i]
+        for a in range(count):
+            pivot -= L[count, a] * L[count, a]
+        if pivot > dependent:
+            L[count, count] = np.sqrt(pivot)
+            rows[count] = i
+            count += 1
+    for a in range(count):
+        total = b[rows[a]]
+        for c in range(a):
+            total -= L[a, c] * s[rows[c]]
+        s[rows[a]] = total / L[a, a]
+    for a in range(count - 1, -1, -1):
+        total = s[rows[a]]
+        for c in range(a + 1, count):
+            total -= L[c, a] * s[rows[c]]
+        s[rows[a]] = total / L[a, a]
+
+
+@njit(nogil=True, cache=True)
+def fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, s):
+    """z ← argmin over z ≥ 0 of ½ zᵀ G z − bᵀ z, by Lawson and Hanson's active set, from z ≥ 0."""
+    passive = z[:size] > 0
+    barred = np.zeros(size, np.bool_)
+    newest = -1
+    for _ in range(10 * size + 10):
+        solve_support(gram, b, passive, size, dependent, L, rows, s)
+        step = 1.0
+        blocked = False
+        for i in range(size):
+            if passive[i] and s[i] <= 0:
+                blocked = True
+                step = min(step, z[i] / (z[i] - s[i]) if z[i] > 0 else 0.0)
+        for i in range(size):
+            if passive[i] and s[i] <= 0 and (z[i] <= 0 or z[i] / (z[i] - s[i]) <= step):
+                passive[i] = False
+                z[i] = 0.0
+                # an atom that leaves as it comes would come again for ever
+                barred[i] = barred[i] or i == newest
+            elif passive[i]:
+                z[i] += step * (s[i] - z[i])
+        newest = -1
+        if blocked:
+            continue
+        best = zero
+        for i in range(size):
+            if not passive[i] and not barred[i]:
+                slope = b[i]
+                for c in range(size):
+                    slope -= gram[i, c] * z[c]
+                if slope > best:
+                    best = slope
+                    newest = i
+        if newest < 0:
+            return
+        passive[newest] = True
+
+
+@njit(nogil=True, cache=True)
+def write_codes(support, z, size, indices, values):
+    """Write the non-zero coefficients to the front of a row; the rest is index 0, value 0."""
+    used = 0
+    for i in range(size):
+        value = values.dtype.type(z[i])
+        if value != 0:
+            indices[used] = support[i]
+            values[used] = value
+            used += 1
+    for i in range(used, indices.size):
+        indices[i] = 0
+        values[i] = 0
+
+
+@njit(nogil=True, cache=True)
+def match(products, norms, G, k, nonnegative, refit, rtol, zero, dependent, indices, values):
+    """Matching pursuit of a block of samples; `products` (rows, m) is overwritten."""
+    support = np.empty(k, np.int64)
+    gram = np.empty((k, k))
+    L = np.empty((k, k))
+    rows = np.empty(k, np.int64)
+    passive = np.ones(k, np.bool_)
+    b, z, s = np.empty(k), np.empty(k), np.empty(k)
+    for n in range(len(products)):
+        p = products[n]
+        size = 0
+        energy = norms[n] * norms[n]
+        j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
+        for _ in range(STEPS_PER_ATOM * k):
+            if j < 0 or abs(p[j]) <= zero * norms[n]:
+                break
+            v = p[j]
+            slot = 0
+            while slot < size and support[slot] != j:
+                slot += 1
+            if slot == size:
+                support[size] = j
+                z[size] = 0.0
+                # x·d_j: what the residual has of the atom, and what the atoms so far explain of it
+                b[size] = v
+                for i in range(size):
+                    gram[size, i] = gram[i, size] = G[j, support[i]]
+                    b[size] += z[i] * gram[size, i]
+                gram[size, size] = G[j, j]
+                size += 1
+            z[slot] += v
+            energy -= np.float64(v) * v
+            if size == k or (rtol > 0 and energy <= (rtol * norms[n]) ** 2):
+                break
+            j = subtract_row(p, v, G[j], nonnegative)
+        if refit and nonnegative:
+            fit_nonnegative(gram, b, z, size, dependent, 1e-12 * norms[n], L, rows, s)
+        elif refit:
+            solve_support(gram, b, passive, size, dependent, L, rows, z)
+        write_codes(support, z, size, indices[n], values[n])
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def subtract_support(p, start, G, support, z, size):
+    """p ← start − Σ z_i G_i over the support, block by block so that a block is written once."""
+    for low in range(0, p.size, BLOCK):
+        block = p[low : low + BLOCK]
+        first = start[low : low + BLOCK]
+        for i in range(block.size):
+            block[i] = first[i]
+        for a in range(size):
+            v = p.dtype.type(z[a])
+            row = G[support[a], low : low + BLOCK]
+            for i in range(block.size):
+                block[i] -= v * row[i]
+
+
+@njit(nogil=True, cache=True)
+def distance_to_span(gram, size, L):
+    """Grow the Cholesky factor by row `size` of `gram`; return the squared pivot."""
+    pivot = gram[size, size]
+    for a in range(size):
+        total = gram[size, a]
+        for c in range(a):
+            total -= L[size, c] * L[a, c]
+        L[size, a] = total / L[a, a]
+        pivot -= L[size, a] * L[size, a]
+    L[size, size] = np.sqrt(max(pivot, 0.0))
+    return pivot
+
+
+@njit(nogil=True, cache=True)
+def solve_factor(L, b, size, z):
+    """z ← (L Lᵀ)⁻¹ b."""
+    for a in range(size):
+        total = b[a]
+        for c in range(a):
+            total -= L[a, c] * z[c]
+        z[a] = total / L[a, a]
+    for a in range(size - 1, -1, -1):
+        total = z[a]
+        for c in range(a + 1, size):
+            total -= L[c, a] * z[c]
+        z[a] = total / L[a, a]
+
+
+@njit(nogil=True, cache=True)
+def match_orthogonally(products, norms, G, k, nonnegative, rtol, zero, dependent, indices, values):
+    """Orthogonal matching pursuit of a block of samples."""
+    support, aside = np.empty(k, np.int64), np.empty(4 * k, np.int64)
+    gram, L, work = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
+    rows = np.empty(k, np.int64)
+    b, z, s = np.empty(k), np.zeros(k), np.empty(k)
+    p = np.empty_like(products[0])
+    for n in range(len(products)):
+        start = products[n]
+        p[:] = start
+        size = 0
+        out = 0
+        for _ in range(STEPS_PER_ATOM * k):
+            j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
+            if j < 0 or abs(p[j]) <= zero * norms[n]:
+                break
+            for i in range(size):
+                gram[size, i] = gram[i, size] = G[j, support[i]]
+            gram[size, size] = G[j, j]
+            if distance_to_span(gram, size, L) <= dependent:
+                aside[out] = j
+                out += 1
+                p[j] = 0
+                continue
+            support[size] = j
+            b[size] = start[j]
+            z[size] = 0.0
+            size += 1
+            if nonnegative:
+                z[size - 1] = 1e-300  # passive from the first solve on: its slope is positive
+                fit_nonnegative(gram, b, z, size, dependent, 1e-12 * norms[n], work, rows, s)
+            else:
+                solve_factor(L, b, size, z)
+            energy = norms[n] * norms[n]
+            for i in range(size):
+                energy -= z[i] * b[i]
+            if size == k or (rtol > 0 and energy <= (rtol * norms[n]) ** 2):
+                break
+            subtract_support(p, start, G, support, z, size)
+            for i in range(size):
+                p[support[i]] = 0
+            for i in range(out):
+                p[aside[i]] = 0
+        write_codes(support, z, size, indices[n], values[n])

@@ -1,0 +1,165 @@
+"""The definition of the pursuits: one sample at a time, in float64, to be read.
+
+Legend: x (d,) sample, D (m, d) atoms, G = D Dᵀ, p = D r products of the atoms with the residual
+r = x − Dᵀz, S the support (atoms picked so far, in that order), z its coefficients.
+
+Numerical zero
+    Products of at most ``ZERO_EPS · eps · ‖x‖`` count as zero, and an atom whose squared distance
+    to the span of others is at most ``√eps`` counts as lying in that span; eps is that of the
+    dtype of the caller's samples, so that float32 and float64 implementations mean the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from dbksvd.ops.pursuit.checks import scale_rows
+
+ZERO_EPS = 64
+STEPS_PER_ATOM = 4
+
+
+def find_tolerances(dtype: torch.dtype) -> tuple[float, float]:
+    """Return what counts as a zero product (per norm) and as a zero squared distance."""
+    eps = torch.finfo(dtype).eps
+    return ZERO_EPS * eps, eps**0.5
+
+
+def encode(
+    x: Tensor, atoms: Tensor, k: int, *, method: str, nonnegative: bool, refit: bool, rtol: float
+) -> tuple[Tensor, Tensor]:
+    """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
+    zero, dependent = find_tolerances(x.dtype)
+    scaled, exponents = scale_rows(x.double())
+    D = atoms.double().cpu().numpy()
+    indices = np.zeros((len(x), k), np.int64)
+    values = np.zeros((len(x), k))
+    for row, sample in enumerate(scaled.cpu().numpy()):
+        if method == "mp":
+            support, z = match(sample, D, k, nonnegative, rtol, zero)
+            if refit and support:
+                z = fit_support(sample, D, support, nonnegative, dependent)
+        else:
+            support, z = match_orthogonally(sample, D, k, nonnegative, rtol, zero, dependent)
+        used = np.flatnonzero(z)
+        indices[row, : len(used)] = np.array(support, np.int64)[used]
+        values[row, : len(used)] = z[used]
+    result = torch.from_numpy(values)
+    if exponents is not None:
+        result = torch.ldexp(result, exponents.cpu())
+    return torch.from_numpy(indices).to(x.device), result.to(x)
+
+
+def match(
+    x: np.ndarray, D: np.ndarray, k: int, nonnegative: bool, rtol: float, zero: float
+) -> tuple[list[int], np.ndarray]:
+    """Matching pursuit of one sample, with Gram updates.
+
+    p ← D x. Then, at most 4k times:
+
+    1. j ← argmax |p_j| (argmax p_j where non-negative), the lowest index of equals;
+       end if that product is numerically zero (or not positive);
+    2. z_j ← z_j + p_j, a new atom of the support if it is not in it yet;
+    3. end if the support has k atoms, or rtol > 0 and ‖r‖ ≤ rtol ‖x‖,
+       where ‖r‖² falls by p_j² in each step;
+    4. p ← p − p_j G_j.
+
+    So a step that would bring a (k+1)-th atom never happens, and the pick that brings the k-th is
+    the last.
+    """
+    G = D @ D.T
+    p = D @ x
+    norm = float(np.linalg.norm(x))
+    energy = norm**2
+    support: list[int] = []
+    z = np.zeros(k)
+    for _ in range(STEPS_PER_ATOM * k):
+        j = int(np.argmax(p if nonnegative else np.abs(p)))
+        v = p[j]
+        if (v if nonnegative else abs(v)) <= zero * norm:
+            break
+        if j not in support:
+            support.append(j)
+        z[support.index(j)] += v
+        energy -= v**2
+        if len(support) == k or (rtol > 0 and energy <= (rtol * norm) ** 2):
+            break
+        p = p - v * G[j]
+    return support, z[: len(support)]
+
+
+def match_orthogonally(
+    x: np.ndarray,
+    D: np.ndarray,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
+    zero: float,
+    dependent: float,
+) -> tuple[list[int], np.ndarray]:
+    """Orthogonal matching pursuit of one sample.
+
+    As :func:`match`, but no atom is picked twice, and after every pick all coefficients become
+    the (non-negative) least-squares fit z = argmin ‖x − D_Sᵀ z‖ and p = D x − G_S z. A picked
+    atom stays in S, also where non-negative least squares gives it zero. An atom that lies
+    numerically in the span of S is set aside for good: it counts as a step, not as an atom.
+    """
+    G = D @ D.T
+    p = D @ x
+    norm = float(np.linalg.norm(x))
+    eligible = np.ones(len(D), bool)
+    support: list[int] = []
+    z = np.zeros(0)
+    for _ in range(STEPS_PER_ATOM * k):
+        score = np.where(eligible, p if nonnegative else np.abs(p), -1)
+        j = int(np.argmax(score))
+        if score[j] <= zero * norm:
+            break
+        eligible[j] = False
+        if not keep_independent(G, [*support, j], dependent)[-1]:
+            continue
+        support.append(j)
+        z = fit_support(x, D, support, nonnegative, dependent)
+        r = x - z @ D[support]
+        p = D @ r
+        if len(support) == k or (rtol > 0 and np.linalg.norm(r) <= rtol * norm):
+            break
+    return support, z
+
+
+def fit_support(
+    x: np.ndarray, D: np.ndarray, support: list[int], nonnegative: bool, dependent: float
+) -> np.ndarray:
+    """Least squares on a support: z = argmin ‖x − D_Sᵀ z‖, subject to z ≥ 0 where non-negative.
+
+    An atom that lies numerically in the span of the atoms before it gets 0 (it adds nothing).
+    """
+    if nonnegative:
+        return nnls(D[support].T, x)[0]
+    kept = keep_independent(D @ D.T, support, dependent)
+    z = np.zeros(len(support))
+    z[kept] = np.linalg.lstsq(D[support][kept].T, x, rcond=None)[0]
+    return z
+
+
+def keep_independent(G: np.ndarray, support: list[int], dependent: float) -> np.ndarray:
+    """Return which atoms of a support are not numerically in the span of those before them.
+
+    A Cholesky factor L Lᵀ = G_S is grown row by row; the squared pivot is the squared distance
+    of the atom to the span of the kept ones.
+    """
+    L = np.zeros((len(support), len(support)))
+    rows: list[int] = []
+    kept = np.zeros(len(support), bool)
+    for place, j in enumerate(support):
+        size = len(rows)
+        w = np.linalg.solve(L[:size, :size], G[j, rows]) if size else np.zeros(0)
+        pivot = G[j, j] - w @ w
+        if pivot > dependent:
+            L[size, :size], L[size, size] = w, pivot**0.5
+            rows.append(j)
+            kept[place] = True
+    return kept

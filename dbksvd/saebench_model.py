@@ -1,0 +1,264 @@
+"""Plain transformers models in the part of HookedTransformer, for SAEBench and sae-probes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dbksvd.hooks import find_hook
+from dbksvd.models import LoadedModel
+
+
+def name_hook(layer: int) -> str:
+    """Return TransformerLens's name for the output of block `layer`, counted from 1."""
+    return f"blocks.{layer - 1}.hook_resid_post"
+
+
+@dataclass(frozen=True)
+class EvalSite:
+    """Where activations come from, under the names SAEBench files them by.
+
+    Parameters
+    ----------
+    model_name : str
+        Model, as a name fit for file names.
+    layer : int
+        Block whose output is meant, counted from 1.
+    seed : int
+        Seed of everything random in an eval.
+    """
+
+    model_name: str
+    layer: int
+    seed: int = 0
+
+    @property
+    def hook(self) -> str:
+        """TransformerLens's name of the site."""
+        return name_hook(self.layer)
+
+
+class _StopForwardError(Exception):
+    """Ends a forward pass once the last wanted block has run."""
+
+
+class SAEBenchModel:
+    """A transformers model with the few methods of HookedTransformer that SAEBench calls.
+
+    SAEBench passes no attention mask: for an encoder it is made here from the pad token, so that
+    padded rows come out as they would alone. A causal model needs none with padding on the right.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        Model, tokenizer and sizes from :func:`dbksvd.models.load_model`.
+    name : str
+        Name that SAEBench files results under.
+    batch_size : int
+        Rows that one forward pass of :meth:`run_with_cache` takes at most.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no token to pad with.
+    """
+
+    def __init__(self, loaded: LoadedModel, name: str, batch_size: int = 32) -> None:
+        self.model = loaded.model
+        self.device = loaded.device
+        self.is_causal = loaded.kind == "causal"
+        self.batch_size = batch_size
+        self.blocks = [find_hook(loaded, layer).module for layer in range(1, loaded.n_layers + 1)]
+        # A copy, because sae-probes sets the truncation side on whatever it is given.
+        self.tokenizer: Any = copy.deepcopy(loaded.tokenizer)
+        self.tokenizer.padding_side = "right"
+        # SAEBench masks the bos, eos and pad tokens: an encoder's special tokens take these parts.
+        if self.tokenizer.bos_token is None and self.tokenizer.cls_token is not None:
+            self.tokenizer.bos_token = self.tokenizer.cls_token
+        if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
+            self.tokenizer.eos_token = self.tokenizer.sep_token
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer.pad_token is None:
+            raise ValueError(f"model: the tokenizer of {name!r} has neither pad nor eos token")
+        self.cfg = SimpleNamespace(
+            model_name=name,
+            d_model=loaded.width,
+            n_layers=loaded.n_layers,
+            n_ctx=loaded.max_length,
+            d_vocab=self.model.config.vocab_size,
+            device=str(loaded.device),
+            default_prepend_bos=False,
+        )
+
+    def to(self, *_args: Any, **_kwargs: Any) -> SAEBenchModel:
+        """Do nothing: the model stays where `load_model` put it."""
+        return self
+
+    def to_tokens(self, texts: str | Sequence[str], **_kwargs: Any) -> Tensor:
+        """Return token ids, int64 of shape (texts, longest), padded on the right."""
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        return self.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")[
+            "input_ids"
+        ].to(self.device)
+
+    def mask_text(self, tokens: Tensor) -> Tensor:
+        """Return where `tokens` are text and not bos, eos or pad; bool of the same shape."""
+        tokenizer = self.tokenizer
+        special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+        wanted = torch.ones_like(tokens, dtype=torch.bool)
+        for token in special:
+            if token is not None:
+                wanted &= tokens != token
+        return wanted
+
+    @torch.inference_mode()
+    def run_with_hooks(
+        self,
+        tokens: Tensor,
+        *,
+        fwd_hooks: Sequence[tuple[str, Callable[..., Tensor | None]]],
+        stop_at_layer: int | None = None,
+        return_type: str | None = None,
+        **_kwargs: Any,
+    ) -> None:
+        """Run `tokens` (b, t) through the model, calling `fwd_hooks` on block outputs (b, t, d).
+
+        A hook that returns a tensor replaces the output. Blocks from `stop_at_layer` on, counted
+        from 0, are not run.
+        """
+        if return_type is not None:
+            raise ValueError(f"return_type: this model has no language-model head: {return_type!r}")
+        handles = []
+        try:
+            for name, function in fwd_hooks:
+                block = self.blocks[self._find_block(name)]
+                handles.append(block.register_forward_hook(_adapt_hook(name, function)))
+            if stop_at_layer is not None:
+                handles.append(self.blocks[stop_at_layer - 1].register_forward_hook(_stop))
+            tokens = tokens.to(self.device)
+            mask = None if self.is_causal else (tokens != self.tokenizer.pad_token_id).long()
+            self.model(input_ids=tokens, attention_mask=mask)
+        except _StopForwardError:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def run_with_cache(
+        self,
+        tokens: Tensor,
+        *,
+        names_filter: str | Sequence[str],
+        stop_at_layer: int | None = None,
+        **_kwargs: Any,
+    ) -> tuple[None, dict[str, Tensor]]:
+        """Return block outputs (b, t, d) by hook name; padded positions are zero.
+
+        Rows are run in order of length and cut to their longest: padding costs as much as text.
+        """
+        names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        lengths = self._measure_lengths(tokens)
+        size = (*tokens.shape, self.cfg.d_model)
+        cache = {name: torch.zeros(size, device=self.device) for name in names}
+        for rows in lengths.argsort(stable=True).split(self.batch_size):
+            longest = int(lengths[rows].max())
+
+            def keep(out: Tensor, *, hook: Any, rows: Tensor = rows, stop: int = longest) -> None:
+                cache[hook.name][rows, :stop] = out.to(cache[hook.name].dtype)
+
+            self.run_with_hooks(
+                tokens[rows, :longest],
+                fwd_hooks=[(name, keep) for name in names],
+                stop_at_layer=stop_at_layer,
+            )
+        padding = torch.arange(tokens.shape[1]) >= lengths[:, None]
+        for output in cache.values():
+            output[padding.to(output.device)] = 0
+        return None, cache
+
+    def _measure_lengths(self, tokens: Tensor) -> Tensor:
+        # The last token that is not padding: a causal model's pad token may also stand in a text.
+        used = (tokens != self.tokenizer.pad_token_id).cpu()
+        positions = torch.arange(1, tokens.shape[1] + 1)
+        return (used * positions).max(dim=1).values.clamp(min=1)
+
+    def _find_block(self, name: str) -> int:
+        for index in range(len(self.blocks)):
+            if name == name_hook(index + 1):
+                return index
+        raise ValueError(
+            f"hook: expected blocks.N.hook_resid_post with N < {len(self.blocks)}, got {name!r}"
+        )
+
+
+class LastTextTokenModel(SAEBenchModel):
+    """What sae-probes drives an encoder by: its last position reads the last token of the text.
+
+    sae-probes probes the activation at the last position, which is a word in the causal models it
+    was written for and ``[SEP]`` in an encoder. Dictionaries are fitted on text tokens only, so
+    outputs are moved on by one position: the last one then holds the token before ``[SEP]``.
+    """
+
+    def run_with_cache(self, tokens: Tensor, **kwargs: Any) -> tuple[None, dict[str, Tensor]]:
+        """As the base class, moved on by one position for an encoder."""
+        _, cache = super().run_with_cache(tokens, **kwargs)
+        if self.is_causal:
+            return None, cache
+        return None, {name: output.roll(1, dims=1) for name, output in cache.items()}
+
+
+class RecordedModel:
+    """Plays recorded activations back as the model and the activation store of SAEBench's core.
+
+    Parameters
+    ----------
+    tokens : int64 tensor of shape (prompts, t)
+        Token ids, with `IGNORED` in the place of bos, eos and pad.
+    activations : float tensor of shape (prompts, t, d)
+        Activations of `tokens` at the hook.
+    """
+
+    IGNORED = -1
+
+    def __init__(self, tokens: Tensor, activations: Tensor) -> None:
+        self.tokens, self.activations = tokens, activations
+        self.context_size = tokens.shape[1]
+        self._rows = slice(0, 0)
+
+    def get_batch_tokens(self, batch_size: int) -> Tensor:
+        """Return the next `batch_size` prompts' tokens."""
+        self._rows = slice(self._rows.stop, self._rows.stop + batch_size)
+        return self.tokens[self._rows]
+
+    def run_with_cache(
+        self, _tokens: Tensor, *, names_filter: Sequence[str], **_kwargs: Any
+    ) -> tuple[None, dict[str, Tensor]]:
+        """Return the activations (batch, t, d) of the last batch of tokens."""
+        return None, dict.fromkeys(names_filter, self.activations[self._rows])
+
+    def read_scored(self) -> tuple[Tensor, Tensor]:
+        """Return the last batch's activations (b, t, d) and which positions are scored (b, t)."""
+        return self.activations[self._rows], self.tokens[self._rows] != self.IGNORED
+
+
+def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:
+    def run(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        # transformers 5 blocks return a tensor, earlier ones a tuple that starts with it.
+        hidden = output[0] if isinstance(output, tuple) else output
+        replaced = function(hidden, hook=SimpleNamespace(name=name))
+        if replaced is None:
+            return output
+        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
+
+    return run
+
+
+def _stop(*_args: Any) -> None:
+    raise _StopForwardError

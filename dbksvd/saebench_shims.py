@@ -1,0 +1,143 @@
+"""What sae-bench 0.6.0 and sae-probes 0.4.2 get wrong or cannot be told, handled in one place.
+
+The packages are never edited: a shim is a context manager that puts a name back as it was, or a
+function over what SAEBench returns. Each says in one line why it exists.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+from torch import Tensor
+
+AG_NEWS = "fancyzhx/ag_news"
+# sae-probes carries one set per class; its "rest" looks like source code, so class 3 is missing.
+AG_NEWS_SOURCES = ("161_agnews_0", "162_agnews_1", "163_agnews_2")
+
+
+@contextmanager
+def use_model(module: ModuleType, model: Any) -> Iterator[None]:
+    """Let an eval module use `model`: ``run_eval`` knows only TransformerLens names."""
+
+    class Loader:
+        @staticmethod
+        def from_pretrained_no_processing(*_args: Any, **_kwargs: Any) -> Any:
+            return model
+
+    with patch.object(module, "HookedTransformer", Loader):
+        yield
+
+
+@contextmanager
+def quiet_probes() -> Iterator[None]:
+    """Drop scikit-learn's two warnings about ``penalty``: sae-probes names it thousands of times.
+
+    Only the warnings: scikit-learn 1.8 and 1.9 still do what ``penalty`` says.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'penalty' was deprecated")
+        warnings.filterwarnings("ignore", message="Inconsistent values: penalty=")
+        yield
+
+
+@contextmanager
+def limit_rows(rows: int | None) -> Iterator[None]:
+    """Keep the first `rows` of each sae-probes data set: it has no setting for their number.
+
+    Classes stay balanced (sae-probes draws as many of each), in the order of the file.
+    """
+    from sae_probes import generate_model_activations, utils_data
+
+    if rows is None:
+        yield
+        return
+
+    class LimitedPandas:
+        DataFrame = pd.DataFrame
+
+        @staticmethod
+        def read_csv(*args: Any, **kwargs: Any) -> pd.DataFrame:
+            table = pd.read_csv(*args, **kwargs)
+            if "target" not in table or len(table) <= rows:
+                return table
+            rank = table.groupby("target").cumcount()
+            return table[rank < rows // table["target"].nunique()].reset_index(drop=True)
+
+    sizes = utils_data.get_dataset_sizes()  # one cached dict, shared by its modules
+    limited = {name: min(size, rows - rows % 2) for name, size in sizes.items()}
+    utils_data.read_dataset_df.cache_clear()
+    try:
+        with (
+            patch.object(generate_model_activations, "pd", LimitedPandas),
+            patch.object(utils_data, "pd", LimitedPandas),
+            patch.dict(sizes, limited),
+        ):
+            yield
+    finally:
+        utils_data.read_dataset_df.cache_clear()
+
+
+@contextmanager
+def serve_ag_news(frames: Mapping[str, pd.DataFrame] | None) -> Iterator[None]:
+    """Give SAEBench local AG News texts of classes 0 to 2: it asks the hub, and wants class 3 too.
+
+    Parameters
+    ----------
+    frames : mapping of str to DataFrame, or None
+        "train" and "test", columns text and label; None where recorded activations are used.
+    """
+    from sae_bench.sae_bench_utils import dataset_info, dataset_utils
+
+    def load_dataset(name: str, **_kwargs: Any) -> Mapping[str, pd.DataFrame]:
+        if frames is None or name != AG_NEWS:
+            raise ValueError(f"sparse_probing: data set {name!r} was not prepared")
+        return frames
+
+    classes = {AG_NEWS: [str(label) for label in range(len(AG_NEWS_SOURCES))]}
+    with (
+        patch.object(dataset_utils, "load_dataset", load_dataset),
+        patch.dict(dataset_info.chosen_classes_per_dataset, classes),
+    ):
+        yield
+
+
+def fill_missing_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Add CE loss and KL as NaN, which SAEBench writes as -1: its schema has no "not computed"."""
+    from sae_bench.evals.core import eval_output
+
+    behaviour = eval_output.ModelBehaviorPreservationMetrics
+    performance = eval_output.ModelPerformancePreservationMetrics
+    filled = {group: dict(values) for group, values in metrics.items()}
+    for group, fields in [
+        ("model_behavior_preservation", behaviour.__dataclass_fields__),
+        ("model_performance_preservation", performance.__dataclass_fields__),
+    ]:
+        filled.setdefault(group, dict.fromkeys(fields, math.nan))
+    return filled
+
+
+@contextmanager
+def observe_decode(sae: Any, observe: Callable[[Tensor], None]) -> Iterator[None]:
+    """Show every reconstruction to `observe`: core's own explained_variance is a wrong formula.
+
+    It subtracts a mean of squared means, so that it depends on the scale of the data.
+    """
+    decode = sae.decode
+
+    def decode_observed(latents: Tensor) -> Tensor:
+        reconstruction = decode(latents)
+        observe(reconstruction)
+        return reconstruction
+
+    sae.decode = decode_observed  # shadows the method; functions are not nn.Module state
+    try:
+        yield
+    finally:
+        del sae.decode

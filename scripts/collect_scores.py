@@ -1,0 +1,72 @@
+"""Gather all scores into one tidy table: a row for each dictionary and metric."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dbksvd.commands import report_errors
+from dbksvd.files import read_json, replace_file
+from dbksvd.saebench import EVALS, read_metrics
+
+KEYS = ("site", "method", "n_atoms", "k", "seed")
+COLUMNS = [*KEYS, "eval", "metric", "value"]
+
+logger = logging.getLogger(__name__)
+
+
+def read_scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (eval, metrics) of one dictionary: ``heldout``, SAEBench's evals, ``fit``."""
+    evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
+    metrics = read_json(evaluation / "metrics.json")
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{evaluation / 'metrics.json'}: expected an object")
+    yield "heldout", metrics
+    for name in EVALS:
+        if (evaluation / name).is_dir():
+            yield name, read_metrics(evaluation / name)
+    if (dictionary / "fit.json").is_file():
+        yield "fit", read_json(dictionary / "fit.json")
+
+
+def collect_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the tidy table of all numbers; null and NaN are left out and counted in the log."""
+    table, left_out = [], 0
+    for row in rows:
+        keys = [row[key] for key in KEYS]
+        for name, metrics in read_scores(row):
+            for metric, value in metrics.items():
+                if metric in KEYS or isinstance(value, bool):
+                    continue
+                if value is None or (isinstance(value, float) and not math.isfinite(value)):
+                    left_out += 1
+                elif isinstance(value, int | float):
+                    table.append([*keys, name, metric, float(value)])
+    logger.info(
+        "%d dictionaries, %d rows, %d empty values left out", len(rows), len(table), left_out
+    )
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=json.loads, required=True, help="keys and folders, as JSON")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    table = collect_rows(arguments.rows)
+    with replace_file(arguments.output) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    main()

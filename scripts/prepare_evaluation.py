@@ -1,0 +1,52 @@
+"""Compute what SAEBench needs of a model and no dictionary changes: activations, raw probes."""
+
+from __future__ import annotations
+
+import os
+
+# SAEBench's run-time checks of array shapes accept its own model class only, and crash under
+# beartype 0.18 and newer; jaxtyping reads this when it is first imported.
+os.environ["JAXTYPING_DISABLE"] = "1"
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from dbksvd.commands import report_errors
+from dbksvd.files import replace_folder
+from dbksvd.models import load_model
+from dbksvd.saebench import find_eval, name_model, prepare_evals, write_manifest
+from dbksvd.saebench_model import EvalSite
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help="section of the config")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=0)
+    arguments = parser.parse_args()
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(arguments.threads)
+    settings = arguments.settings
+    evaluation = settings["evaluation"]
+    for name in evaluation["evals"]:
+        find_eval(name)
+    with replace_folder(arguments.output) as folder:
+        if evaluation["evals"]:
+            if settings["model"] is None or settings["layer"] is None:
+                raise ValueError("evaluation.evals: SAEBench needs a model and a layer, got none")
+            loaded = load_model(settings["model"], gpus=arguments.gpus)
+            site = EvalSite(name_model(loaded.name), settings["layer"], evaluation["seed"])
+            prepare_evals(loaded, site, evaluation["evals"], folder)
+        else:
+            write_manifest(folder, {"evals": {}})
+
+
+if __name__ == "__main__":
+    main()

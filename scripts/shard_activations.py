@@ -1,0 +1,30 @@
+"""Shuffle the parts of an extraction into shards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from dbksvd.commands import report_errors
+from dbksvd.sharding import write_shards
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help='{"shards": {...}}')
+    parser.add_argument("--parts", type=Path, nargs="+", required=True, help="all parts (.h5)")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    arguments = parser.parse_args()
+
+    manifest = write_shards(arguments.parts, arguments.settings["shards"], arguments.output)
+    for split, content in manifest["splits"].items():
+        print(
+            f"{split}: {content['rows']} rows in {len(content['files'])} shards, "
+            f"{content['masked_rows']} masked"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from dbksvd.fit.controls import fit
+from dbksvd.fit.registry import ALGORITHMS, FitTask, find_method
+from test_sae import Rows
+
+
+def make_task(algorithm: str, n_atoms: int, x: torch.Tensor, seed: int = 0) -> FitTask:
+    return FitTask(
+        Rows(x), Rows(x), n_atoms, 2, seed, {"algorithm": algorithm, "nonnegative": False},
+        torch.device("cpu"), Path("unused"),
+    )  # fmt: skip
+
+
+def test_random_atoms_are_unit_and_depend_on_the_seed():
+    x = torch.randn(50, 8)
+    one, same, other = (
+        fit(make_task("random", 20, x, seed)).dictionary.atoms for seed in (0, 0, 1)
+    )
+    torch.testing.assert_close(one.norm(dim=1), torch.ones(20))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_pca_atoms_are_the_principal_directions():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 6, generator=generator) * torch.tensor([9.0, 5, 3, 1, 1, 1]) + 4
+    dictionary = fit(make_task("pca", 3, x)).dictionary
+    assert (dictionary.atoms.abs().argmax(dim=1) == torch.arange(3)).all()
+    torch.testing.assert_close(
+        dictionary.atoms @ dictionary.atoms.T, torch.eye(3), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(dictionary.bias, x.mean(dim=0))
+    with pytest.raises(ValueError, match="n_atoms: expected at most the width 6 for pca, got 7"):
+        fit(make_task("pca", 7, x))
+
+
+def test_registry_names_all_methods():
+    assert all(callable(find_method(name)) for name in ALGORITHMS)
+    with pytest.raises(ValueError, match="algorithm: expected one of .*, got 'magic'"):
+        find_method("magic")

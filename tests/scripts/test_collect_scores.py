@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "collect_scores.py"
+RESULT = "d_custom_sae_eval_results.json"
+METRICS = {
+    "explained_variance": 0.9,
+    "nearest_atom_cosine": None,
+    "n_atoms": 64,
+    "usage": [1, 2],
+    "seconds": {"core": 1.0},
+}
+CORE = {
+    "eval_config": {"compute_kl": False, "compute_ce_loss": False},
+    "eval_result_metrics": {
+        "model_behavior_preservation": {"kl_div_score": -1.0},
+        "model_performance_preservation": {"ce_loss_score": -1.0},
+        "reconstruction_quality": {"explained_variance": 1.3},
+        "sparsity": {"l0": 8},
+    },
+}
+PROBES = {
+    "eval_config": {},
+    "eval_result_metrics": {
+        "llm": {"llm_test_accuracy": 0.8},
+        "sae": {"sae_top_1_test_accuracy": 0.6, "sae_top_50_test_accuracy": None},
+    },
+}
+FIT = {"seconds": 12.5, "iterations": 7, "seed": 0, "stop_reason": "done", "sha256": {"a": "b"}}
+
+
+def write_folders(root: Path, seed: int = 0) -> dict:
+    evaluation, dictionary = root / f"evaluation{seed}", root / f"dictionary{seed}"
+    files = {
+        evaluation / "metrics.json": METRICS,
+        evaluation / "core" / RESULT: CORE,
+        evaluation / "core" / "corrections.json": {"explained_variance_corrected": 0.93},
+        evaluation / "sparse_probing_sae_probes" / RESULT: PROBES,
+        dictionary / "fit.json": FIT,
+    }
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    keys = {"site": "layer4", "method": "pursuit", "n_atoms": 64, "k": 8, "seed": seed}
+    return {**keys, "dictionary": str(dictionary), "evaluation": str(evaluation)}
+
+
+def collect(root: Path, rows: list[dict]) -> subprocess.CompletedProcess:
+    command = [sys.executable, SCRIPT, "--rows", json.dumps(rows), "--output", root / "scores.csv"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+
+
+def test_one_row_for_each_dictionary_and_metric(tmp_path):
+    done = collect(tmp_path, [write_folders(tmp_path, seed) for seed in (0, 1)])
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert list(table) == ["site", "method", "n_atoms", "k", "seed", "eval", "metric", "value"]
+    first = table[table["seed"] == 0]
+    assert {(row.eval, row.metric): row.value for row in first.itertuples()} == {
+        ("heldout", "explained_variance"): 0.9,
+        ("core", "explained_variance"): 1.3,
+        ("core", "explained_variance_corrected"): 0.93,
+        ("core", "l0"): 8,
+        ("sparse_probing_sae_probes", "llm_test_accuracy"): 0.8,
+        ("sparse_probing_sae_probes", "sae_top_1_test_accuracy"): 0.6,
+        ("fit", "seconds"): 12.5,
+        ("fit", "iterations"): 7,
+    }
+    assert len(table) == 2 * len(first)
+    assert not table.duplicated(["site", "method", "n_atoms", "k", "seed", "eval", "metric"]).any()
+    assert "2 dictionaries, 16 rows, 8 empty values left out" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["metrics.json", f"core/{RESULT}", "core/corrections.json"])
+def test_cut_file_is_named(tmp_path, name):
+    row = write_folders(tmp_path)
+    path = Path(row["evaluation"]) / name
+    path.write_text(path.read_text()[:10])
+    done = collect(tmp_path, [row])
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path}: expected JSON")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_missing_file_is_named(tmp_path):
+    row = write_folders(tmp_path)
+    (Path(row["evaluation"]) / "metrics.json").unlink()
+    done = collect(tmp_path, [row])
+    assert done.returncode == 1
+    assert str(Path(row["evaluation"]) / "metrics.json") in done.stderr
+
+
+def test_dictionary_without_fit_or_evals(tmp_path):
+    row = write_folders(tmp_path)
+    (Path(row["dictionary"]) / "fit.json").unlink()
+    for path in sorted(Path(row["evaluation"]).glob("*/*")):
+        path.unlink()
+        if not list(path.parent.iterdir()):
+            path.parent.rmdir()
+    assert collect(tmp_path, [row]).returncode == 0
+    assert set(pd.read_csv(tmp_path / "scores.csv")["eval"]) == {"heldout"}

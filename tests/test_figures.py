@@ -1,0 +1,115 @@
+"""Figures show the numbers they were given, with the same colour for a method everywhere."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from dbksvd.figures import FIGURES
+from dbksvd.styles import Styles
+
+METHODS = ["one", "two", "control"]
+STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])
+
+
+@pytest.fixture
+def tables() -> dict[str, pd.DataFrame]:
+    rows, curves, usage = [], [], []
+    for position, method in enumerate(METHODS):
+        for k, seed in [(4, 0), (8, 0), (8, 1)]:
+            keys = {"site": "layer1", "method": method, "n_atoms": 16, "k": k, "seed": seed}
+            scores = {
+                ("heldout", "explained_variance"): 0.5 + 0.1 * position + 0.01 * k + 0.02 * seed,
+                ("heldout", "l0"): k - 0.5 * position,
+                ("sparse_probing_sae_probes", "sae_top_1_test_accuracy"): 0.6 + 0.1 * position,
+                ("sparse_probing_sae_probes", "sae_top_2_test_accuracy"): 0.65 + 0.1 * position,
+                ("sparse_probing_sae_probes", "sae_top_5_test_accuracy"): 0.7 + 0.1 * position,
+                ("sparse_probing_sae_probes", "llm_test_accuracy"): 0.95,
+            }
+            rows += [{**keys, "eval": e, "metric": m, "value": v} for (e, m), v in scores.items()]
+            for step in (1, 2, 3):
+                curves.append(
+                    {
+                        **keys,
+                        "seconds": step * 2.0,
+                        "samples_seen": step * 100,
+                        "fve_heldout": 1 - 0.5**step,
+                    }
+                )
+            usage += [
+                {**keys, "count": count, "tokens": 1000} for count in [0, 0, *range(10, 150, 10)]
+            ]
+    return {
+        "scores": pd.DataFrame(rows),
+        "curves": pd.DataFrame(curves),
+        "usage": pd.DataFrame(usage),
+    }
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_axes_are_labelled_and_colours_are_the_same(name: str, tables: dict[str, pd.DataFrame]):
+    figure = FIGURES[name](tables, STYLES)
+    for axes in figure.axes:
+        assert axes.get_xlabel()
+    assert figure.axes[0].get_ylabel()
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert any(text.startswith("Method one") for text in texts)
+    handles = dict(zip(texts, legend.legend_handles, strict=True))
+    for text, handle in handles.items():
+        label = next(label for label in STYLES.palette if text.startswith(label))
+        colour = handle.get_edgecolor() if name == "atom_usage" else None
+        if colour is None:
+            colour = handle.get_facecolor() if name == "probing" else _line_colour(handle)
+        expected = np.array(to_rgb(STYLES.palette[label]))
+        # seaborn draws bars slightly desaturated
+        assert np.abs(np.array(to_rgb(colour)) - expected).max() < 0.12
+
+
+def _line_colour(handle):
+    return handle.get_color() if hasattr(handle, "get_color") else handle.lines[0].get_color()
+
+
+def test_variance_explained_shows_mean_and_range_over_seeds(tables: dict[str, pd.DataFrame]):
+    figure = FIGURES["variance_explained"](tables, STYLES)
+    container = figure.axes[0].containers[0]
+    line, _, bars = container.lines
+    ends = np.array([segment[:, 1] for segment in bars[0].get_segments()])
+    np.testing.assert_allclose(line.get_xdata(orig=False), [4, 8])
+    np.testing.assert_allclose(line.get_ydata(orig=False), [0.54, 0.59])
+    np.testing.assert_allclose(ends, [[0.54, 0.54], [0.58, 0.60]])
+
+
+def test_convergence_shows_the_k_with_most_seeds(tables: dict[str, pd.DataFrame]):
+    figure = FIGURES["convergence"](tables, STYLES)
+    assert figure.get_suptitle() == "16 atoms, k = 8"
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert len(lines) == 4  # two methods, two seeds; the control does not converge
+    np.testing.assert_allclose(lines[0].get_ydata(), [0.5, 0.25, 0.125])
+    np.testing.assert_allclose(lines[0].get_xdata(), [2, 4, 6])
+
+
+def test_probing_bars_are_the_scores(tables: dict[str, pd.DataFrame]):
+    figure = FIGURES["probing"](tables, STYLES)
+    heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
+    np.testing.assert_allclose(heights[0], [0.6, 0.65, 0.7])
+    np.testing.assert_allclose(heights[1], [0.7, 0.75, 0.8])
+
+
+def test_atom_usage_counts_every_atom(tables: dict[str, pd.DataFrame]):
+    figure = FIGURES["atom_usage"](tables, STYLES)
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["Method one (2 unused)", "two (2 unused)"]
+
+
+def test_missing_metric_is_named(tables: dict[str, pd.DataFrame]):
+    tables["scores"] = tables["scores"][tables["scores"]["metric"] != "l0"]
+    with pytest.raises(ValueError, match="scores: expected rows of heldout l0, got none"):
+        FIGURES["variance_explained"](tables, STYLES)

