@@ -20,6 +20,8 @@ from dbksvd.shapes import Activations, Atoms, Bias
 ARCHITECTURE = "dbksvd"
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
+# SAELens drops the metadata of configs that name no version of its own, or one before 6.
+SAELENS_VERSION = "6.0.0"
 
 
 class SparseDictionary(Protocol):
@@ -135,7 +137,7 @@ class Dictionary:
             "apply_b_dec_to_input": True,
             "normalize_activations": "none",
             "reshape_activations": "none",
-            "metadata": self.metadata,
+            "metadata": {"sae_lens_version": SAELENS_VERSION, **self.metadata},
             **asdict(self.settings),
         }
         weights = {"W_dec": self.atoms, "b_dec": self.bias}

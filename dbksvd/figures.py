@@ -164,6 +164,7 @@ def draw_probing(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
         errorbar=("pi", 100),
         err_kws={"linewidth": 1.2},
         capsize=0.3,
+        saturation=1,
         ax=axes,
     )
     raw = probing.loc[probing["metric"] == "llm_test_accuracy", "value"]
@@ -221,7 +222,7 @@ def draw_atom_usage(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
     )
     axes.set(
         xscale="log",
-        xlabel="Share of held-out tokens that use the atom (leftmost bin: never used)",
+        xlabel="Share of held-out tokens that use the atom\n(leftmost bin: no token)",
         ylabel="Atoms",
         title=f"{n_atoms} atoms, k = {k}",
     )

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,6 @@ from dbksvd import saebench_evals as evals
 from dbksvd.files import read_json, write_json
 from dbksvd.hooks import find_hook
 from dbksvd.provenance import seed_everything
-from dbksvd.saebench_evals import CORRECTIONS
 from dbksvd.saebench_model import EvalSite
 from dbksvd.saebench_shims import AG_NEWS_SOURCES
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-RESULT_SUFFIX = "_eval_results.json"
 
 
 @dataclass(frozen=True)
@@ -216,44 +214,6 @@ def read_manifest(prepared: Path) -> dict[str, Any]:
     return read_json(prepared / MANIFEST)
 
 
-def read_metrics(folder: Path) -> dict[str, float | None]:
-    """Return the headline metrics in SAEBench's JSON in `folder`, and the right ones beside them.
-
-    Every number of ``eval_result_metrics`` under its own name, and those of `CORRECTIONS` under
-    theirs. Metrics that core did not compute (CE loss and KL of an encoder, which its schema
-    makes -1) are None.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the JSON is missing, cut short, or another file; the message names it.
-    """
-    paths = sorted(folder.glob("*" + RESULT_SUFFIX))
-    if len(paths) != 1:
-        raise FileNotFoundError(f"{folder}: expected one *{RESULT_SUFFIX}, found {len(paths)}")
-    content = read_json(paths[0])
-    try:
-        groups = content["eval_result_metrics"]
-        config = content["eval_config"]
-        metrics = {
-            key: value
-            for group in groups.values()
-            for key, value in group.items()
-            if value is None or isinstance(value, int | float)
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{paths[0]}: expected SAEBench's JSON, got no {error}") from error
-    for flag, group in [
-        ("compute_kl", "model_behavior_preservation"),
-        ("compute_ce_loss", "model_performance_preservation"),
-    ]:
-        if config.get(flag) is False:
-            metrics.update(dict.fromkeys(groups[group], None))
-    if (folder / CORRECTIONS).is_file():
-        metrics |= read_json(folder / CORRECTIONS)
-    return metrics
-
-
 def place_sae(sae: SAE[Any], site: EvalSite) -> None:
     """Write the site into the SAE's metadata, where SAEBench reads model and hook from."""
     metadata = sae.cfg.metadata
@@ -262,7 +222,7 @@ def place_sae(sae: SAE[Any], site: EvalSite) -> None:
 
 
 @contextlib.contextmanager
-def _own_working_folder() -> Any:
+def _own_working_folder() -> Iterator[None]:
     # SAEBench writes ./artifacts and more wherever it is run: jobs side by side must not meet.
     with tempfile.TemporaryDirectory(prefix="saebench-") as folder, contextlib.chdir(folder):
         yield

@@ -19,14 +19,12 @@ from torch import Tensor
 from dbksvd import saebench_shims as shims
 from dbksvd.files import write_json
 from dbksvd.saebench_model import EvalSite, LastTextTokenModel, RecordedModel, SAEBenchModel
+from dbksvd.scores import CORRECTIONS
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from dbksvd.models import LoadedModel
-
-# Beside SAEBench's JSON: right values of metrics that it computes wrongly, under other names.
-CORRECTIONS = "corrections.json"
 
 
 def read_bundled(name: str) -> pd.DataFrame:
@@ -132,11 +130,13 @@ def prepare_sae_probes(
     loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path
 ) -> None:
     """Activations and raw-activation probes. Settings: datasets, rows, context_length (tokens)."""
-    from sae_probes import generate_model_activations, run_baseline_evals
+    from sae_probes import DATASETS, generate_model_activations, run_baseline_evals
 
     datasets = list(settings["datasets"])
     for name in datasets:
         read_bundled(name)
+        if name not in DATASETS:
+            raise ValueError(f"datasets: {name!r} has more than two classes, sae-probes needs two")
     with shims.limit_rows(settings["rows"]), shims.quiet_probes():
         generate_model_activations.ensure_dataset_activations(
             site.model_name,

@@ -58,6 +58,7 @@ def limit_rows(rows: int | None) -> Iterator[None]:
     if rows is None:
         yield
         return
+    limit = rows - rows % 2
 
     class LimitedPandas:
         DataFrame = pd.DataFrame
@@ -65,13 +66,13 @@ def limit_rows(rows: int | None) -> Iterator[None]:
         @staticmethod
         def read_csv(*args: Any, **kwargs: Any) -> pd.DataFrame:
             table = pd.read_csv(*args, **kwargs)
-            if "target" not in table or len(table) <= rows:
+            if "target" not in table or len(table) <= limit:
                 return table
             rank = table.groupby("target").cumcount()
-            return table[rank < rows // table["target"].nunique()].reset_index(drop=True)
+            return table[rank < limit // table["target"].nunique()].reset_index(drop=True)
 
     sizes = utils_data.get_dataset_sizes()  # one cached dict, shared by its modules
-    limited = {name: min(size, rows - rows % 2) for name, size in sizes.items()}
+    limited = {name: min(size, limit) for name, size in sizes.items()}
     utils_data.read_dataset_df.cache_clear()
     try:
         with (

@@ -16,8 +16,12 @@ KEYS = ("site", "method", "n_atoms", "k", "seed")
 
 
 def read_curve(row: dict[str, Any]) -> pd.DataFrame:
-    """Return one fit's log with the fit's keys in front."""
+    """Return one fit's log with the fit's keys in front.
+
+    A grown dictionary logs its number of atoms at the time: that column becomes ``n_atoms_now``.
+    """
     log = pd.read_csv(Path(row["dictionary"]) / "log.csv")
+    log = log.rename(columns={key: f"{key}_now" for key in KEYS})
     return pd.concat([_repeat_keys(row, len(log)), log], axis=1)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dbksvd.commands import report_errors
 from dbksvd.files import read_json, replace_file
-from dbksvd.saebench import EVALS, read_metrics
+from dbksvd.scores import read_metrics
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 COLUMNS = [*KEYS, "eval", "metric", "value"]
@@ -29,9 +29,8 @@ def read_scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
     if not isinstance(metrics, dict):
         raise ValueError(f"{evaluation / 'metrics.json'}: expected an object")
     yield "heldout", metrics
-    for name in EVALS:
-        if (evaluation / name).is_dir():
-            yield name, read_metrics(evaluation / name)
+    for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
+        yield folder.name, read_metrics(folder)
     if (dictionary / "fit.json").is_file():
         yield "fit", read_json(dictionary / "fit.json")
 

@@ -35,7 +35,9 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     order = table["method"].map(rank)
-    return table.assign(rank=order).sort_values(["site", "n_atoms", "k", "rank"]).drop(columns="rank")
+    return (
+        table.assign(rank=order).sort_values(["site", "n_atoms", "k", "rank"]).drop(columns="rank")
+    )
 
 
 def _format(values: pd.Series, decimals: int) -> str:

@@ -68,9 +68,8 @@ def test_axes_are_labelled_and_colours_are_the_same(name: str, tables: dict[str,
         colour = handle.get_edgecolor() if name == "atom_usage" else None
         if colour is None:
             colour = handle.get_facecolor() if name == "probing" else _line_colour(handle)
-        expected = np.array(to_rgb(STYLES.palette[label]))
-        # seaborn draws bars slightly desaturated
-        assert np.abs(np.array(to_rgb(colour)) - expected).max() < 0.12
+        expected = to_rgb(STYLES.palette[label])
+        np.testing.assert_allclose(to_rgb(colour), expected, atol=0.01)
 
 
 def _line_colour(handle):

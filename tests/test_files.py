@@ -1,10 +1,13 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from dbksvd.files import hash_file, read_json, replace_file, replace_folder, write_json
+
+
+def list_names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def test_replace_file_writes_all_or_nothing(tmp_path: Path):
@@ -17,7 +20,7 @@ def test_replace_file_writes_all_or_nothing(tmp_path: Path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert target.read_text() == "first"
-    assert os.listdir(target.parent) == ["file.txt"]
+    assert list_names(target.parent) == ["file.txt"]
 
 
 def test_replace_folder_replaces_the_whole_folder(tmp_path: Path):
@@ -26,12 +29,12 @@ def test_replace_folder_replaces_the_whole_folder(tmp_path: Path):
         (temporary / "old").write_text("old")
     with replace_folder(target) as temporary:
         (temporary / "new").write_text("new")
-    assert os.listdir(target) == ["new"]
+    assert list_names(target) == ["new"]
     with pytest.raises(OSError, match="disk"), replace_folder(target) as temporary:
         (temporary / "newer").write_text("half")
         raise OSError("disk full")
-    assert os.listdir(target) == ["new"]
-    assert os.listdir(tmp_path) == ["folder"]
+    assert list_names(target) == ["new"]
+    assert list_names(tmp_path) == ["folder"]
 
 
 def test_json_refuses_nan_and_names_a_cut_file(tmp_path: Path):

@@ -16,8 +16,9 @@ from dbksvd.architectures.loading import load_sae
 from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.models import load_model
 from dbksvd.parts import create_file, record_dtype, write_rows
-from dbksvd.saebench import find_eval, list_datasets, prepare_evals, read_metrics, run_evals
-from dbksvd.saebench_evals import read_ag_news, run_core
+from dbksvd.saebench import find_eval, list_datasets, prepare_evals, run_evals
+from dbksvd.scores import read_metrics
+from dbksvd.saebench_evals import prepare_sae_probes, read_ag_news, run_core
 from dbksvd.saebench_model import (
     EvalSite,
     LastTextTokenModel,
@@ -170,6 +171,9 @@ def test_unknown_eval_and_data_set_are_named(tiny_encoder, tmp_path):
     settings = {"core": {"datasets": ["no_such_set"], "texts": 4, "context_length": 8}}
     with pytest.raises(ValueError, match="carries no data set 'no_such_set'"):
         prepare_evals(loaded, EvalSite("tiny", 2), settings, tmp_path)
+    probes = {"datasets": ["98_cancer_cat"], "rows": 200, "context_length": 8}
+    with pytest.raises(ValueError, match="'98_cancer_cat' has more than two classes"):
+        prepare_sae_probes(loaded, EvalSite("tiny", 2), probes, tmp_path)
     with pytest.raises(ValueError, match="layer: expected 0 to 3, got 4"):
         prepare_evals(loaded, EvalSite("tiny", 4), settings, tmp_path)
 
@@ -290,9 +294,6 @@ def test_jsons_follow_saebench_schemas(scored):
         "sparse_probing": SparseProbingEvalOutput,
     }.items():
         result = read_result(scored, name)
-        if name == "sparse_probing_sae_probes":
-            # SAEBench writes this field of its own schema as a string.
-            assert isinstance(result["sae_cfg_dict"], dict)
         checked = TypeAdapter(schema).validate_python(result)
         assert checked.eval_type_id == name
         assert result["sae_lens_release_id"] == "pursuit_m64-k4-s0"

@@ -219,6 +219,10 @@ def _explain(error: ValidationError) -> str:
             return f"{where}: expected less than {rule}, got {value!r}"
         case "pattern":
             return f"{where}: expected text matching {rule}, got {value!r}"
+        case "oneOf" if "required" not in rule[0]:
+            return (
+                f"{where}: expected a positive whole number or a list of them, got {value!r}"
+            )
         case "oneOf":
             names = " or ".join(option["required"][0] for option in rule)
             return f"{where}: expected exactly one of the keys {names}, got {sorted(value)}"

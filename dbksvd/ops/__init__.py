@@ -1,0 +1,1 @@
+"""Operations on tensors, each with one definition and several implementations."""

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rows import Rows
 
 from dbksvd.fit.controls import fit
 from dbksvd.fit.registry import ALGORITHMS, FitTask, find_method
-from test_sae import Rows
 
 
 def make_task(algorithm: str, n_atoms: int, x: torch.Tensor, seed: int = 0) -> FitTask:
@@ -40,5 +40,5 @@ def test_pca_atoms_are_the_principal_directions():
 
 def test_registry_names_all_methods():
     assert all(callable(find_method(name)) for name in ALGORITHMS)
-    with pytest.raises(ValueError, match="algorithm: expected one of .*, got 'magic'"):
+    with pytest.raises(ValueError, match=r"algorithm: expected one of .*, got 'magic'"):
         find_method("magic")

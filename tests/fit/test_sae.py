@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rows import Rows
 
 from dbksvd.architectures.loading import load_dictionary
 from dbksvd.fit.registry import FitTask
@@ -19,19 +20,6 @@ SETTINGS = {
     "lr_decay": 0.2,
     "measure_every": 15_000,
 }
-
-
-class Rows:
-    """A tensor that answers like ActivationShards."""
-
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x, self.width, self.mean = x, x.shape[1], x.mean(dim=0)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def read(self, start: int, stop: int) -> torch.Tensor:
-        return self.x[start:stop]
 
 
 @pytest.fixture

@@ -1,53 +1,10 @@
 """One real run of the tiny experiment, shared by all tests of the workflow."""
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-CONFIG = "experiments/tiny.yaml"
-SOURCES = ("Snakefile", "config.yaml", "dbksvd", "workflow", "scripts", "experiments", "envs", "profiles")
-
-
-def copy_project(folder: Path) -> Path:
-    """Copy what a run needs, without results, as a fresh clone would have it."""
-    folder.mkdir(parents=True)
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=ignore)
-        else:
-            shutil.copy(source, folder)
-    return folder
-
-
-def run_snakemake(
-    folder: Path, *arguments: str, config: str = CONFIG, timeout: float = 900
-) -> subprocess.CompletedProcess[str]:
-    """Run the real snakemake of this environment in `folder`; output is text."""
-    command = [sys.executable, "-m", "snakemake", "--configfile", config, *arguments]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-def plan(folder: Path, config: str = CONFIG) -> dict[str, int]:
-    """Return what a run would do now, as {rule: jobs}, without the target rule."""
-    done = run_snakemake(folder, "--dry-run", config=config)
-    assert done.returncode == 0, done.stderr
-    output = done.stdout + done.stderr
-    if "Nothing to be done" in output:
-        return {}
-    rows = re.findall(r"^(\w+)\s+(\d+)$", output.split("Job stats:")[1], flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+from running import copy_project, run_snakemake
 
 
 @pytest.fixture(scope="session")

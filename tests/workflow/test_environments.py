@@ -18,6 +18,7 @@ LOCK = dict(
 # Names under which distributions are imported, where they differ.
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
+    "typing_extensions": "typing-extensions",
     "yaml": "pyyaml",
     "sae_lens": "sae-lens",
     "sae_bench": "sae-bench",

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from conftest import CONFIG, copy_project, plan, run_snakemake
+from running import CONFIG, copy_project, make_environment, plan, run_snakemake
 
 SHARDS = Path("results/tiny/layer4/shards")
 SEAL = Path("results/tiny/layer4/dictionaries/dbksvd/m64-k4-s0/fit.json")
@@ -35,9 +34,7 @@ def find_error(output: str) -> str:
 
 def find_temporary_files(folder: Path) -> list[Path]:
     return [
-        path
-        for path in (folder / "results").rglob(".*")
-        if not path.name.startswith(".snakemake")
+        path for path in (folder / "results").rglob(".*") if not path.name.startswith(".snakemake")
     ]
 
 
@@ -139,7 +136,7 @@ def test_interrupted_run_goes_on_from_what_was_complete(tmp_path: Path):
     command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG, "--cores", "2"]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        env=make_environment(),
     )  # fmt: skip
     manifest = folder / SHARDS / "manifest.json"
     deadline = time.monotonic() + 300

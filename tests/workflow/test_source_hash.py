@@ -98,7 +98,9 @@ def test_every_project_import_is_found():
         check=True,
     )
     loaded = {
-        str(Path(line).relative_to(root)) for line in done.stdout.split("\n") if line.endswith(".py")
+        str(Path(line).relative_to(root))
+        for line in done.stdout.split("\n")
+        if line.endswith(".py")
     }
     assert "dbksvd/files.py" in loaded
     assert loaded <= _reach(root, [script])

@@ -84,7 +84,8 @@ def update_atoms_(
         residual.copy_(torch.ldexp(residual, torch.tensor(-shift)))
         codes.values.copy_(torch.ldexp(codes.values, torch.tensor(-shift)))
     load_implementation(__name__, name).update_(
-        residual, codes.indices, codes.values, atoms, order, atom_batch, power_iterations, nonnegative
+        *(residual, codes.indices, codes.values, atoms),
+        *(order, atom_batch, power_iterations, nonnegative),
     )
     if shift:
         residual.copy_(torch.ldexp(residual, torch.tensor(shift)))
@@ -138,6 +139,6 @@ def _check_update(
 
 def _find_shift(residual: Tensor, values: Tensor) -> int:
     """Return the power of two to take out so that squares neither over- nor underflow."""
-    largest = max(float(residual.abs().max()), float(values.abs().max()))
+    largest = max(abs(float(bound)) for part in (residual, values) for bound in part.aminmax())
     exponent = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
     return exponent if largest > 0 and abs(exponent) > SAFE_EXPONENT else 0

@@ -18,9 +18,7 @@ GATHER_ELEMENTS = 1 << 26
 def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
     """Return X − Z D."""
     weights = values.to(x.dtype)
-    return x - F.embedding_bag(
-        indices, atoms.to(x.dtype), per_sample_weights=weights, mode="sum"
-    )
+    return x - F.embedding_bag(indices, atoms.to(x.dtype), per_sample_weights=weights, mode="sum")
 
 
 def update_(
@@ -41,7 +39,7 @@ def update_(
     turns, entries = torch.sort(turns, stable=True)
     counts = torch.bincount(turns, minlength=m + 1)[:m]
     offsets = F.pad(counts.cumsum(0), (1, 0))
-    limits = offsets[list(range(0, m, atom_batch)) + [m]].tolist()
+    limits = offsets[[*range(0, m, atom_batch), m]].tolist()
     flat = values.view(-1)
     for number, low in enumerate(range(0, m, atom_batch)):
         batch = order[low : low + atom_batch].to(residual.device)
@@ -97,9 +95,7 @@ def improve_atoms(
         trial_z = multiply_rows(R, rows, owner, trial_d) + z * (d * trial_d).sum(1)[owner]
         if nonnegative:
             trial_z = trial_z.clamp(min=0)
-        left = torch.zeros(len(d), device=d.device, dtype=torch.int64)
-        left = left.index_add_(0, owner, (trial_z != 0).long()) > 0
-        good = left & (norm.squeeze(1) > 0)
+        good = norm.squeeze(1) > 0
         new_d = torch.where(good.unsqueeze(1), trial_d, new_d)
         new_z = torch.where(good[owner], trial_z, new_z)
     if not nonnegative:

@@ -1,9 +1,9 @@
-"""Atom update on the CPU: numba kernels in threads, first over atoms, then over samples."""
+"""Atom update on the CPU: numba kernels in threads, each on its own samples."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -12,18 +12,17 @@ from torch import Tensor
 from dbksvd.ops.atom_update import kernels
 from dbksvd.ops.threads import count_workers, map_in_threads
 
-# Pieces of work for each thread: more than one balances atoms of very different use.
-PIECES = 4
 ROWS = 2048
 
 
 def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
     """Return X − Z D."""
     residual = x.clone(memory_format=torch.contiguous_format)
-    arrays = residual.numpy(), indices.numpy(), values.numpy(), atoms.to(x.dtype).numpy()
+    weights, table = values.to(x.dtype).numpy(), atoms.to(x.dtype).numpy()
 
     def subtract_rows(first: int) -> None:
-        kernels.subtract_codes(*arrays, first, min(first + ROWS, len(x)))
+        last = min(first + ROWS, len(x))
+        kernels.subtract_codes(residual.numpy(), indices.numpy(), weights, table, first, last)
 
     map_in_threads(subtract_rows, range(0, len(x), ROWS))
     return residual
@@ -39,36 +38,100 @@ def update_(
     power_iterations: int,
     nonnegative: bool,
 ) -> None:
-    """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`.
-
-    No two threads write the same atom in the first phase of a batch, nor the same sample in the
-    second, and every sum has one fixed order: the bytes do not depend on the number of threads.
-    """
+    """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`."""
     R, Z, D = residual.numpy(), values.numpy(), atoms.numpy()
-    entries = kernels.index_entries(indices.numpy(), Z, len(D))
-    offsets = entries[0]
-    workers = count_workers()
-    pieces = 1 if workers == 1 else PIECES * workers
-    bounds = np.linspace(0, len(R), pieces + 1).astype(np.int64)
-    pool = nullcontext() if workers == 1 else ThreadPoolExecutor(workers)
-    with pool:
-        run = map if workers == 1 else pool.map  # type: ignore[union-attr]
-        for batch in np.array_split(order.numpy(), range(atom_batch, len(D), atom_batch)):
-            starts = np.concatenate([[0], np.cumsum(offsets[batch + 1] - offsets[batch])])
-            new_d = np.empty((len(batch), D.shape[1]), D.dtype)
-            new_z = np.empty(starts[-1], Z.dtype)
+    turns = np.empty(len(D), np.int64)
+    turns[order.numpy()] = np.arange(len(D))
+    offsets, *entries = kernels.index_entries(indices.numpy(), Z, turns, atom_batch)
+    with ThreadPoolExecutor(count_workers()) as pool:
+        for number, batch in enumerate(order.split(atom_batch)):
+            rows = slice(offsets[number], offsets[number + 1])
+            _update_batch_(
+                R,
+                Z,
+                D,
+                batch.numpy(),
+                [part[rows] for part in entries],
+                pool,
+                power_iterations,
+                nonnegative,
+            )
 
-            def improve(b, batch=batch, starts=starts, new_d=new_d, new_z=new_z):  # type: ignore[no-untyped-def]
-                kernels.improve_atoms(
-                    *(R, Z, D, batch[b], *entries, starts[b]),
-                    *(power_iterations, nonnegative, new_d[b], new_z),
-                )
 
-            def apply(piece, batch=batch, starts=starts, new_d=new_d, new_z=new_z):  # type: ignore[no-untyped-def]
-                limits = bounds[piece], bounds[piece + 1]
-                kernels.apply_atoms(R, Z, D, batch, *entries, starts, new_d, new_z, *limits)
+def _update_batch_(
+    R: np.ndarray,
+    Z: np.ndarray,
+    D: np.ndarray,
+    batch: np.ndarray,
+    entries: list[np.ndarray],
+    pool: ThreadPoolExecutor,
+    power_iterations: int,
+    nonnegative: bool,
+) -> None:
+    samples, slots, owners = entries
+    ends = kernels.cut_chunks(samples)
+    chunks = len(ends) - 1
+    z, new_z = np.empty(len(samples), R.dtype), np.empty(len(samples), R.dtype)
+    G = np.empty((chunks, len(batch), R.shape[1]), R.dtype)
+    S = np.empty((chunks, len(batch)), R.dtype)
+    d = D[batch]
+    new_d, along, moving = d.copy(), np.ones(len(batch), R.dtype), np.ones(len(batch), np.bool_)
 
-            size = -(-len(batch) // pieces)
-            list(run(improve, [slice(b, b + size) for b in range(0, len(batch), size)]))
-            list(run(apply, range(pieces)))
-            D[batch] = new_d
+    _run(
+        pool,
+        chunks,
+        lambda *span: kernels.start_sums(R, Z, samples, slots, owners, z, new_z, ends, G, S, *span),
+    )
+    for iteration in range(power_iterations):
+        kernels.turn_atoms(G, S, d, new_d, along, moving, nonnegative)
+        if iteration + 1 < power_iterations:
+            _run(
+                pool,
+                chunks,
+                lambda *span: kernels.step_sums(
+                    R,
+                    samples,
+                    owners,
+                    z,
+                    new_z,
+                    new_d,
+                    along,
+                    moving,
+                    nonnegative,
+                    ends,
+                    G,
+                    S,
+                    *span,
+                ),
+            )
+    _run(
+        pool,
+        chunks,
+        lambda *span: kernels.finish(
+            R,
+            Z,
+            samples,
+            slots,
+            owners,
+            z,
+            new_z,
+            d,
+            new_d,
+            along,
+            moving,
+            nonnegative,
+            ends,
+            *span,
+        ),
+    )
+    D[batch] = new_d
+
+
+def _run(pool: ThreadPoolExecutor, chunks: int, kernel: Callable[[int, int], None]) -> None:
+    """Call a kernel on all chunks, as many of them in one call as there are for each worker."""
+    workers = min(count_workers(), chunks)
+    if workers <= 1:
+        kernel(0, chunks)
+        return
+    bounds = [chunks * worker // workers for worker in range(workers + 1)]
+    list(pool.map(kernel, bounds[:-1], bounds[1:]))

@@ -1,7 +1,10 @@
 """Numba kernels of the atom update; they release the interpreter lock and use one thread.
 
-Legend: see :mod:`dbksvd.ops.atom_update.reference`. Entries are the used slots sorted by atom and
-then by sample; those of atom j are ``offsets[j] : offsets[j + 1]``.
+Legend: see :mod:`dbksvd.ops.atom_update.reference`. Entries are the used slots (sample, slot,
+owner), sorted by batch of atoms and then by sample; the owner is the atom's place in its batch.
+Going through a batch in the order of the samples reads R as a stream, which is about three times
+as fast as atom by atom. Entries are cut into chunks between two samples; every chunk has sums of
+its own, which are added in the order of the chunks, so that threads change no byte.
 """
 
 from __future__ import annotations
@@ -9,32 +12,51 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+CHUNK_ENTRIES = 1 << 15
 # No NaN comes in and none is made, so sums may be vectorised.
 FAST = {"nnan", "ninf", "nsz", "contract", "reassoc"}
 
 
 @njit(nogil=True, cache=True)
-def index_entries(indices, values, n_atoms):
-    """Return offsets (m + 1), samples and slots of the used slots, by counting sort."""
+def index_entries(indices, values, turns, atom_batch):
+    """Return offsets of the batches, and samples, slots and owners of the entries (counting sort).
+
+    ``turns[j]`` is the place of atom j in the order of the update.
+    """
     n, k = indices.shape
-    offsets = np.zeros(n_atoms + 1, np.int64)
+    offsets = np.zeros((turns.size + atom_batch - 1) // atom_batch + 1, np.int64)
     for i in range(n):
         for c in range(k):
             if values[i, c] != 0:
-                offsets[indices[i, c] + 1] += 1
-    for j in range(n_atoms):
-        offsets[j + 1] += offsets[j]
+                offsets[turns[indices[i, c]] // atom_batch + 1] += 1
+    for b in range(offsets.size - 1):
+        offsets[b + 1] += offsets[b]
     following = offsets[:-1].copy()
     samples = np.empty(offsets[-1], np.int32)
     slots = np.empty(offsets[-1], np.int32)
+    owners = np.empty(offsets[-1], np.int32)
     for i in range(n):
         for c in range(k):
             if values[i, c] != 0:
-                place = following[indices[i, c]]
-                following[indices[i, c]] += 1
+                turn = turns[indices[i, c]]
+                place = following[turn // atom_batch]
+                following[turn // atom_batch] += 1
                 samples[place] = i
                 slots[place] = c
-    return offsets, samples, slots
+                owners[place] = turn % atom_batch
+    return offsets, samples, slots, owners
+
+
+@njit(nogil=True, cache=True)
+def cut_chunks(samples):
+    """Return the ends of chunks of about `CHUNK_ENTRIES` entries; none divides a sample."""
+    ends = [0]
+    while ends[-1] < samples.size:
+        end = min(ends[-1] + CHUNK_ENTRIES, samples.size)
+        while end < samples.size and samples[end] == samples[end - 1]:
+            end += 1
+        ends.append(end)
+    return np.array(ends)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -48,120 +70,128 @@ def dot(a, b):
 
 @njit(nogil=True, cache=True, fastmath=FAST)
 def add_scaled(a, v, b):
-    """a ← a + v b."""
+    """Set a ← a + v b."""
     for i in range(a.size):
         a[i] += v * b[i]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
 def add_two_scaled(a, v, b, w, c):
-    """a ← a + v b + w c."""
+    """Set a ← a + v b + w c."""
     for i in range(a.size):
         a[i] += v * b[i] + w * c[i]
 
 
 @njit(nogil=True, cache=True)
-def improve_atom(R, samples, z, d, iterations, nonnegative, new_d, new_z, g, trial_d, trial_z):
-    """Power iterations on E = R[samples] + z dᵀ, which is never formed.
+def start_sums(R, values, samples, slots, owners, z, new_z, ends, G, S, first, last):
+    """Set z ← the coefficients; per chunk and atom, G ← R[Ω]ᵀz and S ← z·z."""
+    for chunk in range(first, last):
+        G[chunk] = 0
+        S[chunk] = 0
+        for e in range(ends[chunk], ends[chunk + 1]):
+            i, b = samples[e], owners[e]
+            value = values[i, slots[e]]
+            z[e] = value
+            new_z[e] = value
+            add_scaled(G[chunk, b], value, R[i])
+            S[chunk, b] += value * value
 
-    Each iteration is one pass over the rows of R: a row is multiplied with the new atom, and, hot
-    in cache, added to Eᵀz for the next iteration.
+
+@njit(nogil=True, cache=True)
+def turn_atoms(G, S, d, new_d, along, moving, nonnegative):
+    """Set new_d ← g / ‖g‖ with g = Eᵀz' = Σ G + (Σ S) d, in the half space of d; along ← d·new_d.
+
+    An atom whose g vanishes stays as it is, and is not `moving` any more.
     """
-    zero = d.dtype.type(0)
-    new_d[:] = d
-    new_z[:] = z
-    g[:] = zero
-    for e in range(z.size):
-        add_scaled(g, z[e], R[samples[e]])
-    add_scaled(g, dot(z, z), d)
-    for iteration in range(iterations):
+    g = np.empty_like(d[0])
+    for b in range(len(d)):
+        if not moving[b]:
+            continue
+        g[:] = 0
+        overlap = g.dtype.type(0)
+        for chunk in range(len(G)):
+            add_scaled(g, g.dtype.type(1), G[chunk, b])
+            overlap += S[chunk, b]
+        add_scaled(g, overlap, d[b])
         norm = np.sqrt(dot(g, g))
         if norm == 0:
-            break
-        inverse = d.dtype.type(1) / norm
-        for i in range(d.size):
-            trial_d[i] = g[i] * inverse
-            g[i] = zero
-        along = dot(d, trial_d)
-        is_last = iteration + 1 == iterations
-        any_left = False
-        overlap = zero
-        for e in range(z.size):
-            row = R[samples[e]]
-            value = dot(row, trial_d) + z[e] * along
-            if nonnegative and value < 0:
-                value = zero
-            any_left = any_left or value != 0
-            trial_z[e] = value
-            if not is_last:
-                add_scaled(g, value, row)
-                overlap += value * z[e]
-        if not any_left:
-            break
-        add_scaled(g, overlap, d)
-        new_d[:] = trial_d
-        new_z[:] = trial_z
-    if not nonnegative and dot(new_d, d) < 0:
-        for i in range(d.size):
-            new_d[i] = -new_d[i]
-        for e in range(z.size):
-            new_z[e] = -new_z[e]
-
-
-@njit(nogil=True, cache=True)
-def improve_atoms(
-    R, values, atoms, batch, offsets, samples, slots, starts, iterations, nonnegative, new_d, new_z
-):
-    """Improve each atom of `batch` from the same R; row b of `new_d` and ``new_z[starts[b]:]``."""
-    longest = 0
-    for j in batch:
-        longest = max(longest, offsets[j + 1] - offsets[j])
-    z = np.empty(longest, R.dtype)
-    trial_z = np.empty(longest, R.dtype)
-    g = np.empty(R.shape[1], R.dtype)
-    trial_d = np.empty(R.shape[1], R.dtype)
-    for b in range(batch.size):
-        j = batch[b]
-        low, size = offsets[j], offsets[j + 1] - offsets[j]
-        if size == 0:
-            new_d[b] = atoms[j]
+            moving[b] = False
             continue
-        for e in range(size):
-            z[e] = values[samples[low + e], slots[low + e]]
-        improve_atom(
-            R,
-            samples[low : low + size],
-            z[:size],
-            atoms[j],
-            iterations,
-            nonnegative,
-            new_d[b],
-            new_z[starts[b] : starts[b] + size],
-            g,
-            trial_d,
-            trial_z[:size],
-        )
+        scale = g.dtype.type(1) / norm
+        if not nonnegative and dot(g, d[b]) < 0:
+            scale = -scale
+        new_d[b] = 0
+        add_scaled(new_d[b], scale, g)
+        along[b] = dot(d[b], new_d[b])
 
 
 @njit(nogil=True, cache=True)
-def apply_atoms(
-    R, values, atoms, batch, offsets, samples, slots, starts, new_d, new_z, first, last
+def step_sums(
+    R, samples, owners, z, new_z, new_d, along, moving, nonnegative, ends, G, S, first, last
 ):
-    """Bring R and the coefficients of the samples ``first … last − 1`` up to date."""
-    for b in range(batch.size):
-        j = batch[b]
-        entries = samples[offsets[j] : offsets[j + 1]]
-        low, high = np.searchsorted(entries, first), np.searchsorted(entries, last)
-        for e in range(low, high):
-            i, c = entries[e], slots[offsets[j] + e]
-            value = new_z[starts[b] + e]
-            add_two_scaled(R[i], values[i, c], atoms[j], -value, new_d[b])
-            values[i, c] = value
+    """Set new_z ← E new_d (at least 0); per chunk and atom, G ← R[Ω]ᵀnew_z and S ← z·new_z."""
+    zero = R.dtype.type(0)
+    for chunk in range(first, last):
+        G[chunk] = 0
+        S[chunk] = 0
+        for e in range(ends[chunk], ends[chunk + 1]):
+            b = owners[e]
+            if moving[b]:
+                row = R[samples[e]]
+                value = dot(row, new_d[b]) + z[e] * along[b]
+                if nonnegative and value < 0:
+                    value = zero
+                new_z[e] = value
+                add_scaled(G[chunk, b], value, row)
+                S[chunk, b] += value * z[e]
+
+
+@njit(nogil=True, cache=True)
+def finish(
+    R,
+    values,
+    samples,
+    slots,
+    owners,
+    z,
+    new_z,
+    d,
+    new_d,
+    along,
+    moving,
+    nonnegative,
+    ends,
+    first,
+    last,
+):
+    """Set new_z ← E new_d (at least 0); then R ← R + z d − new_z new_d, and the coefficients.
+
+    All entries of a sample read its row of R before any of them changes it.
+    """
+    zero = R.dtype.type(0)
+    e = ends[first]
+    while e < ends[last]:
+        i = samples[e]
+        row = R[i]
+        stop = e
+        while stop < ends[last] and samples[stop] == i:
+            b = owners[stop]
+            if moving[b]:
+                value = dot(row, new_d[b]) + z[stop] * along[b]
+                if nonnegative and value < 0:
+                    value = zero
+                new_z[stop] = value
+            stop += 1
+        while e < stop:
+            b = owners[e]
+            add_two_scaled(row, z[e], d[b], -new_z[e], new_d[b])
+            values[i, slots[e]] = new_z[e]
+            e += 1
 
 
 @njit(nogil=True, cache=True)
 def subtract_codes(R, indices, values, atoms, first, last):
-    """R ← R − Z D on the samples ``first … last − 1``."""
+    """Set R ← R − Z D on the samples ``first … last − 1``."""
     for i in range(first, last):
         for c in range(indices.shape[1]):
             if values[i, c] != 0:

@@ -55,8 +55,8 @@ def improve_atom(
     """Return a better unit atom and its coefficients: power iterations on E = R + z dᵀ.
 
     Each half step is the best one with the other half fixed, so ‖E − z dᵀ‖ never rises. The
-    atom keeps the half space of the old one (a sign is otherwise free). Where Eᵀz vanishes or
-    no coefficient would stay positive, the best so far is returned.
+    atom keeps the half space of the old one (a sign is otherwise free). Where Eᵀz vanishes, the
+    best so far is returned. Clipping never leaves z = 0: z·E d = ‖Eᵀz‖ > 0 for the z before.
     """
     E = R + np.outer(z, d)
     new_d, new_z = d, z
@@ -65,12 +65,8 @@ def improve_atom(
         norm = np.linalg.norm(g)
         if norm == 0:
             break
-        trial = E @ (g / norm)
-        if nonnegative:
-            trial = np.maximum(trial, 0)
-        if not trial.any():
-            break
-        new_d, new_z = g / norm, trial
+        new_d = g / norm
+        new_z = np.maximum(E @ new_d, 0) if nonnegative else E @ new_d
     if not nonnegative and new_d @ d < 0:
         return -new_d, -new_z
     return new_d, new_z

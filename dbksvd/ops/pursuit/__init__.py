@@ -73,8 +73,8 @@ def sparse_encode(
     x = as_matrix(x, "x")
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)
     check_settings(k, tuple(atoms.shape), method, rtol)
-    chosen = load_implementation(__name__, choose_implementation(__name__, implementation, x.device))
-    indices, values = chosen.encode(
+    name = choose_implementation(__name__, implementation, x.device)
+    indices, values = load_implementation(__name__, name).encode(
         x, atoms, k, method=method, nonnegative=nonnegative, refit=refit, rtol=rtol
     )
     return SparseCodes(indices, values, len(atoms))

@@ -62,7 +62,7 @@ def match(
     refit: bool,
     rtol: float,
 ) -> tuple[Tensor, Tensor]:
-    """Matching pursuit of a block; returns support (n, k) and coefficients (n, k) in float64."""
+    """Return support and float64 coefficients (n, k) of a block by matching pursuit."""
     zero, dependent = find_tolerances(x.dtype)
     p = x @ atoms.T
     start = p.clone()
@@ -135,7 +135,7 @@ def fit_block(
 def match_orthogonally(
     x: Tensor, atoms: Tensor, gram: Tensor, k: int, nonnegative: bool, rtol: float
 ) -> tuple[Tensor, Tensor]:
-    """Orthogonal matching pursuit of a block; returns as :func:`match`."""
+    """Return what :func:`match` does, by orthogonal matching pursuit."""
     zero, dependent = find_tolerances(x.dtype)
     start = x @ atoms.T
     p = start.clone()
@@ -158,9 +158,11 @@ def match_orthogonally(
         support = torch.where(place, j, support)
         size += place.any(dim=1, keepdim=True)
         used = slots < size
-        z = fit_block(start, gram, support, used, z, nonnegative, dependent, norm) if (
-            nonnegative
-        ) else solve_factor(factor, start.gather(1, support).double(), used)
+        z = (
+            fit_block(start, gram, support, used, z, nonnegative, dependent, norm)
+            if (nonnegative)
+            else solve_factor(factor, start.gather(1, support).double(), used)
+        )
         p = start - F.embedding_bag(support, gram, per_sample_weights=z.to(p.dtype), mode="sum")
         running &= size < k
         if rtol > 0:

@@ -53,9 +53,7 @@ def check_atoms(atoms: Tensor, x: Tensor) -> Atoms:
         Naming the argument, what was expected and what came.
     """
     if atoms.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"x: expected width {atoms.shape[1]} (that of atoms), got {x.shape[1]}"
-        )
+        raise ValueError(f"x: expected width {atoms.shape[1]} (that of atoms), got {x.shape[1]}")
     if atoms.device != x.device:
         raise ValueError(f"atoms: expected device {x.device} (that of x), got {atoms.device}")
     off = (torch.linalg.vector_norm(atoms, dim=1) - 1).abs().max().item()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dbksvd.ops.pursuit import kernels
+from dbksvd.ops.pursuit import kernels, orthogonal_kernels
 from dbksvd.ops.pursuit.checks import scale_rows
 from dbksvd.ops.pursuit.reference import find_tolerances
 from dbksvd.ops.threads import hold_torch_to_one_thread, map_in_threads
@@ -35,7 +35,7 @@ def encode(
         if method == "mp":
             kernels.match(*common, refit, float(rtol), zero, dependent, *out)
         else:
-            kernels.match_orthogonally(*common, float(rtol), zero, dependent, *out)
+            orthogonal_kernels.match_orthogonally(*common, float(rtol), zero, dependent, *out)
         if exponents is not None:
             values[rows] = torch.ldexp(values[rows], exponents)
 

@@ -56,7 +56,7 @@ def encode(
 def match(
     x: np.ndarray, D: np.ndarray, k: int, nonnegative: bool, rtol: float, zero: float
 ) -> tuple[list[int], np.ndarray]:
-    """Matching pursuit of one sample, with Gram updates.
+    """Code one sample by matching pursuit with Gram updates.
 
     p ← D x. Then, at most 4k times:
 
@@ -100,7 +100,7 @@ def match_orthogonally(
     zero: float,
     dependent: float,
 ) -> tuple[list[int], np.ndarray]:
-    """Orthogonal matching pursuit of one sample.
+    """Code one sample by orthogonal matching pursuit.
 
     As :func:`match`, but no atom is picked twice, and after every pick all coefficients become
     the (non-negative) least-squares fit z = argmin ‖x − D_Sᵀ z‖ and p = D x − G_S z. A picked
@@ -133,7 +133,7 @@ def match_orthogonally(
 def fit_support(
     x: np.ndarray, D: np.ndarray, support: list[int], nonnegative: bool, dependent: float
 ) -> np.ndarray:
-    """Least squares on a support: z = argmin ‖x − D_Sᵀ z‖, subject to z ≥ 0 where non-negative.
+    """Fit a support by least squares: z = argmin ‖x − D_Sᵀ z‖, subject to z ≥ 0 where non-negative.
 
     An atom that lies numerically in the span of the atoms before it gets 0 (it adds nothing).
     """

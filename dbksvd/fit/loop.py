@@ -1,0 +1,259 @@
+"""The iterations of a DB-KSVD fit: grow, code, update, replace, log, keep."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dbksvd.codes import SparseCodes
+from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.fit import checkpoint as checkpoints
+from dbksvd.fit.checkpoint import FitState
+from dbksvd.fit.groups import encode_groups
+from dbksvd.fit.hygiene import replace_atoms_
+from dbksvd.fit.initialise import (
+    check_warm_start,
+    derive_generator,
+    draw_random_atoms,
+    draw_sample_atoms,
+    find_new_atoms,
+)
+from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
+from dbksvd.fit.schedule import Step, plan_steps
+from dbksvd.fit.sources import (
+    READ_ROWS,
+    ActivationSource,
+    find_mean,
+    fingerprint_source,
+    read_cycle,
+    read_rows,
+)
+from dbksvd.ops.atom_update import update_atoms_
+
+if TYPE_CHECKING:
+    from dbksvd.fit.ksvd import DBKSVD
+
+
+class FitLoop:
+    """One run of :meth:`DBKSVD.fit`: what does not change in it, and its steps."""
+
+    def __init__(
+        self, model: DBKSVD, source: ActivationSource, heldout: ActivationSource | None
+    ) -> None:
+        self.model, self.source, self.heldout = model, source, heldout
+        started = time.perf_counter()
+        if heldout is not None and heldout.width != source.width:
+            raise ValueError(f"heldout: expected width {source.width}, got {heldout.width}")
+        self.mean = find_mean(source)
+        self.steps = plan_steps(
+            model.groups_,
+            model.k,
+            is_grown=isinstance(model.init, str) and model.init == "grown",
+            growth_iterations=model.growth_iterations,
+            growth_samples=model.growth_samples,
+            max_iter=model.max_iter,
+            batch_size=min(model.batch_size or len(source), len(source)),
+            iterations_per_batch=model.iterations_per_batch,
+        )
+        first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
+        self.exponent = find_exponent(first)
+        self.preparation_seconds = time.perf_counter() - started
+        self.cached: tuple[Step | None, Tensor] = (None, first)
+
+    def run(self) -> None:
+        """Do all steps, from the checkpoint on if there is one."""
+        model = self.model
+        state = self.restore()
+        saved = time.perf_counter()
+        bar = tqdm(self.steps, initial=state.iteration, disable=not model.progress, desc="DB-KSVD")
+        with bar:
+            while not state.stop_reason:
+                started = time.perf_counter()
+                row = self.iterate(state)
+                state.seconds += time.perf_counter() - started
+                row |= {
+                    "seconds": state.seconds,
+                    "seconds_iteration": time.perf_counter() - started,
+                }
+                state.log.append(row)
+                state.iteration += 1
+                state.stop_reason = self.find_stop_reason(state)
+                if self.is_measured(state):
+                    row["fve_heldout"] = self.measure_heldout(state)
+                bar.update()
+                if model.checkpoint and (
+                    state.stop_reason or time.perf_counter() - saved >= model.checkpoint_seconds
+                ):
+                    checkpoints.save_state(model.checkpoint, state, self.identify())
+                    saved = time.perf_counter()
+        model.log_, model.stop_reason_ = state.log, state.stop_reason
+        model.dictionary_ = self.make_dictionary(state)
+
+    def restore(self) -> FitState:
+        """Return the state to begin from."""
+        model = self.model
+        if model.checkpoint:
+            state = checkpoints.load_state(model.checkpoint, self.identify(), model.device)
+            if state is not None:
+                return state
+        started = time.perf_counter()
+        width, count = self.source.width, self.steps[0].n_atoms
+        generator = derive_generator(model.seed, -1)
+        if isinstance(model.init, Tensor):
+            atoms = check_warm_start(model.init, count, width)
+        elif model.init == "random":
+            atoms = draw_random_atoms(count, width, generator)
+        elif model.init == "samples":
+            atoms = draw_sample_atoms(self.read(self.steps[0]), count, generator)
+        else:
+            atoms = torch.empty(0, width)
+        seconds = self.preparation_seconds + time.perf_counter() - started
+        return FitState(atoms.to(model.device), seconds=seconds)
+
+    def identify(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree on to be used."""
+        model = self.model
+        init = model.init if isinstance(model.init, str) else model.init.double().sum().item()
+        return {
+            "data": fingerprint_source(self.source),
+            "settings": asdict(model.settings),
+            "steps": [asdict(step) for step in self.steps],
+            "update": [model.atom_batch, model.power_iterations],
+            "hygiene": [model.min_usage, model.max_cosine],
+            "stopping": [model.max_seconds, model.tol, model.heldout_every],
+            "init": init,
+            "seed": model.seed,
+            "device": model.device.type,
+            "implementation": model.implementation_,
+        }
+
+    def read(self, step: Step) -> Tensor:
+        """Return the batch of a step on the device: centred, and scaled by a power of two."""
+        known, batch = self.cached
+        if known is None or (known.position, known.samples) != (step.position, step.samples):
+            rows = read_cycle(self.source, step.position, step.samples)
+            batch = torch.ldexp(rows - self.mean, torch.tensor(-self.exponent))
+            batch = batch.to(self.model.device)
+            self.cached = (step, batch)
+        return batch
+
+    def iterate(self, state: FitState) -> dict[str, Any]:
+        """Do one iteration; return its row of the log."""
+        model, step = self.model, self.steps[state.iteration]
+        batch = self.read(step)
+        generator = derive_generator(model.seed, state.iteration)
+        settings = replace(model.settings, k=step.budget)
+        if len(state.atoms) < step.n_atoms:
+            state.atoms = self.grow(state.atoms, batch, step, settings, generator)
+        coded = 0.0
+
+        def update(residual: Tensor, codes: SparseCodes, atoms: Tensor) -> None:
+            nonlocal coded
+            coded = sum_squares(residual)
+            update_atoms_(
+                batch,
+                codes,
+                atoms,
+                atom_batch=model.atom_batch,
+                power_iterations=model.power_iterations,
+                nonnegative=model.settings.nonnegative,
+                seed=int(torch.randint(1 << 31, (1,), generator=generator)),
+                residual=residual,
+                implementation=model.implementation_,
+            )
+
+        codes, residual = encode_groups(
+            *(batch, state.atoms, step.groups, settings),
+            implementation=model.implementation_,
+            update=update,
+        )
+        usage = codes.count_usage()
+        updated, total = sum_squares(residual), sum_squares(batch)
+        replaced = (0, 0)
+        if state.iteration + 1 < len(self.steps):
+            replaced = replace_atoms_(
+                *(state.atoms, usage, residual),
+                min_usage=min(model.min_usage, -(-len(batch) * step.budget // step.n_atoms)),
+                max_cosine=model.max_cosine,
+                nonnegative=model.settings.nonnegative,
+            )
+        unit = 4.0**self.exponent
+        seen = state.log[-1]["samples_seen"] if state.log else 0
+        return {
+            "iteration": state.iteration + 1,
+            "stage": step.stage,
+            "n_atoms": step.n_atoms,
+            "samples_seen": seen + len(batch),
+            "fve_train": 1 - updated / total if total else 1.0,
+            "fve_heldout": None,
+            "l0": float(codes.l0.double().mean()),
+            "dead_atoms": int((usage == 0).sum()),
+            "replaced_unused": replaced[0],
+            "replaced_duplicate": replaced[1],
+            "error_coded": coded * unit,
+            "error_updated": updated * unit,
+        }
+
+    def grow(
+        self,
+        atoms: Tensor,
+        batch: Tensor,
+        step: Step,
+        settings: PursuitSettings,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the atoms with new ones, found on what they leave of a batch, behind them."""
+        model = self.model
+        residual = batch
+        if len(atoms):
+            before = self.steps[self.steps.index(step) - 1].groups
+            residual = encode_groups(
+                *(batch, atoms, before, settings), implementation=model.implementation_
+            )[1]
+        new = find_new_atoms(
+            residual,
+            step.n_atoms - len(atoms),
+            nonnegative=settings.nonnegative,
+            generator=generator,
+            implementation=model.implementation_,
+        )
+        return torch.cat([atoms, new])
+
+    def find_stop_reason(self, state: FitState) -> str:
+        """Return why the fit ends after the iteration just done, or an empty text."""
+        model = self.model
+        if state.iteration == len(self.steps):
+            return "max_iter"
+        if self.steps[state.iteration - 1].n_atoms < model.n_atoms:
+            return ""
+        if model.max_seconds is not None and state.seconds >= model.max_seconds:
+            return "max_seconds"
+        if model.tol > 0 and len(state.log) > 1:
+            before, now = state.log[-2], state.log[-1]
+            is_comparable = before["n_atoms"] == now["n_atoms"]
+            if is_comparable and now["fve_train"] - before["fve_train"] < model.tol:
+                return "converged"
+        return ""
+
+    def is_measured(self, state: FitState) -> bool:
+        """Return whether held-out samples are measured after the iteration just done."""
+        every = self.model.heldout_every
+        is_due = bool(every) and state.iteration % every == 0
+        return self.heldout is not None and (is_due or bool(state.stop_reason))
+
+    def measure_heldout(self, state: FitState) -> float:
+        """Return the held-out fraction of variance explained, coded without groups."""
+        assert self.heldout is not None
+        dictionary = self.make_dictionary(state)
+        return measure_explained(dictionary, self.heldout, self.model.device)
+
+    def make_dictionary(self, state: FitState) -> Dictionary:
+        """Return the dictionary of a state, on the CPU."""
+        norms = torch.linalg.vector_norm(state.atoms, dim=1, keepdim=True)
+        settings = replace(self.model.settings, k=min(self.model.k, len(state.atoms)))
+        return Dictionary((state.atoms / norms).cpu(), self.mean, settings)
