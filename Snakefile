@@ -12,7 +12,9 @@ if "fits" not in config:
 
 
 sys.path.insert(0, workflow.basedir)
-# Scripts import the package from here, wherever the working directory and the environment are.
+# Rules find scripts, and scripts the package, through the environment: a path in params would
+# rerun everything when the folder moves.
+os.environ["DBKSVD"] = workflow.basedir
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])
 )

@@ -26,8 +26,8 @@ class DBKSVD:
     """DB-KSVD; K-SVD and approximate K-SVD are choices of its parameters.
 
     Each iteration codes a batch of samples by pursuit and then improves atoms and coefficients by
-    rank-1 updates, in batches of atoms. Exact K-SVD is ``batch_size=None, atom_batch=1,
-    power_iterations=10``; approximate K-SVD has ``power_iterations=1``.
+    rank-1 updates, in batches of atoms. Exact K-SVD is ``batch_size=n, polish_iter=0,
+    atom_batch=1, power_iterations=10``; approximate K-SVD has ``power_iterations=1``.
 
     Parameters
     ----------
@@ -35,16 +35,24 @@ class DBKSVD:
         Atoms of the dictionary and most non-zeros of a sample.
     max_iter : int
         Iterations with all atoms; the growth of ``init="grown"`` comes before and is not counted.
+    polish_iter : int
+        Iterations after those, each on twice the samples of the one before (at most all): small
+        batches move the atoms far, large ones take the noise of small ones away.
     batch_size : int, optional
-        Samples an iteration, consecutive rows, cycling through the data; default all.
+        Samples an iteration, consecutive rows, cycling through the data. Default as many as let
+        each atom be used about 128 times, ``128 n_atoms / k``; any number ≥ n is all of them.
     iterations_per_batch : int
         Iterations on one batch before the next is read.
-    atom_batch : int
+    atom_batch : int, optional
         Atoms updated from the same dictionary; see :func:`dbksvd.ops.atom_update.update_atoms_`.
+        Default n_atoms / k: then a sample uses about one atom of a batch.
     power_iterations : int
         Power iterations an atom and update.
     method, nonnegative, refit, rtol
         The pursuit, while fitting and of the result; see :func:`dbksvd.sparse_encode`.
+    fit_refit : bool
+        Whether coefficients are refitted while fitting too. Better not: refitted coefficients
+        of neighbouring atoms counteract each other, and non-negative ones lose half their gain.
     groups : None, int or sequence of int
         Matryoshka groups: sizes, or the size s of the first group (s, s, 2s, 4s, …). Each group
         has ``ceil(k / groups)`` non-zeros and codes what the earlier ones leave.
@@ -99,15 +107,17 @@ class DBKSVD:
         n_atoms: int,
         k: int,
         *,
-        max_iter: int = 6,
+        max_iter: int = 60,
+        polish_iter: int = 4,
         batch_size: int | None = None,
         iterations_per_batch: int = 1,
-        atom_batch: int = 64,
+        atom_batch: int | None = None,
         power_iterations: int = 3,
         method: Literal["mp", "omp"] = "mp",
         nonnegative: bool = False,
         refit: bool = True,
         rtol: float = 0.0,
+        fit_refit: bool = False,
         groups: int | Sequence[int] | None = None,
         init: str | Tensor = "grown",
         growth_iterations: int = 2,
@@ -129,7 +139,7 @@ class DBKSVD:
             "k": k,
             "max_iter": max_iter,
             "iterations_per_batch": iterations_per_batch,
-            "atom_batch": atom_batch,
+            "atom_batch": 1 if atom_batch is None else atom_batch,
             "power_iterations": power_iterations,
             "growth_iterations": growth_iterations,
             "growth_samples": growth_samples,
@@ -144,8 +154,14 @@ class DBKSVD:
             raise ValueError(f"init: expected grown, samples, random or atoms, got {init!r}")
         self.groups_ = split_groups(n_atoms, groups)
         self.settings = PursuitSettings(k, method, nonnegative, refit, rtol)
+        self.fit_settings = replace(
+            self.settings, k=-(-k // len(self.groups_)), refit=refit and fit_refit
+        )
         self.n_atoms, self.k, self.max_iter, self.batch_size = n_atoms, k, max_iter, batch_size
         self.iterations_per_batch, self.atom_batch = iterations_per_batch, atom_batch
+        if not isinstance(polish_iter, int) or polish_iter < 0:
+            raise ValueError(f"polish_iter: expected an integer ≥ 0, got {polish_iter!r}")
+        self.polish_iter = polish_iter
         self.power_iterations, self.init, self.seed = power_iterations, init, seed
         self.growth_iterations, self.growth_samples = growth_iterations, growth_samples
         self.min_usage, self.max_cosine = min_usage, max_cosine

@@ -24,7 +24,7 @@ from dbksvd.fit.initialise import (
     find_new_atoms,
 )
 from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
-from dbksvd.fit.schedule import Step, plan_steps
+from dbksvd.fit.schedule import Step, choose_batch_size, plan_steps
 from dbksvd.fit.sources import (
     READ_ROWS,
     ActivationSource,
@@ -57,7 +57,9 @@ class FitLoop:
             growth_iterations=model.growth_iterations,
             growth_samples=model.growth_samples,
             max_iter=model.max_iter,
-            batch_size=min(model.batch_size or len(source), len(source)),
+            polish_iter=model.polish_iter,
+            batch_size=model.batch_size or choose_batch_size(model.n_atoms, model.k),
+            n_samples=len(source),
             iterations_per_batch=model.iterations_per_batch,
         )
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
@@ -121,7 +123,7 @@ class FitLoop:
         init = model.init if isinstance(model.init, str) else model.init.double().sum().item()
         return {
             "data": fingerprint_source(self.source),
-            "settings": asdict(model.settings),
+            "settings": [asdict(model.settings), asdict(model.fit_settings)],
             "steps": [asdict(step) for step in self.steps],
             "update": [model.atom_batch, model.power_iterations],
             "hygiene": [model.min_usage, model.max_cosine],
@@ -147,7 +149,7 @@ class FitLoop:
         model, step = self.model, self.steps[state.iteration]
         batch = self.read(step)
         generator = derive_generator(model.seed, state.iteration)
-        settings = replace(model.settings, k=step.budget)
+        settings = model.fit_settings
         if len(state.atoms) < step.n_atoms:
             state.atoms = self.grow(state.atoms, batch, step, settings, generator)
         coded = 0.0
@@ -159,7 +161,7 @@ class FitLoop:
                 batch,
                 codes,
                 atoms,
-                atom_batch=model.atom_batch,
+                atom_batch=model.atom_batch or max(1, len(atoms) // step.budget),
                 power_iterations=model.power_iterations,
                 nonnegative=model.settings.nonnegative,
                 seed=int(torch.randint(1 << 31, (1,), generator=generator)),

@@ -9,6 +9,7 @@ from torch import Tensor
 from dbksvd.dictionary import Dictionary
 from dbksvd.fit.sources import READ_ROWS, ActivationSource, find_mean, read_rows
 from dbksvd.ops.atom_update import compute_residual
+from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
 
 
 def sum_squares(x: Tensor) -> float:
@@ -25,7 +26,8 @@ def find_exponent(x: Tensor) -> int:
     if largest == 0:
         return 0
     spread = largest * (sum_squares(x / largest) / x.numel()) ** 0.5
-    return int(np.frexp(spread)[1])
+    limit = LARGEST_SHIFT[x.dtype]
+    return max(-limit, min(int(np.frexp(spread)[1]), limit))
 
 
 def measure_explained(

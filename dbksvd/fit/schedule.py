@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 FIRST_STAGE_ATOMS = 32
+# Samples in a batch: enough that each atom is used this often, on average.
+USES_PER_ATOM = 128
+SMALLEST_BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ def truncate_groups(groups: tuple[int, ...], n_atoms: int) -> tuple[int, ...]:
     return tuple(kept)
 
 
+def choose_batch_size(n_atoms: int, k: int) -> int:
+    """Return samples for a batch in which an atom is used `USES_PER_ATOM` times on average."""
+    return max(SMALLEST_BATCH, -(-USES_PER_ATOM * n_atoms // k))
+
+
 def plan_steps(
     groups: tuple[int, ...],
     k: int,
@@ -97,15 +105,19 @@ def plan_steps(
     growth_iterations: int,
     growth_samples: int,
     max_iter: int,
+    polish_iter: int,
     batch_size: int,
+    n_samples: int,
     iterations_per_batch: int,
 ) -> list[Step]:
     """Return every iteration of a fit, in order.
 
     A grown dictionary doubles from `FIRST_STAGE_ATOMS`, with `growth_iterations` at each size
     below the full one on batches of `growth_samples` samples an atom (at most `batch_size`);
-    `max_iter` iterations at full size follow. Batches follow one another in the data.
+    `max_iter` iterations at full size follow, and then `polish_iter` whose batches double (up to
+    all samples). Batches follow one another in the data.
     """
+    batch_size = min(batch_size, n_samples)
     n_atoms = sum(groups)
     budget = -(-k // len(groups))
     sizes = double_sizes(FIRST_STAGE_ATOMS, n_atoms) if is_grown else [n_atoms]
@@ -118,4 +130,8 @@ def plan_steps(
             steps.append(Step(stage, truncate_groups(groups, size), budget, position, samples))
             if not is_full or (iteration + 1) % iterations_per_batch == 0:
                 position += samples
+    for polish in range(1, polish_iter + 1):
+        samples = min(batch_size << polish, n_samples)
+        steps.append(Step(len(sizes), groups, budget, position, samples))
+        position += samples
     return steps

@@ -39,7 +39,7 @@ def list_rules() -> dict[str, set[str]]:
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             environment = re.search(r"envs/(\w+\.yaml)", block)
-            script = re.search(r'script\("(\w+\.py)"\)', block)
+            script = re.search(r"scripts/(\w+\.py)", block)
             assert environment, f"{path.name}: a rule without an environment"
             assert script, f"{path.name}: a rule without a script"
             scripts.setdefault(environment[1], set()).add(f"scripts/{script[1]}")

@@ -17,10 +17,6 @@ rule extract_activations:
     output:
         part=RESULTS + "/{site}/parts/part-{slice}.h5",
         seal=RESULTS + "/{site}/parts/part-{slice}.json",
-    params:
-        cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
-        code=code("scripts/extract_activations.py"),
-        script=script("extract_activations.py"),
     log:
         RESULTS + "/logs/{site}/extract_activations-{slice}.log",
     benchmark:
@@ -32,7 +28,10 @@ rule extract_activations:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
+    params:
+        cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
+        code=code("scripts/extract_activations.py"),
     shell:
-        "python {params.script} --settings {params.cfg:q} --text {input:q}"
+        'python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
         " --slice {wildcards.slice} --output {output.part:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -1,7 +1,6 @@
 """Config, paths and the two params that decide what reruns."""
 
 import math
-import shlex
 import shutil
 from pathlib import Path
 
@@ -34,11 +33,8 @@ def code(*entries):
     return hash_sources(Path(workflow.basedir), entries)
 
 
-def script(name):
-    """Command line that runs a script, whatever characters the folder's name has."""
-    return shlex.quote(str(Path(workflow.basedir) / "scripts" / name))
-
-
 def layer_of(wildcards):
     """Number of the layer of a site such as layer4; None for ready files."""
-    return None if wildcards.site == "files" else int(wildcards.site.removeprefix("layer"))
+    return (
+        None if wildcards.site == "files" else int(wildcards.site.removeprefix("layer"))
+    )

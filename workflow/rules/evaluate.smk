@@ -6,12 +6,6 @@ EVALUATION = RESULTS + "/{site}/evaluations/{method}/m{n_atoms}-k{k}-s{seed}"
 rule prepare_evaluation:
     output:
         manifest=RESULTS + "/{site}/prepared/manifest.json",
-    params:
-        cfg=lambda wildcards: EXPERIMENT.section(
-            "model", "evaluation", layer=layer_of(wildcards)
-        ),
-        code=code("scripts/prepare_evaluation.py"),
-        script=script("prepare_evaluation.py"),
     log:
         RESULTS + "/logs/{site}/prepare_evaluation.log",
     benchmark:
@@ -23,9 +17,14 @@ rule prepare_evaluation:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
+    params:
+        cfg=lambda wildcards: EXPERIMENT.section(
+            "model", "evaluation", layer=layer_of(wildcards)
+        ),
+        code=code("scripts/prepare_evaluation.py"),
     shell:
-        "python {params.script} --settings {params.cfg:q}"
-        " --output \"$(dirname {output.manifest:q})\""
+        'python "$DBKSVD/scripts/prepare_evaluation.py" --settings {params.cfg:q}'
+        ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
@@ -37,16 +36,12 @@ rule evaluate_dictionary:
         prepared=rules.prepare_evaluation.output.manifest,
     output:
         metrics=EVALUATION + "/metrics.json",
-    params:
-        cfg=lambda wildcards: EXPERIMENT.section(
-            "model", "evaluation", layer=layer_of(wildcards)
-        ),
-        code=code("scripts/evaluate_dictionary.py"),
-        script=script("evaluate_dictionary.py"),
     log:
-        RESULTS + "/logs/{site}/evaluate_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.log",
+        RESULTS
+        + "/logs/{site}/evaluate_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.log",
     benchmark:
-        RESULTS + "/benchmarks/{site}/evaluate_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.jsonl"
+        RESULTS
+        + "/benchmarks/{site}/evaluate_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.jsonl"
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
@@ -54,8 +49,13 @@ rule evaluate_dictionary:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
+    params:
+        cfg=lambda wildcards: EXPERIMENT.section(
+            "model", "evaluation", layer=layer_of(wildcards)
+        ),
+        code=code("scripts/evaluate_dictionary.py"),
     shell:
-        "python {params.script} --settings {params.cfg:q}"
-        " --dictionary \"$(dirname {input.seal:q})\" --shards \"$(dirname {input.shards:q})\""
-        " --prepared \"$(dirname {input.prepared:q})\" --output \"$(dirname {output.metrics:q})\""
+        'python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q}'
+        ' --dictionary "$(dirname {input.seal:q})" --shards "$(dirname {input.shards:q})"'
+        ' --prepared "$(dirname {input.prepared:q})" --output "$(dirname {output.metrics:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

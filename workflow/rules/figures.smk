@@ -19,10 +19,6 @@ rule draw_figure:
             labels={"figure": "{figure}"},
         ),
         svg=RESULTS + "/figures/{figure}.svg",
-    params:
-        cfg=EXPERIMENT.section("figures", methods=list(config["methods"])),
-        code=code("scripts/draw_figure.py"),
-        script=script("draw_figure.py"),
     log:
         RESULTS + "/logs/draw_figure-{figure}.log",
     benchmark:
@@ -33,7 +29,10 @@ rule draw_figure:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        cfg=EXPERIMENT.section("figures", methods=list(config["methods"])),
+        code=code("scripts/draw_figure.py"),
     shell:
-        "python {params.script} --figure {wildcards.figure} --settings {params.cfg:q}"
+        'python "$DBKSVD/scripts/draw_figure.py" --figure {wildcards.figure} --settings {params.cfg:q}'
         " --scores {input.scores:q} --curves {input.curves:q} --usage {input.usage:q}"
         " --output {output.png:q} {output.svg:q} > {log:q} 2>&1"

@@ -15,19 +15,11 @@ rule fit_dictionary:
         weights=DICTIONARY + "/sae_weights.safetensors",
         seal=DICTIONARY + "/fit.json",
         log=DICTIONARY + "/log.csv",
-    params:
-        cfg=lambda wildcards: as_param(method_settings(wildcards)),
-        # A method is one module: an edit reruns the fits of that method only.
-        code=lambda wildcards: code(
-            "scripts/fit_dictionary.py",
-            ALGORITHMS[method_settings(wildcards)["algorithm"]].replace(".", "/") + ".py",
-        ),
-        script=script("fit_dictionary.py"),
-        checkpoint=RESULTS + "/{site}/checkpoints/{method}/m{n_atoms}-k{k}-s{seed}",
     log:
         RESULTS + "/logs/{site}/fit_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.log",
     benchmark:
-        RESULTS + "/benchmarks/{site}/fit_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.jsonl"
+        RESULTS
+        + "/benchmarks/{site}/fit_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.jsonl"
     conda:
         "../../envs/fit.yaml"
     threads: 1
@@ -35,9 +27,18 @@ rule fit_dictionary:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=GPUS,
+    params:
+        cfg=lambda wildcards: as_param(method_settings(wildcards)),
+        # A method is one module: an edit reruns the fits of that method only.
+        code=lambda wildcards: code(
+            "scripts/fit_dictionary.py",
+            ALGORITHMS[method_settings(wildcards)["algorithm"]].replace(".", "/")
+            + ".py",
+        ),
+        checkpoint=RESULTS + "/{site}/checkpoints/{method}/m{n_atoms}-k{k}-s{seed}",
     shell:
-        "python {params.script} --settings {params.cfg:q}"
+        'python "$DBKSVD/scripts/fit_dictionary.py" --settings {params.cfg:q}'
         " --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
-        " --shards \"$(dirname {input.manifest:q})\" --checkpoint {params.checkpoint:q}"
-        " --output \"$(dirname {output.seal:q})\""
+        ' --shards "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
+        ' --output "$(dirname {output.seal:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -1,7 +1,12 @@
 """Tidy tables of all dictionaries: scores, curves of the fits, atom usage."""
 
-SEALS = [f"{RESULTS}/{fit.site}/dictionaries/{fit.name}/fit.json" for fit in EXPERIMENT.fits]
-METRICS = [f"{RESULTS}/{fit.site}/evaluations/{fit.name}/metrics.json" for fit in EXPERIMENT.fits]
+SEALS = [
+    f"{RESULTS}/{fit.site}/dictionaries/{fit.name}/fit.json" for fit in EXPERIMENT.fits
+]
+METRICS = [
+    f"{RESULTS}/{fit.site}/evaluations/{fit.name}/metrics.json"
+    for fit in EXPERIMENT.fits
+]
 
 
 rule collect_scores:
@@ -15,10 +20,6 @@ rule collect_scores:
             category="Tables",
             labels={"table": "all scores"},
         ),
-    params:
-        cfg=EXPERIMENT.rows(),
-        code=code("scripts/collect_scores.py"),
-        script=script("collect_scores.py"),
     log:
         RESULTS + "/logs/collect_scores.log",
     benchmark:
@@ -29,8 +30,11 @@ rule collect_scores:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        cfg=EXPERIMENT.rows(),
+        code=code("scripts/collect_scores.py"),
     shell:
-        "python {params.script} --rows {params.cfg:q} --output {output.scores:q} > {log:q} 2>&1"
+        'python "$DBKSVD/scripts/collect_scores.py" --rows {params.cfg:q} --output {output.scores:q} > {log:q} 2>&1'
 
 
 rule collect_curves:
@@ -40,10 +44,6 @@ rule collect_curves:
     output:
         curves=RESULTS + "/curves.csv",
         usage=RESULTS + "/usage.csv",
-    params:
-        cfg=EXPERIMENT.rows(),
-        code=code("scripts/collect_curves.py"),
-        script=script("collect_curves.py"),
     log:
         RESULTS + "/logs/collect_curves.log",
     benchmark:
@@ -54,8 +54,11 @@ rule collect_curves:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        cfg=EXPERIMENT.rows(),
+        code=code("scripts/collect_curves.py"),
     shell:
-        "python {params.script} --rows {params.cfg:q} --curves {output.curves:q}"
+        'python "$DBKSVD/scripts/collect_curves.py" --rows {params.cfg:q} --curves {output.curves:q}'
         " --usage {output.usage:q} > {log:q} 2>&1"
 
 
@@ -70,10 +73,6 @@ rule summarise_scores:
             labels={"table": "summary"},
         ),
         markdown=RESULTS + "/table.md",
-    params:
-        cfg=as_param(list(config["methods"])),
-        code=code("scripts/summarise_scores.py"),
-        script=script("summarise_scores.py"),
     log:
         RESULTS + "/logs/summarise_scores.log",
     benchmark:
@@ -84,6 +83,9 @@ rule summarise_scores:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        cfg=as_param(list(config["methods"])),
+        code=code("scripts/summarise_scores.py"),
     shell:
-        "python {params.script} --scores {input.scores:q} --methods {params.cfg:q}"
+        'python "$DBKSVD/scripts/summarise_scores.py" --scores {input.scores:q} --methods {params.cfg:q}'
         " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"

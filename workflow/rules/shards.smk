@@ -10,10 +10,6 @@ rule shard_activations:
         parts=ancient(expand(PARTS + ".h5", slice=SLICES)),
     output:
         manifest=RESULTS + "/{site}/shards/manifest.json",
-    params:
-        cfg=EXPERIMENT.section("shards"),
-        code=code("scripts/shard_activations.py"),
-        script=script("shard_activations.py"),
     log:
         RESULTS + "/logs/{site}/shard_activations.log",
     benchmark:
@@ -24,6 +20,9 @@ rule shard_activations:
     resources:
         mem_mb=2000,
         runtime=240,
+    params:
+        cfg=EXPERIMENT.section("shards"),
+        code=code("scripts/shard_activations.py"),
     shell:
-        "python {params.script} --settings {params.cfg:q} --parts {input.parts:q}"
-        " --output \"$(dirname {output.manifest:q})\" > {log:q} 2>&1"
+        'python "$DBKSVD/scripts/shard_activations.py" --settings {params.cfg:q} --parts {input.parts:q}'
+        ' --output "$(dirname {output.manifest:q})" > {log:q} 2>&1'

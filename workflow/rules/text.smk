@@ -5,10 +5,6 @@ rule prepare_text:
     output:
         manifest=RESULTS + "/text/manifest.json",
         documents=RESULTS + "/text/documents.jsonl",
-    params:
-        cfg=EXPERIMENT.section("text"),
-        code=code("scripts/prepare_text.py"),
-        script=script("prepare_text.py"),
     log:
         RESULTS + "/logs/prepare_text.log",
     benchmark:
@@ -19,6 +15,9 @@ rule prepare_text:
     resources:
         mem_mb=3000,
         runtime=30,
+    params:
+        cfg=EXPERIMENT.section("text"),
+        code=code("scripts/prepare_text.py"),
     shell:
-        "python {params.script} --settings {params.cfg:q} --output \"$(dirname {output.manifest:q})\""
+        'python "$DBKSVD/scripts/prepare_text.py" --settings {params.cfg:q} --output "$(dirname {output.manifest:q})"'
         " > {log:q} 2>&1"

@@ -6,12 +6,18 @@ derivation is in the README beside this file.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from dbksvd.codes import SparseCodes
 from dbksvd.ops.implementation import choose_implementation, load_implementation
-from dbksvd.ops.pursuit.checks import SAFE_EXPONENT, as_matrix, check_atoms
+from dbksvd.ops.pursuit.checks import LARGEST_SHIFT, SAFE_EXPONENT, as_matrix, check_atoms
+
+if TYPE_CHECKING:
+    # Loaded by name; listed here for whoever follows imports (workflow/source_hash.py).
+    from dbksvd.ops.atom_update import batched, cpu, reference  # noqa: F401
 
 __all__ = ["compute_residual", "update_atoms_"]
 
@@ -140,5 +146,7 @@ def _check_update(
 def _find_shift(residual: Tensor, values: Tensor) -> int:
     """Return the power of two to take out so that squares neither over- nor underflow."""
     largest = max(abs(float(bound)) for part in (residual, values) for bound in part.aminmax())
+    limit = LARGEST_SHIFT[residual.dtype]
     exponent = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
+    exponent = max(-limit, min(exponent, limit))
     return exponent if largest > 0 and abs(exponent) > SAFE_EXPONENT else 0

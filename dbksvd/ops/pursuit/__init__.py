@@ -6,7 +6,7 @@ derivation is in the README beside this file.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,10 @@ from torch import Tensor
 from dbksvd.codes import SparseCodes
 from dbksvd.ops.implementation import choose_implementation, load_implementation
 from dbksvd.ops.pursuit.checks import as_matrix, check_atoms, check_settings
+
+if TYPE_CHECKING:
+    # Loaded by name; listed here for whoever follows imports (workflow/source_hash.py).
+    from dbksvd.ops.pursuit import batched, cpu, reference  # noqa: F401
 
 __all__ = ["sparse_encode"]
 

@@ -12,6 +12,8 @@ from dbksvd.shapes import Activations, Atoms
 
 # Squares and products of numbers within these powers of two stay far from over- and underflow.
 SAFE_EXPONENT = 20
+# Largest power of two that is a normal number itself, with its inverse.
+LARGEST_SHIFT = {torch.float32: 120, torch.float64: 1000}
 NORM_TOLERANCE = 1e-3
 
 
@@ -87,7 +89,8 @@ def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     that are of a safe scale already come back as they are, with None.
     """
     largest = x.abs().amax(dim=1, keepdim=True)
-    exponents = torch.frexp(largest).exponent
+    limit = LARGEST_SHIFT[x.dtype]
+    exponents = torch.frexp(largest).exponent.clamp_(-limit, limit)
     exponents.masked_fill_(largest == 0, 0)
     if not (exponents.abs() > SAFE_EXPONENT).any():
         return x, None

@@ -35,15 +35,16 @@ def encode(
     zero, dependent = find_tolerances(x.dtype)
     scaled, exponents = scale_rows(x.double())
     D = atoms.double().cpu().numpy()
+    G = D @ D.T
     indices = np.zeros((len(x), k), np.int64)
     values = np.zeros((len(x), k))
     for row, sample in enumerate(scaled.cpu().numpy()):
         if method == "mp":
-            support, z = match(sample, D, k, nonnegative, rtol, zero)
+            support, z = match(sample, D, G, k, nonnegative, rtol, zero)
             if refit and support:
-                z = fit_support(sample, D, support, nonnegative, dependent)
+                z = fit_support(sample, D, G, support, nonnegative, dependent)
         else:
-            support, z = match_orthogonally(sample, D, k, nonnegative, rtol, zero, dependent)
+            support, z = match_orthogonally(sample, D, G, k, nonnegative, rtol, zero, dependent)
         used = np.flatnonzero(z)
         indices[row, : len(used)] = np.array(support, np.int64)[used]
         values[row, : len(used)] = z[used]
@@ -54,7 +55,13 @@ def encode(
 
 
 def match(
-    x: np.ndarray, D: np.ndarray, k: int, nonnegative: bool, rtol: float, zero: float
+    x: np.ndarray,
+    D: np.ndarray,
+    G: np.ndarray,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
+    zero: float,
 ) -> tuple[list[int], np.ndarray]:
     """Code one sample by matching pursuit with Gram updates.
 
@@ -70,7 +77,6 @@ def match(
     So a step that would bring a (k+1)-th atom never happens, and the pick that brings the k-th is
     the last.
     """
-    G = D @ D.T
     p = D @ x
     norm = float(np.linalg.norm(x))
     energy = norm**2
@@ -94,6 +100,7 @@ def match(
 def match_orthogonally(
     x: np.ndarray,
     D: np.ndarray,
+    G: np.ndarray,
     k: int,
     nonnegative: bool,
     rtol: float,
@@ -107,7 +114,6 @@ def match_orthogonally(
     atom stays in S, also where non-negative least squares gives it zero. An atom that lies
     numerically in the span of S is set aside for good: it counts as a step, not as an atom.
     """
-    G = D @ D.T
     p = D @ x
     norm = float(np.linalg.norm(x))
     eligible = np.ones(len(D), bool)
@@ -122,7 +128,7 @@ def match_orthogonally(
         if not keep_independent(G, [*support, j], dependent)[-1]:
             continue
         support.append(j)
-        z = fit_support(x, D, support, nonnegative, dependent)
+        z = fit_support(x, D, G, support, nonnegative, dependent)
         r = x - z @ D[support]
         p = D @ r
         if len(support) == k or (rtol > 0 and np.linalg.norm(r) <= rtol * norm):
@@ -131,15 +137,23 @@ def match_orthogonally(
 
 
 def fit_support(
-    x: np.ndarray, D: np.ndarray, support: list[int], nonnegative: bool, dependent: float
+    x: np.ndarray,
+    D: np.ndarray,
+    G: np.ndarray,
+    support: list[int],
+    nonnegative: bool,
+    dependent: float,
 ) -> np.ndarray:
     """Fit a support by least squares: z = argmin ‖x − D_Sᵀ z‖, subject to z ≥ 0 where non-negative.
 
-    An atom that lies numerically in the span of the atoms before it gets 0 (it adds nothing).
+    An atom that lies numerically in the span of the atoms before it gets 0: it adds nothing.
+    Where non-negative it may add something (−d is in the span of d), so it is left to the
+    non-negative least squares; the other implementations then use no two dependent atoms at once,
+    which bounds the coefficients and changes the reconstruction by rounding only.
     """
     if nonnegative:
         return nnls(D[support].T, x)[0]
-    kept = keep_independent(D @ D.T, support, dependent)
+    kept = keep_independent(G, support, dependent)
     z = np.zeros(len(support))
     z[kept] = np.linalg.lstsq(D[support][kept].T, x, rcond=None)[0]
     return z
