@@ -9,6 +9,8 @@ from dbksvd.shapes import Activations, Atoms
 
 # Two samples of a larger cosine would make two atoms of one direction.
 SAMPLE_COSINE = 0.9
+# Bounds the matrix of cosines between candidates to 64 MiB.
+MOST_CANDIDATES = 4096
 
 
 def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative: bool) -> Tensor:
@@ -28,7 +30,7 @@ def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative:
 def choose_replacements(residual: Activations, count: int) -> Atoms:
     """Return unit directions of the worst residuals, at most `count`, no two alike."""
     energy = torch.linalg.vector_norm(residual, dim=1)
-    worst = torch.topk(energy, min(4 * count, len(residual))).indices
+    worst = torch.topk(energy, min(4 * count, MOST_CANDIDATES, len(residual))).indices
     directions = residual[worst[energy[worst] > 0]]
     directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     alike = (directions @ directions.T).abs().gt(SAMPLE_COSINE).cpu()

@@ -56,8 +56,8 @@ class DBKSVD:
     groups : None, int or sequence of int
         Matryoshka groups: sizes, or the size s of the first group (s, s, 2s, 4s, …). Each group
         has ``ceil(k / groups)`` non-zeros and codes what the earlier ones leave.
-    init : {"grown", "samples", "random"} or tensor of shape (n_atoms, d)
-        Doubling from few atoms, new ones from a short k-means on the residual; random samples;
+    init : {"samples", "grown", "random"} or tensor of shape (n_atoms, d)
+        Random samples; doubling from few atoms, new ones from a short k-means on the residual;
         random directions; or a warm start.
     growth_iterations, growth_samples : int
         Iterations at each size below `n_atoms`, and samples an atom in them.
@@ -119,9 +119,9 @@ class DBKSVD:
         rtol: float = 0.0,
         fit_refit: bool = False,
         groups: int | Sequence[int] | None = None,
-        init: str | Tensor = "grown",
+        init: str | Tensor = "samples",
         growth_iterations: int = 2,
-        growth_samples: int = 64,
+        growth_samples: int = 32,
         min_usage: int = 3,
         max_cosine: float = 0.99,
         max_seconds: float | None = None,
