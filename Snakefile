@@ -3,7 +3,7 @@
 Config check, includes and targets; the stages are in workflow/rules/, in the order of the data.
 """
 
-import os
+import shlex
 import sys
 
 if "fits" not in config:
@@ -12,11 +12,12 @@ if "fits" not in config:
 
 
 sys.path.insert(0, workflow.basedir)
-# Rules find scripts, and scripts the package, through the environment: a path in params would
-# rerun everything when the folder moves.
-os.environ["DBKSVD"] = workflow.basedir
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])
+# Jobs find scripts and package by the environment: a path in params would rerun everything when
+# the folder moves.
+root = shlex.quote(workflow.basedir).replace("{", "{{").replace("}", "}}")
+shell.prefix(
+    f"export DBKSVD={root};"
+    ' export PYTHONPATH="$DBKSVD${{PYTHONPATH:+:$PYTHONPATH}}"; '
 )
 
 
@@ -36,6 +37,6 @@ report: "workflow/report/overview.rst"
 rule all:
     default_target: True
     input:
-        RESULTS + "/scores.csv",
-        RESULTS + "/table.csv",
+        f"{RESULTS}/scores.csv",
+        f"{RESULTS}/table.csv",
         FIGURE_FILES,

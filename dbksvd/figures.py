@@ -203,7 +203,7 @@ def draw_atom_usage(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
         unused = int((rows["count"] == 0).sum())
         axes.hist(
             share,
-            bins=edges,
+            bins=edges.tolist(),
             histtype="step",
             linewidth=1.6,
             color=styles.palette[label],

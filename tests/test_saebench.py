@@ -17,7 +17,6 @@ from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.models import load_model
 from dbksvd.parts import create_file, record_dtype, write_rows
 from dbksvd.saebench import find_eval, list_datasets, prepare_evals, run_evals
-from dbksvd.scores import read_metrics
 from dbksvd.saebench_evals import prepare_sae_probes, read_ag_news, run_core
 from dbksvd.saebench_model import (
     EvalSite,
@@ -26,6 +25,7 @@ from dbksvd.saebench_model import (
     SAEBenchModel,
     name_hook,
 )
+from dbksvd.scores import read_metrics
 from dbksvd.sharding import write_shards
 
 ROOT = Path(__file__).parents[1]

@@ -220,9 +220,7 @@ def _explain(error: ValidationError) -> str:
         case "pattern":
             return f"{where}: expected text matching {rule}, got {value!r}"
         case "oneOf" if "required" not in rule[0]:
-            return (
-                f"{where}: expected a positive whole number or a list of them, got {value!r}"
-            )
+            return f"{where}: expected a positive whole number or a list of them, got {value!r}"
         case "oneOf":
             names = " or ".join(option["required"][0] for option in rule)
             return f"{where}: expected exactly one of the keys {names}, got {sorted(value)}"

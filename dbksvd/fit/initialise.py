@@ -78,6 +78,15 @@ def find_new_atoms(
     return atoms
 
 
+def make_first_atoms(
+    init: str | Tensor, count: int, width: int, generator: torch.Generator
+) -> Atoms:
+    """Return the atoms that a fit begins with: given ones, random ones, or none to grow from."""
+    if isinstance(init, Tensor):
+        return check_warm_start(init, count, width)
+    return draw_random_atoms(count if init == "random" else 0, width, generator)
+
+
 def check_warm_start(atoms: Tensor, n_atoms: int, width: int) -> Atoms:
     """Return given atoms as float32 of unit norm, or raise a ValueError."""
     norms = torch.linalg.vector_norm(atoms.double(), dim=-1, keepdim=True)

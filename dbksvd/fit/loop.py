@@ -17,11 +17,10 @@ from dbksvd.fit.checkpoint import FitState
 from dbksvd.fit.groups import encode_groups
 from dbksvd.fit.hygiene import replace_atoms_
 from dbksvd.fit.initialise import (
-    check_warm_start,
     derive_generator,
-    draw_random_atoms,
     draw_sample_atoms,
     find_new_atoms,
+    make_first_atoms,
 )
 from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
 from dbksvd.fit.schedule import Step, choose_batch_size, plan_steps
@@ -85,8 +84,10 @@ class FitLoop:
                 state.log.append(row)
                 state.iteration += 1
                 state.stop_reason = self.find_stop_reason(state)
-                if self.is_measured(state):
-                    row["fve_heldout"] = self.measure_heldout(state)
+                if self.heldout is not None and self.is_measured(state):
+                    row["fve_heldout"] = measure_explained(
+                        self.make_dictionary(state), self.heldout, model.device
+                    )
                 bar.update()
                 if model.checkpoint and (
                     state.stop_reason or time.perf_counter() - saved >= model.checkpoint_seconds
@@ -106,14 +107,10 @@ class FitLoop:
         started = time.perf_counter()
         width, count = self.source.width, self.steps[0].n_atoms
         generator = derive_generator(model.seed, -1)
-        if isinstance(model.init, Tensor):
-            atoms = check_warm_start(model.init, count, width)
-        elif model.init == "random":
-            atoms = draw_random_atoms(count, width, generator)
-        elif model.init == "samples":
+        if isinstance(model.init, str) and model.init == "samples":
             atoms = draw_sample_atoms(self.read(self.steps[0]), count, generator)
         else:
-            atoms = torch.empty(0, width)
+            atoms = make_first_atoms(model.init, count, width, generator)
         seconds = self.preparation_seconds + time.perf_counter() - started
         return FitState(atoms.to(model.device), seconds=seconds)
 
@@ -245,14 +242,7 @@ class FitLoop:
     def is_measured(self, state: FitState) -> bool:
         """Return whether held-out samples are measured after the iteration just done."""
         every = self.model.heldout_every
-        is_due = bool(every) and state.iteration % every == 0
-        return self.heldout is not None and (is_due or bool(state.stop_reason))
-
-    def measure_heldout(self, state: FitState) -> float:
-        """Return the held-out fraction of variance explained, coded without groups."""
-        assert self.heldout is not None
-        dictionary = self.make_dictionary(state)
-        return measure_explained(dictionary, self.heldout, self.model.device)
+        return bool(state.stop_reason) or (every > 0 and state.iteration % every == 0)
 
     def make_dictionary(self, state: FitState) -> Dictionary:
         """Return the dictionary of a state, on the CPU."""

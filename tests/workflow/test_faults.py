@@ -151,7 +151,7 @@ def test_interrupted_run_goes_on_from_what_was_complete(tmp_path: Path):
         time.sleep(0.1)
     time.sleep(1.0)  # fits have begun
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-    output, _ = process.communicate(timeout=120)
+    process.communicate(timeout=120)
     assert process.returncode != 0
     assert not all((folder / seal).exists() for seal in seals)
     assert not find_temporary_files(folder)

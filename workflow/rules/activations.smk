@@ -1,26 +1,16 @@
 """Activations of one layer for one slice of the text: slices run side by side on a cluster."""
 
 
-def text_inputs(wildcards):
-    """The documents, where activations come from text. Only the manifest's content counts."""
-    if not EXPERIMENT.needs_text:
-        return {}
-    return {
-        "manifest": rules.prepare_text.output.manifest,
-        "documents": ancient(rules.prepare_text.output.documents),
-    }
-
-
 rule extract_activations:
     input:
         unpack(text_inputs),
     output:
-        part=RESULTS + "/{site}/parts/part-{slice}.h5",
-        seal=RESULTS + "/{site}/parts/part-{slice}.json",
+        part=f"{RESULTS}/{{site}}/parts/part-{{slice}}.h5",
+        seal=f"{RESULTS}/{{site}}/parts/part-{{slice}}.json",
     log:
-        RESULTS + "/logs/{site}/extract_activations-{slice}.log",
+        f"{RESULTS}/logs/{{site}}/extract_activations-{{slice}}.log",
     benchmark:
-        RESULTS + "/benchmarks/{site}/extract_activations-{slice}.jsonl"
+        f"{RESULTS}/benchmarks/{{site}}/extract_activations-{{slice}}.jsonl"
     conda:
         "../../envs/activations.yaml"
     threads: 1

@@ -38,3 +38,18 @@ def layer_of(wildcards):
     return (
         None if wildcards.site == "files" else int(wildcards.site.removeprefix("layer"))
     )
+
+
+def text_inputs(wildcards):
+    """The documents, where activations come from text. Only the manifest's content counts."""
+    if not EXPERIMENT.needs_text:
+        return {}
+    return {
+        "manifest": rules.prepare_text.output.manifest,
+        "documents": ancient(rules.prepare_text.output.documents),
+    }
+
+
+def method_settings(wildcards):
+    """The section of a method in the config."""
+    return config["methods"][wildcards.method]

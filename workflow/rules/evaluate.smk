@@ -1,15 +1,15 @@
 """SAEBench's evals of every dictionary, and what they share, computed once."""
 
-EVALUATION = RESULTS + "/{site}/evaluations/{method}/m{n_atoms}-k{k}-s{seed}"
+EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
 rule prepare_evaluation:
     output:
-        manifest=RESULTS + "/{site}/prepared/manifest.json",
+        manifest=f"{RESULTS}/{{site}}/prepared/manifest.json",
     log:
-        RESULTS + "/logs/{site}/prepare_evaluation.log",
+        f"{RESULTS}/logs/{{site}}/prepare_evaluation.log",
     benchmark:
-        RESULTS + "/benchmarks/{site}/prepare_evaluation.jsonl"
+        f"{RESULTS}/benchmarks/{{site}}/prepare_evaluation.jsonl"
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
@@ -35,13 +35,11 @@ rule evaluate_dictionary:
         shards=rules.shard_activations.output.manifest,
         prepared=rules.prepare_evaluation.output.manifest,
     output:
-        metrics=EVALUATION + "/metrics.json",
+        metrics=f"{EVALUATION}/metrics.json",
     log:
-        RESULTS
-        + "/logs/{site}/evaluate_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.log",
+        f"{RESULTS}/logs/{{site}}/evaluate_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.log",
     benchmark:
-        RESULTS
-        + "/benchmarks/{site}/evaluate_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.jsonl"
+        f"{RESULTS}/benchmarks/{{site}}/evaluate_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.jsonl"
     conda:
         "../../envs/evaluation.yaml"
     threads: 1

@@ -2,7 +2,7 @@
 
 FIGURES = ["variance_explained", "convergence", "probing", "atom_usage"]
 FIGURE_FILES = expand(
-    RESULTS + "/figures/{figure}.{ending}", figure=FIGURES, ending=["png", "svg"]
+    f"{RESULTS}/figures/{{figure}}.{{ending}}", figure=FIGURES, ending=["png", "svg"]
 )
 
 
@@ -13,16 +13,16 @@ rule draw_figure:
         usage=rules.collect_curves.output.usage,
     output:
         png=report(
-            RESULTS + "/figures/{figure}.png",
+            f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/{figure}.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
-        svg=RESULTS + "/figures/{figure}.svg",
+        svg=f"{RESULTS}/figures/{{figure}}.svg",
     log:
-        RESULTS + "/logs/draw_figure-{figure}.log",
+        f"{RESULTS}/logs/draw_figure-{{figure}}.log",
     benchmark:
-        RESULTS + "/benchmarks/draw_figure-{figure}.jsonl"
+        f"{RESULTS}/benchmarks/draw_figure-{{figure}}.jsonl"
     conda:
         "../../envs/figures.yaml"
     threads: 1

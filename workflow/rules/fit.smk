@@ -1,25 +1,20 @@
 """One dictionary for each method × n_atoms × k × seed."""
 
-DICTIONARY = RESULTS + "/{site}/dictionaries/{method}/m{n_atoms}-k{k}-s{seed}"
-
-
-def method_settings(wildcards):
-    return config["methods"][wildcards.method]
+DICTIONARY = f"{RESULTS}/{{site}}/dictionaries/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
 rule fit_dictionary:
     input:
         manifest=rules.shard_activations.output.manifest,
     output:
-        config=DICTIONARY + "/cfg.json",
-        weights=DICTIONARY + "/sae_weights.safetensors",
-        seal=DICTIONARY + "/fit.json",
-        log=DICTIONARY + "/log.csv",
+        config=f"{DICTIONARY}/cfg.json",
+        weights=f"{DICTIONARY}/sae_weights.safetensors",
+        seal=f"{DICTIONARY}/fit.json",
+        log=f"{DICTIONARY}/log.csv",
     log:
-        RESULTS + "/logs/{site}/fit_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.log",
+        f"{RESULTS}/logs/{{site}}/fit_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.log",
     benchmark:
-        RESULTS
-        + "/benchmarks/{site}/fit_dictionary/{method}-m{n_atoms}-k{k}-s{seed}.jsonl"
+        f"{RESULTS}/benchmarks/{{site}}/fit_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.jsonl"
     conda:
         "../../envs/fit.yaml"
     threads: 1
@@ -35,7 +30,7 @@ rule fit_dictionary:
             ALGORITHMS[method_settings(wildcards)["algorithm"]].replace(".", "/")
             + ".py",
         ),
-        checkpoint=RESULTS + "/{site}/checkpoints/{method}/m{n_atoms}-k{k}-s{seed}",
+        checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:
         'python "$DBKSVD/scripts/fit_dictionary.py" --settings {params.cfg:q}'
         " --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"

@@ -15,15 +15,15 @@ rule collect_scores:
         metrics=METRICS,
     output:
         scores=report(
-            RESULTS + "/scores.csv",
+            f"{RESULTS}/scores.csv",
             caption="../report/scores.rst",
             category="Tables",
             labels={"table": "all scores"},
         ),
     log:
-        RESULTS + "/logs/collect_scores.log",
+        f"{RESULTS}/logs/collect_scores.log",
     benchmark:
-        RESULTS + "/benchmarks/collect_scores.jsonl"
+        f"{RESULTS}/benchmarks/collect_scores.jsonl"
     conda:
         "../../envs/figures.yaml"
     threads: 1
@@ -42,12 +42,12 @@ rule collect_curves:
         seals=SEALS,
         metrics=METRICS,
     output:
-        curves=RESULTS + "/curves.csv",
-        usage=RESULTS + "/usage.csv",
+        curves=f"{RESULTS}/curves.csv",
+        usage=f"{RESULTS}/usage.csv",
     log:
-        RESULTS + "/logs/collect_curves.log",
+        f"{RESULTS}/logs/collect_curves.log",
     benchmark:
-        RESULTS + "/benchmarks/collect_curves.jsonl"
+        f"{RESULTS}/benchmarks/collect_curves.jsonl"
     conda:
         "../../envs/figures.yaml"
     threads: 1
@@ -67,16 +67,16 @@ rule summarise_scores:
         scores=rules.collect_scores.output.scores,
     output:
         csv=report(
-            RESULTS + "/table.csv",
+            f"{RESULTS}/table.csv",
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "summary"},
         ),
-        markdown=RESULTS + "/table.md",
+        markdown=f"{RESULTS}/table.md",
     log:
-        RESULTS + "/logs/summarise_scores.log",
+        f"{RESULTS}/logs/summarise_scores.log",
     benchmark:
-        RESULTS + "/benchmarks/summarise_scores.jsonl"
+        f"{RESULTS}/benchmarks/summarise_scores.jsonl"
     conda:
         "../../envs/figures.yaml"
     threads: 1

@@ -1,19 +1,19 @@
 """All parts, globally shuffled, as training and held-out shards of fixed size."""
 
-PARTS = RESULTS + "/{{site}}/parts/part-{slice}"
+PARTS = f"{RESULTS}/{{{{site}}}}/parts/part-{{slice}}"
 SLICES = range(config["activations"]["slices"])
 
 
 rule shard_activations:
     input:
-        seals=expand(PARTS + ".json", slice=SLICES),
-        parts=ancient(expand(PARTS + ".h5", slice=SLICES)),
+        seals=expand(f"{PARTS}.json", slice=SLICES),
+        parts=ancient(expand(f"{PARTS}.h5", slice=SLICES)),
     output:
-        manifest=RESULTS + "/{site}/shards/manifest.json",
+        manifest=f"{RESULTS}/{{site}}/shards/manifest.json",
     log:
-        RESULTS + "/logs/{site}/shard_activations.log",
+        f"{RESULTS}/logs/{{site}}/shard_activations.log",
     benchmark:
-        RESULTS + "/benchmarks/{site}/shard_activations.jsonl"
+        f"{RESULTS}/benchmarks/{{site}}/shard_activations.jsonl"
     conda:
         "../../envs/activations.yaml"
     threads: 1

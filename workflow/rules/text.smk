@@ -3,12 +3,12 @@
 
 rule prepare_text:
     output:
-        manifest=RESULTS + "/text/manifest.json",
-        documents=RESULTS + "/text/documents.jsonl",
+        manifest=f"{RESULTS}/text/manifest.json",
+        documents=f"{RESULTS}/text/documents.jsonl",
     log:
-        RESULTS + "/logs/prepare_text.log",
+        f"{RESULTS}/logs/prepare_text.log",
     benchmark:
-        RESULTS + "/benchmarks/prepare_text.jsonl"
+        f"{RESULTS}/benchmarks/prepare_text.jsonl"
     conda:
         "../../envs/activations.yaml"
     threads: 1
