@@ -60,7 +60,7 @@ bench: env  ## time the kernels side by side; CSV under results/benchmarks
 
 # Needs python3 with torch, triton, numba, h5py and pytest only; no environment is made.
 gpu:  ## CUDA tests and benchmarks with the python3 at hand
-	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit
+	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
 	python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-results/benchmarks}
 
 lock:  ## resolve requirements.in anew (needs uv)

@@ -34,10 +34,10 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
             row[header] = _format(group.loc[chosen, "value"], decimals)
         rows.append(row)
     table = pd.DataFrame(rows)
-    order = table["method"].map(rank)
-    return (
-        table.assign(rank=order).sort_values(["site", "n_atoms", "k", "rank"]).drop(columns="rank")
-    )
+    table["rank"] = table["method"].map(rank)
+    table = table.sort_values(["site", "n_atoms", "k", "rank"])
+    empty = [header for header, *_ in COLUMNS if (table[header] == "").all()]
+    return table.drop(columns=["rank", *empty])
 
 
 def _format(values: pd.Series, decimals: int) -> str:

@@ -1,6 +1,8 @@
 """Figures, each as PNG and SVG."""
 
-FIGURES = ["variance_explained", "convergence", "probing", "atom_usage"]
+FIGURES = ["variance_explained", "convergence", "atom_usage"]
+if "sparse_probing_sae_probes" in config["evaluation"]["evals"]:
+    FIGURES.append("probing")
 FIGURE_FILES = expand(
     f"{RESULTS}/figures/{{figure}}.{{ending}}", figure=FIGURES, ending=["png", "svg"]
 )
