@@ -22,7 +22,7 @@ from dbksvd.ops.atom_update import update_atoms_
 from dbksvd.ops.implementation import IMPLEMENTATIONS
 from dbksvd.ops.pursuit import sparse_encode
 
-SHAPES = ((4096, 384, 2048, 20), (4096, 768, 4096, 20))  # n, d, m, k
+SHAPES = ((2048, 384, 2048, 20), (2048, 768, 4096, 20))  # n, d, m, k
 CUDA_SHAPES = ((65536, 384, 2048, 20), (65536, 2304, 16384, 40))
 CHECKED_ROWS = 64
 
