@@ -14,7 +14,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 from dbksvd.styles import Styles
 
@@ -56,7 +62,7 @@ def draw_variance_explained(tables: dict[str, pd.DataFrame], styles: Styles) -> 
     )
     ticks = sorted(table["k"].unique())
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _place_legend(axes)
     return figure
@@ -116,6 +122,9 @@ def draw_convergence(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
             legend=axes is panels[1],
         )
         axes.set(xlabel=label, xscale="log", yscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     _label_error_axis(panels[0])
     panels[1].legend(title=None, frameon=False)
     figure.suptitle(f"{n_atoms} atoms, k = {k}", fontsize="medium")
