@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from dbksvd.dictionary import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.files import hash_file, replace_folder, write_json
 
 LOG_FILE = "log.csv"
@@ -50,13 +49,15 @@ class FitResult:
         """Write the dictionary, ``log.csv`` and the seal ``fit.json``, atomically."""
         with replace_folder(path) as folder:
             self.dictionary.save(folder / "dictionary")
-            for file in (folder / "dictionary").iterdir():
+            hashes = {}
+            for file in sorted((folder / "dictionary").iterdir()):
+                hashes[file.name] = hash_file(file)
                 file.rename(folder / file.name)
             (folder / "dictionary").rmdir()
             pd.DataFrame(self.log).to_csv(folder / LOG_FILE, index=False)
             seal = {
                 **self.summary,
                 "stop_reason": self.stop_reason,
-                "sha256": {name: hash_file(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)},
+                "sha256": hashes,
             }
             write_json(folder / SEAL_FILE, seal)

@@ -136,7 +136,7 @@ def test_damaged_shard_stops_the_fit(project: Path, damage: Any, message: str):
 def test_interrupted_run_goes_on_from_what_was_complete(tmp_path: Path):
     folder = copy_project(tmp_path / "project")
     seals = [str(SEAL), str(SEAL).replace("/dbksvd/", "/dbksvd-signed/")]
-    command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG, "--cores", "2", *seals]
+    command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG, "--cores", "1", *seals]
     process = subprocess.Popen(
         command,
         cwd=folder,
