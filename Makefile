@@ -56,12 +56,12 @@ format: env
 	snakefmt Snakefile workflow
 
 bench: env  ## time the kernels side by side; CSV under results/benchmarks
-	python benchmarks/run_kernels.py --output results/benchmarks
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_kernels.py --output results/benchmarks
 
 # Needs python3 with torch, triton, numba, h5py and pytest only; no environment is made.
 gpu:  ## CUDA tests and benchmarks with the python3 at hand
 	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
-	python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-results/benchmarks}
+	PYTHONPATH="$(CURDIR)" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-results/benchmarks}
 
 lock:  ## resolve requirements.in anew (needs uv)
 	uv pip compile --python-version 3.11 --no-annotate --no-header \
