@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "sparse_encode": "dbksvd.ops.pursuit",
     "DBKSVD": "dbksvd.fit.ksvd",
+    "KSVD": "dbksvd.fit.exact",
     "Dictionary": "dbksvd.dictionary",
     "SparseCodes": "dbksvd.codes",
     "ActivationShards": "dbksvd.shards",

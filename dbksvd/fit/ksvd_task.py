@@ -1,20 +1,23 @@
-"""DB-KSVD as a method of the workflow."""
+"""DB-KSVD and K-SVD as methods of the workflow."""
 
 from __future__ import annotations
 
+from dbksvd.fit.exact import KSVD
 from dbksvd.fit.ksvd import DBKSVD
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.result import FitResult
 
 
 def fit(task: FitTask) -> FitResult:
-    """Fit :class:`dbksvd.DBKSVD` to the shards; the settings are its parameters.
+    """Fit :class:`dbksvd.DBKSVD` or :class:`dbksvd.KSVD`; the settings are its parameters.
 
-    Held-out variance is measured every 12 iterations unless ``heldout_every`` says otherwise.
+    Held-out variance is measured every 12 iterations (K-SVD: 4) unless ``heldout_every`` says
+    otherwise.
     """
-    settings = {"heldout_every": 12, **task.settings}
+    learner, every = {"dbksvd": (DBKSVD, 12), "ksvd": (KSVD, 4)}[task.settings["algorithm"]]
+    settings = {"heldout_every": every, **task.settings}
     del settings["algorithm"]
-    model = DBKSVD(
+    model = learner(
         task.n_atoms,
         task.k,
         seed=task.seed,

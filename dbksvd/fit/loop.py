@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit import checkpoint as checkpoints
+from dbksvd.fit.batches import BatchReader
 from dbksvd.fit.checkpoint import FitState
 from dbksvd.fit.groups import encode_groups
 from dbksvd.fit.hygiene import replace_atoms_
@@ -29,7 +31,6 @@ from dbksvd.fit.sources import (
     ActivationSource,
     find_mean,
     fingerprint_source,
-    read_cycle,
     read_rows,
 )
 from dbksvd.ops.atom_update import update_atoms_
@@ -64,10 +65,14 @@ class FitLoop:
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
         self.exponent = find_exponent(first)
         self.preparation_seconds = time.perf_counter() - started
-        self.cached: tuple[Step | None, Tensor] = (None, first)
+        self.batches = BatchReader(source, self.mean, self.exponent, self.steps, model.device)
 
     def run(self) -> None:
         """Do all steps, from the checkpoint on if there is one."""
+        with closing(self.batches):
+            self._run()
+
+    def _run(self) -> None:
         model = self.model
         state = self.restore()
         saved = time.perf_counter()
@@ -108,7 +113,7 @@ class FitLoop:
         width, count = self.source.width, self.steps[0].n_atoms
         generator = derive_generator(model.seed, -1)
         if isinstance(model.init, str) and model.init == "samples":
-            atoms = draw_sample_atoms(self.read(self.steps[0]), count, generator)
+            atoms = draw_sample_atoms(self.batches.read(0), count, generator)
         else:
             atoms = make_first_atoms(model.init, count, width, generator)
         seconds = self.preparation_seconds + time.perf_counter() - started
@@ -131,20 +136,10 @@ class FitLoop:
             "implementation": model.implementation_,
         }
 
-    def read(self, step: Step) -> Tensor:
-        """Return the batch of a step on the device: centred, and scaled by a power of two."""
-        known, batch = self.cached
-        if known is None or (known.position, known.samples) != (step.position, step.samples):
-            rows = read_cycle(self.source, step.position, step.samples)
-            batch = torch.ldexp(rows - self.mean, torch.tensor(-self.exponent))
-            batch = batch.to(self.model.device)
-            self.cached = (step, batch)
-        return batch
-
     def iterate(self, state: FitState) -> dict[str, Any]:
         """Do one iteration; return its row of the log."""
         model, step = self.model, self.steps[state.iteration]
-        batch = self.read(step)
+        batch = self.batches.read(state.iteration)
         generator = derive_generator(model.seed, state.iteration)
         settings = model.fit_settings
         if len(state.atoms) < step.n_atoms:

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from dbksvd.dictionary import Dictionary
-from dbksvd.fit.sources import READ_ROWS, ActivationSource, find_mean, read_rows
+from dbksvd.fit.sources import READ_ROWS, ActivationSource, read_rows
 from dbksvd.ops.atom_update import compute_residual
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
+
+# Of a sum of squares in float64, what a difference of two of them does not resolve.
+ROUNDING = 1e-12
 
 
 def sum_squares(x: Tensor) -> float:
@@ -33,7 +36,7 @@ def find_exponent(x: Tensor) -> int:
 def measure_explained(
     dictionary: Dictionary, source: ActivationSource, device: torch.device | str = "cpu"
 ) -> float:
-    """Return ``1 − Σ‖x − x̂‖² / Σ‖x − mean(x)‖²`` over all samples of `source`.
+    """Return ``1 − Σ‖x − x̂‖² / Σ‖x − x̄‖²`` over all samples of `source`, x̄ their own mean.
 
     Parameters
     ----------
@@ -45,12 +48,16 @@ def measure_explained(
         Where to compute.
     """
     dictionary = dictionary.to(device)
-    mean = find_mean(source, "heldout").to(device)
     error = total = 0.0
+    offset = torch.zeros(source.width, dtype=torch.float64, device=device)
     for start in range(0, len(source), READ_ROWS):
         stop = min(len(source), start + READ_ROWS)
         rows = read_rows(source, start, stop, "heldout").to(device)
         codes = dictionary.encode(rows)
-        error += sum_squares(compute_residual(rows - dictionary.bias, codes, dictionary.atoms))
-        total += sum_squares(rows - mean)
-    return 1 - error / total if total > 0 else float(error == 0)
+        centred = rows - dictionary.bias
+        error += sum_squares(compute_residual(centred, codes, dictionary.atoms))
+        total += sum_squares(centred)
+        offset += centred.sum(dim=0, dtype=torch.float64)
+    # Σ‖x − x̄‖² = Σ‖x − b‖² − n ‖x̄ − b‖²; equal samples leave rounding where they should leave 0
+    spread = total - float(offset @ offset) / len(source)
+    return 1 - error / spread if spread > ROUNDING * total else float(error == 0)

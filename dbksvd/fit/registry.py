@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 ALGORITHMS = {
     "dbksvd": "dbksvd.fit.ksvd_task",
+    "ksvd": "dbksvd.fit.ksvd_task",
     "sae": "dbksvd.fit.sae",
     "random": "dbksvd.fit.controls",
+    "identity": "dbksvd.fit.controls",
     "pca": "dbksvd.fit.controls",
+    "kmeans": "dbksvd.fit.controls",
+    "itda": "dbksvd.fit.itda",
 }
 
 

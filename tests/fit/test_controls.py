@@ -38,6 +38,29 @@ def test_pca_atoms_are_the_principal_directions():
         fit(make_task("pca", 7, x))
 
 
+def test_kmeans_atoms_are_the_directions_of_clusters():
+    generator = torch.Generator().manual_seed(3)
+    centres = torch.nn.functional.normalize(torch.randn(5, 8, generator=generator), dim=1)
+    x = 7 * centres[torch.randint(5, (3000,), generator=generator)]
+    x = x + 0.2 * torch.randn(x.shape, generator=generator)
+    result = fit(make_task("kmeans", 5, x))
+    directions = torch.nn.functional.normalize(centres * 7 - x.mean(dim=0), dim=1)
+    assert (result.dictionary.atoms @ directions.T).amax(dim=0).min() > 0.99
+    assert result.summary["samples_seen"] == 3000
+    again = fit(make_task("kmeans", 5, x)).dictionary.atoms
+    assert torch.equal(result.dictionary.atoms, again)
+    with pytest.raises(ValueError, match="n_atoms: expected at most the 3000 training samples"):
+        fit(make_task("kmeans", 3001, x))
+
+
+def test_identity_atoms_pick_the_largest_coordinates():
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(4))
+    dictionary = fit(make_task("identity", 6, x)).dictionary
+    codes = dictionary.encode(x)
+    expected = (x - x.mean(dim=0)).abs().topk(2, dim=1).indices
+    assert torch.equal(codes.indices.sort(dim=1).values, expected.sort(dim=1).values)
+
+
 def test_registry_names_all_methods():
     assert all(callable(find_method(name)) for name in ALGORITHMS)
     with pytest.raises(ValueError, match=r"algorithm: expected one of .*, got 'magic'"):
