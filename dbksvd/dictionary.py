@@ -62,6 +62,8 @@ class PursuitSettings:
         Whether coefficients are refitted by least squares on the final support.
     rtol : float
         Relative residual norm at which the pursuit of a sample ends.
+    product_dtype : {None, "bfloat16"}
+        Dtype in which samples are multiplied with atoms; None is their own.
     """
 
     k: int
@@ -69,6 +71,7 @@ class PursuitSettings:
     nonnegative: bool = False
     refit: bool = True
     rtol: float = 0.0
+    product_dtype: Literal["bfloat16"] | None = None
 
 
 @dataclass
@@ -166,7 +169,9 @@ class Dictionary:
             )
         weights = read_weights(path / WEIGHTS_FILE, ("W_dec", "b_dec"))
         names = PursuitSettings.__dataclass_fields__
-        settings = PursuitSettings(**{name: config[name] for name in names})
+        # files from before there was a product_dtype mean its default
+        given = {"product_dtype": None} | config
+        settings = PursuitSettings(**{name: given[name] for name in names})
         return cls(weights["W_dec"], weights["b_dec"], settings, config["metadata"]).to(device)
 
 

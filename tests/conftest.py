@@ -5,9 +5,15 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# what torch wants before it promises deterministic products on CUDA
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+if not torch.cuda.is_available():
+    # read when Triton is first imported, which SAELens does too: so it must be set before any test
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 LINE = (
     "the a small large dog cat bird tree house river runs sleeps eats sees finds under over near "

@@ -66,6 +66,7 @@ def encode_groups(
             nonnegative=settings.nonnegative,
             refit=settings.refit,
             rtol=settings.rtol,
+            product_dtype=settings.product_dtype,
             implementation=implementation,
         )
         residual = compute_residual(residual, codes, part, implementation=implementation)

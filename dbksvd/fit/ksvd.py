@@ -19,6 +19,7 @@ from dbksvd.fit.loop import FitLoop
 from dbksvd.fit.schedule import split_groups
 from dbksvd.fit.sources import READ_ROWS, as_source, read_rows
 from dbksvd.ops.implementation import choose_implementation
+from dbksvd.ops.pursuit.checks import check_product_dtype
 from dbksvd.ops.threads import hold_torch_to_one_thread
 
 
@@ -48,7 +49,7 @@ class DBKSVD:
         Default n_atoms / k: then a sample uses about one atom of a batch.
     power_iterations : int
         Power iterations an atom and update.
-    method, nonnegative, refit, rtol
+    method, nonnegative, refit, rtol, product_dtype
         The pursuit, while fitting and of the result; see :func:`dbksvd.sparse_encode`.
     fit_refit : bool
         Whether coefficients are refitted while fitting too. Better not: refitted coefficients
@@ -117,6 +118,7 @@ class DBKSVD:
         nonnegative: bool = False,
         refit: bool = True,
         rtol: float = 0.0,
+        product_dtype: Literal["bfloat16"] | None = None,
         fit_refit: bool = False,
         groups: int | Sequence[int] | None = None,
         init: str | Tensor = "samples",
@@ -153,7 +155,7 @@ class DBKSVD:
         if isinstance(init, str) and init not in ("grown", "samples", "random"):
             raise ValueError(f"init: expected grown, samples, random or atoms, got {init!r}")
         self.groups_ = split_groups(n_atoms, groups)
-        self.settings = PursuitSettings(k, method, nonnegative, refit, rtol)
+        self.settings = PursuitSettings(k, method, nonnegative, refit, rtol, product_dtype)
         self.fit_settings = replace(
             self.settings, k=-(-k // len(self.groups_)), refit=refit and fit_refit
         )
@@ -172,9 +174,13 @@ class DBKSVD:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
+        if product_dtype is not None and implementation == "auto" and self.device.type == "cpu":
+            implementation = "batched"
         self.implementation_ = choose_implementation(
             "dbksvd.ops.pursuit", implementation, self.device
         )
+        if product_dtype is not None:
+            check_product_dtype(product_dtype, self.implementation_)
         self.dictionary_: Dictionary
         self.log_: list[dict[str, Any]] = []
         self.stop_reason_ = ""

@@ -434,3 +434,17 @@ def test_bad_data_are_refused_by_name(x, message):
 def test_bad_heldout_is_refused_by_name():
     with pytest.raises(ValueError, match="heldout: expected width 16, got 5"):
         DBKSVD(40, 3).fit(make_data(), heldout=torch.zeros(9, 5))
+
+
+def test_products_in_bfloat16_change_little():
+    x, _ = make_planted(3000, 16, 24, 3, 5)
+    exact = DBKSVD(24, 3, max_iter=10).fit(x)
+    rounded = DBKSVD(24, 3, max_iter=10, product_dtype="bfloat16").fit(x)
+    assert rounded.implementation_ == "batched"
+    assert rounded.dictionary_.settings.product_dtype == "bfloat16"
+    ends = [model.log_[-1]["fve_train"] for model in (exact, rounded)]
+    assert ends[1] == pytest.approx(ends[0], abs=0.05)
+    with pytest.raises(ValueError, match="product_dtype: expected None for implementation 'cpu'"):
+        DBKSVD(24, 3, product_dtype="bfloat16", implementation="cpu", device="cpu")
+    with pytest.raises(ValueError, match="product_dtype: expected None or 'bfloat16', got 'int4'"):
+        DBKSVD(24, 3, product_dtype="int4")

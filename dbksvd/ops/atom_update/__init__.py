@@ -13,11 +13,12 @@ from torch import Tensor
 
 from dbksvd.codes import SparseCodes
 from dbksvd.ops.implementation import choose_implementation, load_implementation
+from dbksvd.ops.memory import explain_memory
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT, SAFE_EXPONENT, as_matrix, check_atoms
 
 if TYPE_CHECKING:
     # Loaded by name; listed here for whoever follows imports (workflow/source_hash.py).
-    from dbksvd.ops.atom_update import batched, cpu, reference  # noqa: F401
+    from dbksvd.ops.atom_update import batched, cpu, cuda, reference  # noqa: F401
 
 __all__ = ["compute_residual", "update_atoms_"]
 
@@ -72,6 +73,8 @@ def update_atoms_(
     ------
     ValueError
         If an argument is not as described; the message names it.
+    RuntimeError
+        If the device runs out of memory.
 
     Notes
     -----
@@ -89,10 +92,12 @@ def update_atoms_(
     if shift:
         residual.copy_(torch.ldexp(residual, torch.tensor(-shift)))
         codes.values.copy_(torch.ldexp(codes.values, torch.tensor(-shift)))
-    load_implementation(__name__, name).update_(
-        *(residual, codes.indices, codes.values, atoms),
-        *(order, atom_batch, power_iterations, nonnegative),
-    )
+    module = load_implementation(__name__, name)
+    with explain_memory(_describe(codes, atoms) + f" and atom_batch={atom_batch}"):
+        module.update_(
+            *(residual, codes.indices, codes.values, atoms),
+            *(order, atom_batch, power_iterations, nonnegative),
+        )
     if shift:
         residual.copy_(torch.ldexp(residual, torch.tensor(shift)))
         codes.values.copy_(torch.ldexp(codes.values, torch.tensor(shift)))
@@ -116,9 +121,13 @@ def compute_residual(
         As in :func:`update_atoms_`.
     """
     name = choose_implementation(__name__, implementation, x.device)
-    return load_implementation(__name__, name).compute_residual(
-        x, codes.indices, codes.values, atoms
-    )
+    module = load_implementation(__name__, name)
+    with explain_memory(_describe(codes, atoms)):
+        return module.compute_residual(x, codes.indices, codes.values, atoms)
+
+
+def _describe(codes: SparseCodes, atoms: Tensor) -> str:
+    return f"n={len(codes)}, m={len(atoms)}, d={atoms.shape[1]}"
 
 
 def _check_update(

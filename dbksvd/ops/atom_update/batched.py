@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from dbksvd.ops.memory import map_blocks
+
 # Elements of gathered rows held at once.
 GATHER_ELEMENTS = 1 << 26
 
@@ -65,12 +67,18 @@ def sum_segments(table: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -
 
 def multiply_rows(table: Tensor, rows: Tensor, owner: Tensor, d: Tensor) -> Tensor:
     """Return table[rows_e] · d[owner_e] of each entry, gathering a bounded number at once."""
-    step = max(1, GATHER_ELEMENTS // table.shape[1])
-    parts = [
-        (table[rows[low : low + step]] * d[owner[low : low + step]]).sum(1)
-        for low in range(0, len(rows), step)
-    ]
+    parts = map_blocks(
+        lambda block: multiply_block(rows[block], owner[block], table, d),
+        len(rows),
+        max(1, GATHER_ELEMENTS // table.shape[1]),
+        f"n={len(table)}, d={table.shape[1]}, {len(rows)} entries",
+    )
     return torch.cat(parts)
+
+
+def multiply_block(rows: Tensor, owner: Tensor, table: Tensor, d: Tensor) -> Tensor:
+    """Return table[rows_e] · d[owner_e] of a block of entries."""
+    return (table[rows] * d[owner]).sum(1)
 
 
 def improve_atoms(

@@ -13,11 +13,17 @@ from torch import Tensor
 
 from dbksvd.codes import SparseCodes
 from dbksvd.ops.implementation import choose_implementation, load_implementation
-from dbksvd.ops.pursuit.checks import as_matrix, check_atoms, check_settings
+from dbksvd.ops.memory import explain_memory
+from dbksvd.ops.pursuit.checks import (
+    as_matrix,
+    check_atoms,
+    check_product_dtype,
+    check_settings,
+)
 
 if TYPE_CHECKING:
     # Loaded by name; listed here for whoever follows imports (workflow/source_hash.py).
-    from dbksvd.ops.pursuit import batched, cpu, reference  # noqa: F401
+    from dbksvd.ops.pursuit import batched, cpu, cuda, reference  # noqa: F401
 
 __all__ = ["sparse_encode"]
 
@@ -31,6 +37,7 @@ def sparse_encode(
     nonnegative: bool = False,
     refit: bool = True,
     rtol: float = 0.0,
+    product_dtype: Literal["bfloat16"] | None = None,
     implementation: str = "auto",
 ) -> SparseCodes:
     """Code each sample with at most k atoms: ``x ≈ Z @ atoms``, by greedy pursuit.
@@ -53,6 +60,11 @@ def sparse_encode(
     rtol : float
         The pursuit of a sample ends when its residual norm is at most `rtol` times its norm; 0
         leaves this rule out. In float32, differences below about 1e-3 are not resolved.
+    product_dtype : {None, "bfloat16"}
+        Dtype in which samples are multiplied with atoms; None is that of `x`. With bfloat16,
+        twice as fast or more on CUDA, atoms are picked by rounded products; a refit (and omp) then
+        fits the coefficients to exact ones. Only "batched" and "cuda" have it, and "auto" is one
+        of them then.
     implementation : {"auto", "reference", "batched", "cpu", "cuda"}
         Who computes; "auto" is numba on the CPU, Triton or batched torch on CUDA.
 
@@ -66,6 +78,8 @@ def sparse_encode(
     ------
     ValueError
         If an argument is not as described; the message names it.
+    RuntimeError
+        If the device runs out of memory, also in blocks of half the size.
 
     Notes
     -----
@@ -77,8 +91,20 @@ def sparse_encode(
     x = as_matrix(x, "x")
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)
     check_settings(k, tuple(atoms.shape), method, rtol)
+    if product_dtype is not None and implementation == "auto" and x.device.type == "cpu":
+        implementation = "batched"
     name = choose_implementation(__name__, implementation, x.device)
-    indices, values = load_implementation(__name__, name).encode(
-        x, atoms, k, method=method, nonnegative=nonnegative, refit=refit, rtol=rtol
-    )
+    options: dict[str, Any] = {}
+    if product_dtype is not None:
+        options["product_dtype"] = check_product_dtype(product_dtype, name)
+    module = load_implementation(__name__, name)
+    with explain_memory(f"n={len(x)}, m={len(atoms)}, d={x.shape[1]}"):
+        indices, values = module.encode(
+            *(x, atoms, k),
+            method=method,
+            nonnegative=nonnegative,
+            refit=refit,
+            rtol=rtol,
+            **options,
+        )
     return SparseCodes(indices, values, len(atoms))

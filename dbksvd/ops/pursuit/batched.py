@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from dbksvd.ops.memory import map_blocks
 from dbksvd.ops.pursuit.checks import scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_nonnegative, grow_factor, solve_support
 from dbksvd.ops.pursuit.reference import STEPS_PER_ATOM, find_tolerances
@@ -21,23 +22,60 @@ STEPS_BETWEEN_QUESTIONS = 4
 
 
 def encode(
-    x: Tensor, atoms: Tensor, k: int, *, method: str, nonnegative: bool, refit: bool, rtol: float
+    x: Tensor,
+    atoms: Tensor,
+    k: int,
+    *,
+    method: str,
+    nonnegative: bool,
+    refit: bool,
+    rtol: float,
+    product_dtype: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
+    m, d = atoms.shape
     gram = atoms @ atoms.T
-    rows = max(16, BLOCK_ELEMENTS.get(x.device.type, 1 << 20) // len(atoms))
-    blocks = []
-    for block in x.split(rows):
-        scaled, exponents = scale_rows(block)
-        if method == "mp":
-            support, z = match(scaled, atoms, gram, k, nonnegative, refit, rtol)
-        else:
-            support, z = match_orthogonally(scaled, atoms, gram, k, nonnegative, rtol)
+    pursue = match if method == "mp" else match_orthogonally
+    refit = needs_fit(method, refit, product_dtype)
+    _, dependent = find_tolerances(x.dtype)
+
+    def encode_block(rows: slice) -> tuple[Tensor, Tensor]:
+        scaled, exponents = scale_rows(x[rows])
+        start = multiply(scaled, atoms, product_dtype)
+        norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True, dtype=torch.float64)
+        support, used, z = pursue(start, gram, norm, k, nonnegative, rtol)
+        if refit:
+            b = multiply_support(scaled, atoms, start, support, product_dtype)
+            z = fit_block(b, gram, support, used, z, nonnegative, dependent, norm)
         values = z.to(x.dtype)
         if exponents is not None:
             values = torch.ldexp(values, exponents)
-        blocks.append(pack_codes(support, values))
-    return torch.cat([block[0] for block in blocks]), torch.cat([block[1] for block in blocks])
+        return pack_codes(support, values)
+
+    block = max(16, BLOCK_ELEMENTS.get(x.device.type, 1 << 20) // m)
+    parts = map_blocks(encode_block, len(x), block, f"n={len(x)}, m={m}, d={d}")
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def multiply(x: Tensor, atoms: Tensor, product_dtype: str | None) -> Tensor:
+    """Return X Dᵀ in the dtype of `x`, multiplied in bfloat16 where `product_dtype` says so."""
+    if product_dtype is None:
+        return x @ atoms.T
+    return (x.bfloat16() @ atoms.bfloat16().T).to(x.dtype)
+
+
+def multiply_support(
+    x: Tensor, atoms: Tensor, products: Tensor, support: Tensor, product_dtype: str | None
+) -> Tensor:
+    """Return D_S x (n, k): taken from the products (n, m) unless those are rounded."""
+    if product_dtype is None:
+        return products.gather(1, support)
+    return torch.stack([(atoms[column] * x).sum(1) for column in support.T], 1)
+
+
+def needs_fit(method: str, refit: bool, product_dtype: str | None) -> bool:
+    """Return whether a fit follows the pursuit; omp's own is exact unless products are rounded."""
+    return refit if method == "mp" else product_dtype is not None
 
 
 def pack_codes(support: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,31 +92,39 @@ def find_largest(p: Tensor, nonnegative: bool) -> tuple[Tensor, Tensor]:
 
 
 def match(
-    x: Tensor,
-    atoms: Tensor,
-    gram: Tensor,
-    k: int,
-    nonnegative: bool,
-    refit: bool,
-    rtol: float,
-) -> tuple[Tensor, Tensor]:
-    """Return support and float64 coefficients (n, k) of a block by matching pursuit."""
-    zero, dependent = find_tolerances(x.dtype)
-    p = x @ atoms.T
-    start = p.clone()
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
+    start: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pursue a block of samples by matching pursuit.
+
+    Parameters
+    ----------
+    start : tensor of shape (n, m)
+        Products of the samples with the atoms.
+    gram : tensor of shape (m, m)
+        Products of the atoms.
+    norm : float64 tensor of shape (n, 1)
+        Norms of the samples.
+
+    Returns
+    -------
+    tuple
+        Support, whether a slot of it is used, and float64 coefficients, all (n, k).
+    """
+    zero, _ = find_tolerances(start.dtype)
+    p = start.clone()
     energy = norm**2
-    support = torch.full((len(x), k), -1, device=x.device)
-    z = torch.zeros(len(x), k, dtype=torch.float64, device=x.device)
-    size = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
+    support = torch.full((len(p), k), -1, device=p.device)
+    z = torch.zeros(len(p), k, dtype=torch.float64, device=p.device)
+    size = torch.zeros(len(p), 1, dtype=torch.int64, device=p.device)
     running = torch.ones_like(size, dtype=torch.bool)
+    slots = slot_range(k, p)
     for step in range(STEPS_PER_ATOM * k):
         top, j = find_largest(p, nonnegative)
         running &= top > zero * norm
         v = p.gather(1, j).masked_fill(~running, 0)
         slot, is_new = find_slot(support, j, size)
         is_new &= running
-        support = torch.where(is_new & (slot_range(k, x) == slot), j, support)
+        support = torch.where(is_new & (slots == slot), j, support)
         z.scatter_add_(1, slot, v.double())
         size += is_new
         energy -= v.double() ** 2
@@ -89,16 +135,13 @@ def match(
         if asked and not running.any():
             break
         p.addcmul_(v, gram[j.squeeze(1)], value=-1)
-    used = slot_range(k, x) < size
-    support = support.masked_fill(~used, 0)
-    if refit:
-        z = fit_block(start, gram, support, used, z, nonnegative, dependent, norm)
-    return support, z
+    used = slots < size
+    return support.masked_fill(~used, 0), used, z
 
 
-def slot_range(k: int, x: Tensor) -> Tensor:
-    """Return the slots 0 … k−1 on the device of `x`, shape (1, k)."""
-    return torch.arange(k, device=x.device).unsqueeze(0)
+def slot_range(k: int, p: Tensor) -> Tensor:
+    """Return the slots 0 … k−1 on the device of `p`, shape (1, k)."""
+    return torch.arange(k, device=p.device).unsqueeze(0)
 
 
 def find_slot(support: Tensor, j: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,14 +152,8 @@ def find_slot(support: Tensor, j: Tensor, size: Tensor) -> tuple[Tensor, Tensor]
     return slot.clamp_(max=support.shape[1] - 1), is_new
 
 
-def gather_system(start: Tensor, gram: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """Return G_S (n, k, k) and b = D_S x (n, k) in float64."""
-    system = gram[support.unsqueeze(2), support.unsqueeze(1)].double()
-    return system, start.gather(1, support).double()
-
-
 def fit_block(
-    start: Tensor,
+    b: Tensor,
     gram: Tensor,
     support: Tensor,
     used: Tensor,
@@ -125,28 +162,26 @@ def fit_block(
     dependent: float,
     norm: Tensor,
 ) -> Tensor:
-    """Return the (non-negative) least squares on the used slots, from a feasible z."""
-    system, b = gather_system(start, gram, support)
+    """Return the (non-negative) least squares on the used slots, from a feasible z; b is D_S x."""
+    system = gram[support.unsqueeze(2), support.unsqueeze(1)].double()
     if nonnegative:
-        return fit_nonnegative(system, b, z, used, dependent, 1e-12 * norm)
-    return solve_support(system, b, used, dependent)
+        return fit_nonnegative(system, b.double(), z, used, dependent, 1e-12 * norm)
+    return solve_support(system, b.double(), used, dependent)
 
 
 def match_orthogonally(
-    x: Tensor, atoms: Tensor, gram: Tensor, k: int, nonnegative: bool, rtol: float
-) -> tuple[Tensor, Tensor]:
+    start: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return what :func:`match` does, by orthogonal matching pursuit."""
-    zero, dependent = find_tolerances(x.dtype)
-    start = x @ atoms.T
+    zero, dependent = find_tolerances(start.dtype)
     p = start.clone()
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
-    support = torch.zeros(len(x), k, dtype=torch.int64, device=x.device)
-    z = torch.zeros(len(x), k, dtype=torch.float64, device=x.device)
-    size = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
-    factor = torch.zeros(len(x), k, k, dtype=torch.float64, device=x.device)
+    support = torch.zeros(len(p), k, dtype=torch.int64, device=p.device)
+    z = torch.zeros(len(p), k, dtype=torch.float64, device=p.device)
+    size = torch.zeros(len(p), 1, dtype=torch.int64, device=p.device)
+    factor = torch.zeros(len(p), k, k, dtype=torch.float64, device=p.device)
     out = torch.zeros_like(p, dtype=torch.bool)
     running = torch.ones_like(size, dtype=torch.bool)
-    slots = slot_range(k, x)
+    slots = slot_range(k, p)
     for step in range(STEPS_PER_ATOM * k):
         top, j = find_largest(p.masked_fill(out, 0), nonnegative)
         running &= top > zero * norm
@@ -158,20 +193,20 @@ def match_orthogonally(
         support = torch.where(place, j, support)
         size += place.any(dim=1, keepdim=True)
         used = slots < size
+        b = start.gather(1, support).double()
         z = (
-            fit_block(start, gram, support, used, z, nonnegative, dependent, norm)
-            if (nonnegative)
-            else solve_factor(factor, start.gather(1, support).double(), used)
+            fit_block(b, gram, support, used, z, nonnegative, dependent, norm)
+            if nonnegative
+            else solve_factor(factor, b, used)
         )
         p = start - F.embedding_bag(support, gram, per_sample_weights=z.to(p.dtype), mode="sum")
         running &= size < k
         if rtol > 0:
-            b = start.gather(1, support).double()
             running &= norm**2 - (z * b).sum(1, keepdim=True) > (rtol * norm) ** 2
         asked = step + 1 >= k and (step + 1 - k) % STEPS_BETWEEN_QUESTIONS == 0
         if asked and not running.any():
             break
-    return support.masked_fill(slots >= size, 0), z
+    return support.masked_fill(~used, 0), used, z
 
 
 def solve_factor(factor: Tensor, b: Tensor, used: Tensor) -> Tensor:

@@ -82,6 +82,24 @@ def check_settings(k: int, shape: tuple[int, ...], method: str, rtol: float) -> 
         raise ValueError(f"rtol: expected a number from 0 to below 1, got {rtol!r}")
 
 
+def check_product_dtype(product_dtype: str, implementation: str) -> str:
+    """Return `product_dtype` if there is such a one and the implementation has it, or raise.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    if product_dtype != "bfloat16":
+        raise ValueError(f"product_dtype: expected None or 'bfloat16', got {product_dtype!r}")
+    if implementation not in ("batched", "cuda"):
+        raise ValueError(
+            f"product_dtype: expected None for implementation {implementation!r}, "
+            f"got {product_dtype!r}"
+        )
+    return product_dtype
+
+
 def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     """Return rows of a safe scale and the powers of two (n, 1) to multiply results by.
 

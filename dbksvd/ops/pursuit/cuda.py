@@ -1,0 +1,194 @@
+"""Pursuit on CUDA: products by torch, the greedy loop and the fit by Triton, a program a sample.
+
+The host asks the device nothing inside a block; :func:`scale_rows` asks once a block whether any
+row needs scaling. Supports of more than `LARGEST_K` atoms, whose systems do not fit on chip, are
+fitted by batched torch (which asks a few times), and so is omp with them.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from dbksvd.ops.memory import map_blocks
+from dbksvd.ops.pursuit import batched, triton_kernels, triton_least_squares
+from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.reference import STEPS_PER_ATOM, find_tolerances
+
+# Products made at once.
+BLOCK_BYTES = 1 << 30
+# Longest row of products that stays in registers: 16 warps of 32 threads with 64 words each, of
+# 128 registers a thread, so that a multiprocessor holds a row of 128 KiB or two of 64 KiB.
+ON_CHIP_BYTES = 1 << 17
+BYTES_PER_WARP = 1 << 13
+REGISTERS = 128
+# Bytes of a longer row that a program of `CHUNK_WARPS` warps has in hand at once.
+CHUNK_BYTES = 1 << 14
+CHUNK_WARPS = 8
+LARGEST_K = 128
+
+
+def encode(
+    x: Tensor,
+    atoms: Tensor,
+    k: int,
+    *,
+    method: str,
+    nonnegative: bool,
+    refit: bool,
+    rtol: float,
+    product_dtype: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
+    m, d = atoms.shape
+    with torch.cuda.device_of(x):
+        gram = atoms @ atoms.T
+        blocks = map_blocks(
+            lambda rows: encode_block(
+                x[rows], atoms, gram, k, method, nonnegative, refit, rtol, product_dtype
+            ),
+            len(x),
+            max(1, BLOCK_BYTES // (m * x.element_size())),
+            f"n={len(x)}, m={m}, d={d}",
+        )
+    return torch.cat([block[0] for block in blocks]), torch.cat([block[1] for block in blocks])
+
+
+def encode_block(
+    x: Tensor,
+    atoms: Tensor,
+    gram: Tensor,
+    k: int,
+    method: str,
+    nonnegative: bool,
+    refit: bool,
+    rtol: float,
+    product_dtype: str | None,
+) -> tuple[Tensor, Tensor]:
+    """Return indices and values of a block of samples."""
+    scaled, exponents = scale_rows(x)
+    products = batched.multiply(scaled, atoms, product_dtype)
+    norm = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
+    pursue = match if method == "mp" else match_orthogonally
+    support, z = pursue(products, gram, norm, k, nonnegative, rtol)
+    b = z
+    if refit := batched.needs_fit(method, refit, product_dtype):
+        places = support.long().clamp_(min=0)
+        b = batched.multiply_support(scaled, atoms, products, places, product_dtype)
+    indices, values = fit_codes(support, z, b, gram, norm, refit, nonnegative)
+    return indices, values if exponents is None else torch.ldexp(values, exponents)
+
+
+def find_limits(products: Tensor, norm: Tensor, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return floors, energies and goals of the samples; see :mod:`triton_kernels`."""
+    zero, _ = find_tolerances(products.dtype)
+    goals = (rtol * norm) ** 2 if rtol > 0 else torch.full_like(norm, -torch.inf)
+    return zero * norm, norm**2, goals
+
+
+def match(
+    products: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+) -> tuple[Tensor, Tensor]:
+    """Return support (int32, −1 where unused) and float64 coefficients (n, k), by mp."""
+    n, m = products.shape
+    block = triton.next_power_of_2(m)
+    row_bytes = block * products.element_size()
+    on_chip = row_bytes <= ON_CHIP_BYTES
+    if not on_chip:
+        products = products.clone()
+        block = CHUNK_BYTES // products.element_size()
+    support = torch.empty(n, k, dtype=torch.int32, device=products.device)
+    z = torch.empty(n, k, dtype=torch.float64, device=products.device)
+    triton_kernels.match[(n,)](
+        products,
+        gram,
+        *find_limits(products, norm, rtol),
+        support,
+        z,
+        m,
+        k,
+        STEPS_PER_ATOM * k,
+        NONNEGATIVE=nonnegative,
+        ON_CHIP=on_chip,
+        BLOCK=block,
+        BLOCK_K=triton.next_power_of_2(k),
+        num_warps=max(1, row_bytes // BYTES_PER_WARP) if on_chip else CHUNK_WARPS,
+        maxnreg=REGISTERS,
+    )
+    return support, z
+
+
+def match_orthogonally(
+    products: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`match` does, by omp."""
+    if k > LARGEST_K:
+        support, used, z = batched.match_orthogonally(
+            products, gram, norm.unsqueeze(1), k, nonnegative, rtol
+        )
+        return support.masked_fill(~used, -1).int(), z
+    n, m = products.shape
+    support = torch.full((n, k), -1, dtype=torch.int32, device=products.device)
+    z = torch.zeros(n, k, dtype=torch.float64, device=products.device)
+    size = triton.next_power_of_2(k)
+    triton_kernels.match_orthogonally[(n,)](
+        products.clone(),
+        gram,
+        *find_limits(products, norm, rtol),
+        support,
+        z,
+        m,
+        k,
+        STEPS_PER_ATOM * k,
+        find_tolerances(products.dtype)[1],
+        NONNEGATIVE=nonnegative,
+        BLOCK=min(triton.next_power_of_2(m), CHUNK_BYTES // products.element_size()),
+        BLOCK_K=size,
+        num_warps=max(count_warps(size), CHUNK_WARPS),
+    )
+    return support, z
+
+
+def fit_codes(
+    support: Tensor,
+    z: Tensor,
+    b: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    refit: bool,
+    nonnegative: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return indices and values (n, k): fitted where `refit`, the used slots first."""
+    n, k = support.shape
+    _, dependent = find_tolerances(gram.dtype)
+    if refit and k > LARGEST_K:
+        used = support >= 0
+        places = support.long().clamp_(min=0)
+        z = batched.fit_block(b, gram, places, used, z, nonnegative, dependent, norm.unsqueeze(1))
+        return batched.pack_codes(places, z.to(gram.dtype))
+    indices = torch.empty(n, k, dtype=torch.int64, device=z.device)
+    values = torch.empty(n, k, dtype=gram.dtype, device=z.device)
+    size = triton.next_power_of_2(k)
+    triton_least_squares.fit_codes[(n,)](
+        support,
+        z,
+        b,
+        gram,
+        norm**2,
+        indices,
+        values,
+        len(gram),
+        k,
+        dependent,
+        REFIT=refit,
+        NONNEGATIVE=nonnegative,
+        BLOCK_K=size,
+        num_warps=count_warps(size) if refit else 1,
+    )
+    return indices, values
+
+
+def count_warps(size: int) -> int:
+    """Return warps for a float64 system of `size` unknowns: 16 of its numbers a thread."""
+    return max(1, size * size // 512)
