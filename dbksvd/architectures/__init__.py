@@ -11,10 +11,26 @@ def register() -> None:
     Imports are inside because the modules need SAELens, which takes seconds to load and which
     ``import dbksvd`` must not require.
     """
-    from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
+    from sae_lens.registry import (
+        SAE_CLASS_REGISTRY,
+        SAE_TRAINING_CLASS_REGISTRY,
+        register_sae_class,
+        register_sae_training_class,
+    )
 
+    from dbksvd.architectures import kron, switch
     from dbksvd.architectures.pursuit import PursuitSAE, PursuitSAEConfig
 
-    for name, sae_class, config_class in [(ARCHITECTURE, PursuitSAE, PursuitSAEConfig)]:
+    for name, sae_class, config_class in (
+        (ARCHITECTURE, PursuitSAE, PursuitSAEConfig),
+        (switch.ARCHITECTURE, switch.SwitchSAE, switch.SwitchSAEConfig),
+        (kron.ARCHITECTURE, kron.KronSAE, kron.KronSAEConfig),
+    ):
         if name not in SAE_CLASS_REGISTRY:
             register_sae_class(name, sae_class, config_class)
+    for name, training_class, training_config_class in (
+        (switch.ARCHITECTURE, switch.SwitchTrainingSAE, switch.SwitchTrainingSAEConfig),
+        (kron.ARCHITECTURE, kron.KronTrainingSAE, kron.KronTrainingSAEConfig),
+    ):
+        if name not in SAE_TRAINING_CLASS_REGISTRY:
+            register_sae_training_class(name, training_class, training_config_class)

@@ -56,7 +56,9 @@ class SAEDictionary:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> SparseCodes:
-        """Return the codes of `x` (n, d); dense latents exist for a block of rows at a time."""
+        """Return the codes of `x` (n, d); dense latents exist for a block of rows at most."""
+        if hasattr(self.sae, "encode_sparse"):
+            return self.sae.encode_sparse(x)
         return concatenate_codes(
             [SparseCodes.from_dense(_as_dense(self.sae.encode(rows))) for rows in _blocks(x)]
         )
@@ -64,6 +66,8 @@ class SAEDictionary:
     @torch.no_grad()
     def decode(self, codes: SparseCodes) -> Tensor:
         """Return the reconstruction (n, d) by the SAE's own decoder."""
+        if hasattr(self.sae, "encode_sparse"):
+            return self.sae.decode_sparse(codes)
         starts = range(0, max(len(codes), 1), ROWS_PER_BLOCK)
         blocks = [codes[slice(start, start + ROWS_PER_BLOCK)] for start in starts]
         return torch.cat([self.sae.decode(block.to_dense()) for block in blocks])
