@@ -1,94 +1,169 @@
 """Time sparse coding and atom updates of every implementation at hand, side by side.
 
 Correctness first: each implementation must agree with the reference on a part of the data before it
-is timed. Writes CSV with median, 20th and 80th percentile, shapes, dtype, device and versions.
+is timed. Then one pass of coding and updating over many samples, beside the floor that follows from
+the matrix rate and the bandwidth measured here. Needs neither peers nor the workflow.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
+from torch import Tensor
 
-from dbksvd.files import replace_file
+from benchmarks.data import draw_data
+from benchmarks.passes import POWER_ITERATIONS, PassSize, list_modes, measure_ceilings, run_pass
+from benchmarks.timing import (
+    describe_machine,
+    limit_threads,
+    print_table,
+    summarise,
+    time_round_robin,
+    write_table,
+)
+from dbksvd.codes import SparseCodes
 from dbksvd.ops.atom_update import update_atoms_
 from dbksvd.ops.implementation import IMPLEMENTATIONS
 from dbksvd.ops.pursuit import sparse_encode
 
-SHAPES = ((2048, 384, 2048, 20), (2048, 768, 4096, 20))  # n, d, m, k
-CUDA_SHAPES = ((65536, 384, 2048, 20), (65536, 2304, 16384, 40))
+# n, d, m, k
+SHAPES = {
+    "cpu": ((2048, 384, 2048, 20), (2048, 768, 4096, 20)),
+    "cuda": (
+        (65536, 384, 2048, 20),
+        (65536, 768, 4096, 20),
+        (65536, 768, 4096, 64),
+        (65536, 2304, 16384, 40),
+        (16384, 768, 32768, 32),
+    ),
+    "quick": ((96, 16, 40, 3),),
+}
+# On the CPU a part of the pass: enough for its rate (the Gram matrix is timed by itself).
+PASSES = {
+    "cpu": PassSize(4096, 2304, 16384, 40),
+    "cuda": PassSize(1 << 20, 2304, 16384, 40),
+    "quick": PassSize(96, 16, 40, 3),
+}
+# Side of the product and bytes of the copy that show the ceilings.
+CEILINGS = {"cpu": (2048, 1 << 28), "cuda": (16384, 1 << 33), "quick": (64, 1 << 12)}
+PASS_REPEATS = 3
 CHECKED_ROWS = 64
+LARGEST_REFERENCE = 4096  # atoms; beyond it batched torch in float64 stands for the reference
+LARGEST_ERROR = 0.02
+KERNEL_COLUMNS = ("operation", "implementation", "n", "d", "m", "k", "median_s", "samples_per_s")
+PASS_COLUMNS = ("stage", "mode", "n", "d", "m", "k", "median_s", "floor_s", "times_floor")
 
 
-def draw_data(n: int, d: int, m: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return samples with a decaying spectrum, as activations have, and unit atoms."""
-    generator = torch.Generator().manual_seed(0)
-    spectrum = torch.arange(1, d + 1).float().pow(-0.5)
-    rotation = torch.linalg.qr(torch.randn(d, d, generator=generator)).Q
-    x = (torch.randn(n, d, generator=generator) * spectrum) @ rotation
-    atoms = (torch.randn(m, d, generator=generator) * spectrum) @ rotation
-    return x.to(device), torch.nn.functional.normalize(atoms, dim=1).to(device)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--pass-seconds", type=float, default=20, help="no pass begins after")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
+    options = parser.parse_args(arguments)
+
+    device = torch.device(options.device)
+    size = "quick" if options.quick else device.type
+    with limit_threads(options.threads):
+        machine = describe_machine(device, options.threads)
+        rows = [row for shape in SHAPES[size] for row in time_shape(shape, device, options.repeats)]
+        path = options.output / f"kernels-{device.type}.csv"
+        print_table(write_table(rows, path, machine), KERNEL_COLUMNS, path)
+
+        ceilings = measure_ceilings(device, *CEILINGS[size])
+        for mode, rate in ceilings.flops.items():
+            print(f"matrix product, {mode}: {rate / 1e12:.4g} TFLOP/s")
+        print(f"copy: {ceilings.bandwidth / 1e9:.4g} GB/s")
+        rows = []
+        for mode in list_modes(device):
+            rows += run_pass(
+                *(PASSES[size], device, mode, ceilings),
+                repeats=PASS_REPEATS,
+                most_seconds=options.pass_seconds,
+            )
+        path = options.output / f"pass-{device.type}.csv"
+        print_table(write_table(rows, path, machine), PASS_COLUMNS, path)
 
 
-def measure(run: Callable[[], Any], device: torch.device, repeats: int) -> np.ndarray:
-    """Return seconds of `repeats` runs after one that warms up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return np.array(seconds[1:])
+def time_shape(
+    shape: tuple[int, int, int, int], device: torch.device, repeats: int
+) -> list[dict[str, Any]]:
+    """Check and time every operation and implementation at one shape; return their rows."""
+    n, d, m, k = shape
+    x, atoms = draw_data(n, d, m, device)
+    runs = dict(list_runs(x, atoms, k))
+    sizes = {"n": n, "d": d, "m": m, "k": k, "dtype": "float32"}
+    return [
+        {"operation": operation, "implementation": name, **sizes} | summarise(seconds, n)
+        for (operation, name), seconds in time_round_robin(runs, repeats, device=device).items()
+    ]
 
 
 def list_runs(
-    x: torch.Tensor, atoms: torch.Tensor, k: int
-) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """Yield (operation, implementation, run), each checked against the reference first."""
-    yield "products X Dᵀ", "torch", lambda: x @ atoms.T
-    checked = x[:CHECKED_ROWS]
+    x: Tensor, atoms: Tensor, k: int
+) -> Iterator[tuple[tuple[str, str], Callable[[], Any]]]:
+    """Yield (operation, implementation) and its run, each checked against the reference first."""
+    products = x.new_empty(len(x), len(atoms))
+    yield ("X Dᵀ", "torch"), lambda: torch.matmul(x, atoms.T, out=products)
+    names = find_implementations(x, atoms)
     for method in ("mp", "omp"):
-        settings = {"method": method, "nonnegative": method == "mp"}
-        expected = sparse_encode(
-            checked.cpu().double(), atoms.cpu().double(), k, implementation="reference", **settings
-        ).decode(atoms.cpu().double())
-        for name in _find_implementations(x, atoms):
-            codes = sparse_encode(checked, atoms, k, implementation=name, **settings)
-            difference = codes.decode(atoms).cpu().double() - expected
-            # A tie in float32 may change one pick of a sample; the whole must agree.
-            error = (difference.norm() / expected.norm()).item()
-            if error > 0.02:
-                raise SystemExit(
-                    f"error: {name} {method}: differs from the reference by {error:.3g}"
-                )
-            yield (
-                f"{method} + refit",
-                name,
-                lambda name=name, settings=settings: sparse_encode(
-                    x, atoms, k, implementation=name, **settings
-                ),
-            )
+        settings: dict[str, Any] = {"method": method, "nonnegative": method == "mp"}
+        expected = compute_expected(x[:CHECKED_ROWS], atoms, k, settings)
+        for name in names:
+            codes = sparse_encode(x[:CHECKED_ROWS], atoms, k, implementation=name, **settings)
+            check_reconstruction(f"{name} {method}", codes.decode(atoms), expected)
+            run = partial(sparse_encode, x, atoms, k, implementation=name, **settings)
+            yield (f"{method} + refit", name), run
     codes = sparse_encode(x, atoms, k)
-    for name in _find_implementations(x, atoms):
+    expected_residual = None
+    for name in names:
 
-        def update(name: str = name) -> None:
-            copied = type(codes)(codes.indices, codes.values.clone(), codes.n_atoms)
-            update_atoms_(
-                x, copied, atoms.clone(), atom_batch=64, power_iterations=1, implementation=name
+        def update(name: str = name) -> Tensor:
+            copied = SparseCodes(codes.indices, codes.values.clone(), codes.n_atoms)
+            return update_atoms_(
+                *(x, copied, atoms.clone()),
+                atom_batch=max(1, len(atoms) // k),
+                power_iterations=POWER_ITERATIONS,
+                implementation=name,
             )
 
-        yield "atom update, 1 power step", name, update
+        residual = update()
+        if expected_residual is None:
+            expected_residual = residual.cpu().double()
+        check_reconstruction(f"{name} update", residual, expected_residual)
+        yield (f"atom update, {POWER_ITERATIONS} power steps", name), update
 
 
-def _find_implementations(x: torch.Tensor, atoms: torch.Tensor) -> list[str]:
+def compute_expected(x: Tensor, atoms: Tensor, k: int, settings: dict[str, Any]) -> Tensor:
+    """Return the float64 reconstruction that all implementations must agree with."""
+    if len(atoms) <= LARGEST_REFERENCE:
+        x, atoms, name = x.cpu(), atoms.cpu(), "reference"
+    else:
+        name = "batched"
+    codes = sparse_encode(x.double(), atoms.double(), k, implementation=name, **settings)
+    return codes.decode(atoms.double()).cpu()
+
+
+def check_reconstruction(what: str, got: Tensor, expected: Tensor) -> None:
+    """Stop if a result is not what it should be."""
+    # A tie in float32 may change one pick of a sample; the whole must agree.
+    error = ((got.cpu().double() - expected).norm() / expected.norm()).item()
+    if not error <= LARGEST_ERROR:
+        raise SystemExit(
+            f"error: {what}: expected a relative difference from the reference of at most "
+            f"{LARGEST_ERROR}, got {error:.3g}"
+        )
+
+
+def find_implementations(x: Tensor, atoms: Tensor) -> list[str]:
+    """Return the implementations that run here, without the reference."""
     found = []
     for name in IMPLEMENTATIONS:
         if name == "reference":
@@ -99,42 +174,6 @@ def _find_implementations(x: torch.Tensor, atoms: torch.Tensor) -> list[str]:
             continue
         found.append(name)
     return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    rows = []
-    for n, d, m, k in CUDA_SHAPES if device.type == "cuda" else SHAPES:
-        x, atoms = draw_data(n, d, m, device)
-        for operation, name, run in list_runs(x, atoms, k):
-            seconds = measure(run, device, arguments.repeats)
-            low, median, high = np.percentile(seconds, (20, 50, 80))
-            rows.append(
-                {"operation": operation, "implementation": name, "n": n, "d": d, "m": m, "k": k}
-                | {"median_s": median, "p20_s": low, "p80_s": high, "samples_per_s": n / median}
-            )
-    table = pd.DataFrame(rows).assign(
-        dtype="float32",
-        device=torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else platform.processor() or "cpu",
-        threads=arguments.threads,
-        torch=torch.__version__,
-        python=platform.python_version(),
-    )
-    path = arguments.output / f"kernels-{arguments.device}.csv"
-    with replace_file(path) as temporary:
-        table.to_csv(temporary, index=False)
-    print(table.iloc[:, :10].to_string(index=False, float_format="{:.4g}".format))
-    print(f"written to {path}")
 
 
 if __name__ == "__main__":
