@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0)
     arguments = parser.parse_args()
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
     seed_everything(arguments.seed)
     settings = dict(arguments.settings)

@@ -17,7 +17,7 @@ from dbksvd.ops.pursuit import sparse_encode
 
 @dataclass
 class PursuitSAEConfig(SAEConfig):
-    """Settings of :class:`PursuitSAE`; the first five are those of ``PursuitSettings``.
+    """Settings of :class:`PursuitSAE`; all but the last are those of ``PursuitSettings``.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class PursuitSAEConfig(SAEConfig):
         Whether coefficients are refitted by least squares on the final support.
     rtol : float
         Relative residual norm at which the pursuit of a sample ends.
+    product_dtype : {None, "bfloat16"}
+        Dtype in which samples are multiplied with atoms; None is their own.
     sign_split : bool
         Whether the rows of ``W_dec`` are ``[D; -D]``: samples are then coded over D, and a
         coefficient z is given as the two latents relu(z) and relu(-z).
@@ -41,6 +43,7 @@ class PursuitSAEConfig(SAEConfig):
     nonnegative: bool = False
     refit: bool = True
     rtol: float = 0.0
+    product_dtype: Literal["bfloat16"] | None = None
     sign_split: bool = False
 
     @override
@@ -91,6 +94,7 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
             nonnegative=cfg.nonnegative,
             refit=cfg.refit,
             rtol=cfg.rtol,
+            product_dtype=cfg.product_dtype,
             implementation="auto",
         )
         if cfg.sign_split:

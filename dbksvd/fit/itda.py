@@ -24,10 +24,11 @@ MOST_ROWS = 1 << 15
 def fit(task: FitTask) -> FitResult:
     """Choose activations as atoms greedily, in one pass over the samples.
 
-    Each of `ROUNDS` rounds reads its stretch of the samples (at most `MOST_ROWS` of it), codes it with the atoms so far and
-    takes those with the largest relative residual ``‖x − x̂‖² / ‖x‖²`` as atoms, no two within
-    ``|cos| > .9``. Every round takes the same number, so that the dictionary has exactly the
-    width asked for; the paper takes whatever is over a threshold instead, and its width follows.
+    Each of `ROUNDS` rounds reads its stretch of the samples (at most `MOST_ROWS` of it), codes it
+    with the atoms so far and takes those with the largest relative residual ``‖x − x̂‖² / ‖x‖²``
+    as atoms, no two within ``|cos| > .9``. Every round takes the same number, so that the
+    dictionary has exactly the width asked for; the paper takes whatever is over a threshold
+    instead, and its width follows.
 
     Parameters
     ----------

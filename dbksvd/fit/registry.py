@@ -6,7 +6,7 @@ method is used, so a rule depends on the sources of its own method only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,12 @@ ALGORITHMS = {
     "pca": "dbksvd.fit.controls",
     "kmeans": "dbksvd.fit.controls",
     "itda": "dbksvd.fit.itda",
+}
+
+# Architectures that are ours: their modules shape the fits that use them, and no others.
+ARCHITECTURES = {
+    "switch": "dbksvd.architectures.switch",
+    "kron": "dbksvd.architectures.kron",
 }
 
 
@@ -74,3 +80,11 @@ def find_method(algorithm: str) -> Callable[[FitTask], FitResult]:
             f"algorithm: expected one of {', '.join(sorted(ALGORITHMS))}, got {algorithm!r}"
         )
     return import_module(ALGORITHMS[algorithm]).fit
+
+
+def list_modules(settings: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a fit with a method's settings depends on, by their names."""
+    modules = [ALGORITHMS[settings["algorithm"]]]
+    if settings.get("architecture") in ARCHITECTURES:
+        modules.append(ARCHITECTURES[settings["architecture"]])
+    return modules

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from dbksvd.files import hash_file, replace_folder, write_json
+from dbksvd.costs import count_encoder_flops
+from dbksvd.files import hash_file, read_json, replace_folder, write_json
 
 LOG_FILE = "log.csv"
 SEAL_FILE = "fit.json"
+CONFIG_FILE = "cfg.json"
 
 
 class Savable(Protocol):
@@ -46,7 +48,10 @@ class FitResult:
     summary: dict[str, Any]
 
     def save(self, path: str | Path) -> None:
-        """Write the dictionary, ``log.csv`` and the seal ``fit.json``, atomically."""
+        """Write the dictionary, ``log.csv`` and the seal ``fit.json``, atomically.
+
+        The seal also says what encoding a token costs (FLOPs) and holds the sha256 of each file.
+        """
         with replace_folder(path) as folder:
             self.dictionary.save(folder / "dictionary")
             hashes = {}
@@ -57,6 +62,7 @@ class FitResult:
             pd.DataFrame(self.log).to_csv(folder / LOG_FILE, index=False)
             seal = {
                 **self.summary,
+                "encoder_flops": count_encoder_flops(read_json(folder / CONFIG_FILE)),
                 "stop_reason": self.stop_reason,
                 "sha256": hashes,
             }
