@@ -18,19 +18,22 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report test lint format bench gpu lock clean
+.PHONY: help env run report test lint format bench bench-memory gpu lock clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP)  ## make the virtual environment from requirements.lock
 
 # torch first and with its own dependencies: where it is a CUDA build, they are the CUDA libraries,
 # which a lock for every machine cannot name. Everything else is pinned and takes no dependencies.
-$(STAMP): requirements.lock
+# A CUDA build brings its own Triton; the tests of the kernels need one on a CPU too.
+$(STAMP): requirements.lock tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH) --constraint requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -c "import triton" 2> /dev/null \
+	  || $(BIN)/python -m pip install --quiet --no-deps -r tests/requirements.txt
 	touch "$@"
 
 run: env  ## run the experiment: figures, score table and report
@@ -55,13 +58,31 @@ format: env
 	ruff format .
 	snakefmt Snakefile workflow
 
-bench: env  ## time the kernels side by side; CSV under results/benchmarks
-	PYTHONPATH="$(CURDIR)" python benchmarks/run_kernels.py --output results/benchmarks
+# Peers are for the benchmarks only; without their dependencies nothing of the lock moves.
+PEERS := $(VENV)/.peers
+$(PEERS): benchmarks/requirements.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	touch "$@"
 
-# Needs python3 with torch, triton, numba, h5py and pytest only; no environment is made.
+BENCH := results/benchmarks
+bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks (25 minutes)
+	snakemake --cores $(CORES) results/minilm/layer4/shards/manifest.json
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_coding.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_learning.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_scaling.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_kernels.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_switch.py --output $(BENCH) --threads 1
+	PYTHONPATH="$(CURDIR)" python benchmarks/print_targets.py --output $(BENCH)
+
+bench-memory: env  ## peak memory of a fit on 10 million samples (35 GB of disk, 15 minutes)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_memory.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/print_targets.py --output $(BENCH)
+
+# No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
+# pandas, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
 gpu:  ## CUDA tests and benchmarks with the python3 at hand
 	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
-	PYTHONPATH="$(CURDIR)" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-results/benchmarks}
+	PYTHONPATH="$(CURDIR)" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
 
 lock:  ## resolve requirements.in anew (needs uv)
 	uv pip compile --python-version 3.11 --no-annotate --no-header \

@@ -91,6 +91,44 @@ def _draw_line(axes: Axes, rows: pd.DataFrame, label: str, styles: Styles) -> No
         )
 
 
+def draw_cost(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
+    """Held-out variance explained against what encoding a token costs, a line over k."""
+    scores = tables["scores"]
+    keys = ["site", "method", "n_atoms", "k", "seed"]
+    table = pick_metric(scores, "heldout", "explained_variance").merge(
+        pick_metric(scores, "fit", "encoder_flops"), on=keys
+    )
+    table = styles.present(table)
+    figure, axes = _new_figure()
+    sns.lineplot(
+        table,
+        x="encoder_flops",
+        y="explained_variance",
+        hue="label",
+        hue_order=styles.among(table),
+        palette=styles.palette,
+        style="label",
+        markers=styles.markers,
+        dashes=False,
+        units="seed",
+        estimator=None,
+        markersize=7,
+        linewidth=1.2,
+        ax=axes,
+    )
+    axes.set(
+        xlabel="Encoding cost (floating-point operations per token)",
+        ylabel="Variance explained on held-out tokens",
+        xscale="log",
+    )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _place_legend(axes)
+    return figure
+
+
 def draw_convergence(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
     """Held-out error against seconds and against samples seen, one k, every seed a line."""
     curves = styles.present(tables["curves"].dropna(subset=["fve_heldout"]))
@@ -250,6 +288,7 @@ def _place_legend(axes: Axes) -> None:
 
 FIGURES: dict[str, Callable[[dict[str, pd.DataFrame], Styles], Figure]] = {
     "variance_explained": draw_variance_explained,
+    "cost": draw_cost,
     "convergence": draw_convergence,
     "probing": draw_probing,
     "atom_usage": draw_atom_usage,

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-CONTROL_COLOURS = ("0.35", "0.55", "0.70", "0.80")
+# One more than there are colours: where colours repeat, colour and marker together do not.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
+CONTROL_COLOURS = ("0.30", "0.45", "0.60", "0.72", "0.82")
 
 
 @dataclass(frozen=True)

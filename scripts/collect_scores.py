@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (eval, metrics) of one dictionary: ``heldout``, SAEBench's evals, ``fit``."""
+    """Yield (eval, metrics) of one dictionary: ``heldout``, evals, ``ground_truth``, ``fit``."""
     evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
     metrics = read_json(evaluation / "metrics.json")
     if not isinstance(metrics, dict):
@@ -31,6 +31,8 @@ def read_scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
     yield "heldout", metrics
     for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
         yield folder.name, read_metrics(folder)
+    if row.get("ground_truth"):
+        yield "ground_truth", read_json(row["ground_truth"])
     if (dictionary / "fit.json").is_file():
         yield "fit", read_json(dictionary / "fit.json")
 

@@ -14,15 +14,18 @@ from dbksvd.commands import report_errors
 from dbksvd.figures import FIGURES
 from dbksvd.files import replace_file
 from dbksvd.styles import Styles
+from dbksvd.synthetic_figures import SYNTHETIC_FIGURES
 
 
 @report_errors()
 def main() -> None:
+    figures = FIGURES | SYNTHETIC_FIGURES
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", choices=sorted(FIGURES), required=True)
+    parser.add_argument("--figure", choices=sorted(figures), required=True)
     parser.add_argument("--settings", type=json.loads, required=True)
     for table in ("scores", "curves", "usage"):
         parser.add_argument(f"--{table}", type=Path, required=True)
+    parser.add_argument("--routing", type=Path, nargs="?", help="where there are routers")
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
 
@@ -31,9 +34,10 @@ def main() -> None:
     # Nothing of the day of drawing goes into the SVG: equal data give an equal file.
     plt.rcParams.update({"svg.hashsalt": "dbksvd", "svg.fonttype": "none"})
     sns.set_theme(context=settings["context"], style="ticks")
-    names = ("scores", "curves", "usage")
-    tables = {name: pd.read_csv(getattr(arguments, name)) for name in names}
-    figure = FIGURES[arguments.figure](tables, styles)
+    names = ("scores", "curves", "usage", "routing")
+    paths = {name: getattr(arguments, name) for name in names}
+    tables = {name: pd.read_csv(path) for name, path in paths.items() if path is not None}
+    figure = figures[arguments.figure](tables, styles)
     sns.despine(figure)
     for path in arguments.output:
         date = {"Date": None} if path.suffix == ".svg" else None

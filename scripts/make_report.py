@@ -29,6 +29,7 @@ def main() -> None:
             sys.exit(f"error: {report}: snakemake --report ended with {done.returncode}")
 
     print((folder / "table.md").read_text())
+    print((folder / "budgets.md").read_text())
     print(f"figures  {folder / 'figures'}")
     print(f"table    {folder / 'table.csv'} (all scores: {folder / 'scores.csv'})")
     print(f"report   {report}")

@@ -22,6 +22,7 @@ def tables() -> dict[str, pd.DataFrame]:
             scores = {
                 ("heldout", "explained_variance"): 0.5 + 0.1 * position + 0.01 * k + 0.02 * seed,
                 ("heldout", "l0"): k - 0.5 * position,
+                ("fit", "encoder_flops"): 1e6 * (position + 1) + k,
                 ("sparse_probing_sae_probes", "sae_top_1_test_accuracy"): 0.6 + 0.1 * position,
                 ("sparse_probing_sae_probes", "sae_top_2_test_accuracy"): 0.65 + 0.1 * position,
                 ("sparse_probing_sae_probes", "sae_top_5_test_accuracy"): 0.7 + 0.1 * position,
@@ -84,6 +85,14 @@ def test_variance_explained_shows_mean_and_range_over_seeds(tables: dict[str, pd
     np.testing.assert_allclose(line.get_xdata(orig=False), [4, 8])
     np.testing.assert_allclose(line.get_ydata(orig=False), [0.54, 0.59])
     np.testing.assert_allclose(ends, [[0.54, 0.54], [0.58, 0.60]])
+
+
+def test_cost_joins_the_k_of_a_method(tables: dict[str, pd.DataFrame]):
+    figure = FIGURES["cost"](tables, STYLES)
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert len(lines) == 6  # three methods, two seeds
+    np.testing.assert_allclose(lines[0].get_xdata(), [1e6 + 4, 1e6 + 8])
+    np.testing.assert_allclose(lines[0].get_ydata(), [0.54, 0.58])
 
 
 def test_convergence_shows_the_k_with_most_seeds(tables: dict[str, pd.DataFrame]):

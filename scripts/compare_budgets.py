@@ -1,0 +1,81 @@
+"""Compare all methods at one budget: held-out variance explained at equal samples and seconds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dbksvd.commands import report_errors
+from dbksvd.files import replace_file
+
+SIZES = ["site", "n_atoms", "k"]
+BUDGETS = {"samples_seen": "samples", "seconds": "seconds"}
+
+
+def read_at(curve: pd.DataFrame, column: str, budget: float) -> float:
+    """Return a fit's held-out variance explained when `column` was at `budget`.
+
+    Between two measurements it is interpolated; before the first one it is not known (NaN).
+    """
+    curve = curve.sort_values(column)
+    return float(np.interp(budget, curve[column], curve["fve_heldout"], left=np.nan))
+
+
+def compare(curves: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
+    """Return a row for each size and method, at the least samples and seconds that any took.
+
+    A method's budget is its mean over seeds; the budget of a size is the least of its methods'.
+    Values are "mean ± half the range" over seeds.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Logs of all fits: the keys of a fit, ``samples_seen``, ``seconds``, ``fve_heldout``.
+    methods : list of str
+        Methods to compare, in the order of the rows.
+    """
+    curves = curves[curves["method"].isin(methods)].dropna(subset=["fve_heldout"])
+    rows = []
+    for size, group in curves.groupby(SIZES):
+        ends = group.groupby(["method", "seed"])[list(BUDGETS)].max()
+        budgets = ends.groupby("method").mean().min()
+        for method in (method for method in methods if method in set(group["method"])):
+            fits = [fit for _, fit in group[group["method"] == method].groupby("seed")]
+            row = dict(zip(SIZES, size, strict=True), method=method, seeds=len(fits))
+            for column, word in BUDGETS.items():
+                values = [read_at(fit, column, budgets[column]) for fit in fits]
+                row[word] = f"{budgets[column]:.0f}"
+                row[f"variance explained at equal {word}"] = _format(values)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _format(values: list[float]) -> str:
+    if np.isnan(values).any():
+        return "not measured yet"
+    text = f"{np.mean(values):.3f}"
+    return f"{text} ± {np.ptp(values) / 2:.3f}" if len(values) > 1 else text
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--curves", type=Path, required=True)
+    parser.add_argument("--methods", type=json.loads, required=True)
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    table = compare(pd.read_csv(arguments.curves), arguments.methods)
+    with replace_file(arguments.csv) as temporary:
+        table.to_csv(temporary, index=False)
+    with replace_file(arguments.markdown) as temporary:
+        temporary.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Score one dictionary against the features and codes that made its held-out samples."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from dbksvd.architectures.loading import load_sae
+from dbksvd.commands import report_errors
+from dbksvd.files import write_json
+from dbksvd.provenance import describe_run, seed_everything
+from dbksvd.synthetic.models import load_model
+from dbksvd.synthetic.scores import score_dictionary
+from dbksvd.synthetic.truth import load_truth
+
+
+@report_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help="seed, batch_rows")
+    parser.add_argument("--dictionary", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--truth", type=Path, nargs="+", required=True, help="slices in order")
+    parser.add_argument("--output", type=Path, required=True, help="scores (.json)")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    seed_everything(arguments.settings["seed"])
+    started = time.perf_counter()
+    scores = score_dictionary(
+        load_sae(arguments.dictionary),
+        load_model(arguments.model),
+        load_truth(arguments.truth),
+        arguments.settings["batch_rows"],
+    )
+    run = describe_run(seed=arguments.settings["seed"], device="cpu")
+    seconds = time.perf_counter() - started
+    write_json(arguments.output, {**scores, "scoring_seconds": seconds, "run": run})
+
+
+if __name__ == "__main__":
+    main()
