@@ -23,8 +23,10 @@ shell.prefix(
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/text.smk"
+include: "workflow/rules/language_model.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/shards.smk"
+include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/scores.smk"
@@ -39,4 +41,5 @@ rule all:
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/table.csv",
+        f"{RESULTS}/budgets.csv",
         FIGURE_FILES,

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from dbksvd.files import hash_file
+from dbksvd.model_files import WEIGHTS_FILE, ModelKind, find_package_model, tell_kind
 from dbksvd.provenance import choose_device
 from dbksvd.settings import build_settings
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -69,7 +66,7 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     name: str
-    kind: Literal["encoder", "causal"]
+    kind: ModelKind
     n_layers: int
     width: int
     max_length: int | None
@@ -104,10 +101,9 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
     config = AutoConfig.from_pretrained(source, **pinned)
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"model: expected an encoder or a causal model, got {config.model_type}")
-    names = getattr(config, "architectures", None) or []
-    causal = any(name.endswith(_CAUSAL_SUFFIXES) for name in names)
+    kind = tell_kind(getattr(config, "architectures", None))
     device = choose_device(checked.device, gpus=gpus)
-    model: Any = (AutoModelForCausalLM if causal else AutoModel).from_pretrained(
+    model: Any = (AutoModelForCausalLM if kind == "causal" else AutoModel).from_pretrained(
         source, **pinned, dtype=_DTYPES[checked.dtype], use_safetensors=True
     )
     text_config = config.get_text_config()
@@ -115,7 +111,7 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
         model=model.to(device).eval().requires_grad_(False),
         tokenizer=AutoTokenizer.from_pretrained(source, **pinned),
         name=str(checked.package or checked.name),
-        kind="causal" if causal else "encoder",
+        kind=kind,
         n_layers=text_config.num_hidden_layers,
         width=text_config.hidden_size,
         max_length=getattr(text_config, "max_position_embeddings", None),
@@ -139,32 +135,6 @@ def _locate(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     if settings.revision is None:
         raise ValueError(f"model.revision: expected a commit or tag for the hub model {name!r}")
     return name, {**pinned, "revision": settings.revision}
-
-
-def find_package_model(package: str) -> Path:
-    """Return the folder with config and safetensors weights that a distribution carries.
-
-    The package is not imported: the list of its files comes from its metadata.
-
-    Raises
-    ------
-    ValueError
-        If the distribution is not installed or carries no such folder.
-    """
-    try:
-        files = metadata.files(package) or []
-    except metadata.PackageNotFoundError as error:
-        raise ValueError(
-            f"model.package: expected an installed distribution, {package!r} is not installed"
-        ) from error
-    configs = {file.parent for file in files if file.name == CONFIG_FILE}
-    for file in files:
-        if file.name == WEIGHTS_FILE and file.parent in configs:
-            return Path(str(file.locate())).parent
-    raise ValueError(
-        f"model.package: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE} in {package!r}, "
-        f"found none in its {len(files)} files"
-    )
 
 
 def _check_hash(source: str, settings: ModelSettings) -> str | None:

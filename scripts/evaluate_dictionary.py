@@ -14,26 +14,31 @@ import argparse
 import json
 import logging
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from dbksvd.architectures.loading import load_dictionary, load_sae
+from dbksvd.architectures.duplicates import measure_expert_duplicates
+from dbksvd.architectures.loading import load_dictionary
 from dbksvd.commands import report_errors
-from dbksvd.files import replace_folder, write_json
+from dbksvd.files import read_json, write_json
 from dbksvd.metrics import measure_dictionary
+from dbksvd.models import LoadedModel, load_model
 from dbksvd.provenance import describe_run, seed_everything
-from dbksvd.saebench import find_eval, read_manifest, run_evals
+from dbksvd.saebench.registry import find_eval
+from dbksvd.saebench.runner import run_evals
 from dbksvd.shards import ActivationShards
 
 
 @report_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=json.loads, required=True, help="section of the config")
+    parser.add_argument("--settings", type=json.loads, required=True, help="model, seed, evals")
+    parser.add_argument("--code", type=json.loads, default={}, help="hash of each eval's sources")
     parser.add_argument("--dictionary", type=Path, required=True)
     parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, required=True, help="folder of the evals' folders")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
@@ -41,23 +46,45 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
-    evaluation = arguments.settings["evaluation"]
-    for name in evaluation["evals"]:
+    settings = arguments.settings
+    for name in settings["evals"]:
         find_eval(name)
-    read_manifest(arguments.prepared)
-    seed_everything(evaluation["seed"])
+    seed_everything(settings["seed"])
     heldout = ActivationShards.open(arguments.shards, split="heldout")
     start = time.perf_counter()
-    metrics = measure_dictionary(load_dictionary(arguments.dictionary), heldout)
+    dictionary = load_dictionary(arguments.dictionary)
+    metrics = measure_dictionary(dictionary, heldout)
+    experts = read_json(arguments.dictionary / "cfg.json").get("n_experts")
+    if experts:
+        metrics["expert_duplicates"] = measure_expert_duplicates(dictionary.atoms, experts)
     seconds = {"heldout": time.perf_counter() - start}
-    with replace_folder(arguments.output) as folder:
-        if evaluation["evals"]:
-            sae = load_sae(arguments.dictionary)
-            metrics["saebench_width"] = sae.cfg.d_sae  # twice n_atoms where codes are sign-split
-            name = "_".join(arguments.dictionary.resolve().parts[-2:])  # method and sizes
-            seconds |= run_evals(sae, name, evaluation["evals"], arguments.prepared, folder)
-        run = describe_run(seed=evaluation["seed"], device="cpu")
-        write_json(folder / "metrics.json", {**metrics, "seconds": seconds, "run": run})
+
+    model = settings["model"] or {}
+    if "name" in model and Path(model["name"]).is_dir():
+        # Evals run in working folders of their own, where a relative path leads nowhere.
+        model = {**model, "name": str(Path(model["name"]).resolve())}
+
+    @cache
+    def load() -> LoadedModel:
+        return load_model(model, gpus=arguments.gpus)
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "metrics.json").unlink(missing_ok=True)
+    device = "cuda" if arguments.gpus and torch.cuda.is_available() else "cpu"
+    seals = run_evals(
+        arguments.dictionary,
+        settings["evals"],
+        arguments.prepared,
+        arguments.output,
+        load_model=load,
+        device=device,
+        code=arguments.code,
+    )
+    for name, seal in seals.items():
+        seconds[name] = seal["seconds"]
+        metrics["saebench_width"] = seal["width"]  # twice n_atoms where codes are sign-split
+    run = describe_run(seed=settings["seed"], device=device)
+    write_json(arguments.output / "metrics.json", {**metrics, "seconds": seconds, "run": run})
 
 
 if __name__ == "__main__":

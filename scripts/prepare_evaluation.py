@@ -1,4 +1,4 @@
-"""Compute what SAEBench needs of a model and no dictionary changes: activations, raw probes."""
+"""Compute what one eval needs of a model and no dictionary changes: activations, raw probes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ import torch
 from dbksvd.commands import report_errors
 from dbksvd.files import replace_folder
 from dbksvd.models import load_model
-from dbksvd.saebench import find_eval, name_model, prepare_evals, write_manifest
-from dbksvd.saebench_model import EvalSite
+from dbksvd.saebench.model import EvalSite
+from dbksvd.saebench.registry import find_eval
+from dbksvd.saebench.runner import name_model, prepare_eval
 
 
 @report_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=json.loads, required=True, help="section of the config")
+    parser.add_argument("--eval", required=True, help="name of the eval")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, help="model, layer, seed, settings"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
@@ -34,18 +38,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
     settings = arguments.settings
-    evaluation = settings["evaluation"]
-    for name in evaluation["evals"]:
-        find_eval(name)
+    find_eval(arguments.eval)
+    loaded = load_model(settings["model"], gpus=arguments.gpus)
+    site = EvalSite(name_model(loaded.name), settings["layer"], settings["seed"], loaded.kind)
     with replace_folder(arguments.output) as folder:
-        if evaluation["evals"]:
-            if settings["model"] is None or settings["layer"] is None:
-                raise ValueError("evaluation.evals: SAEBench needs a model and a layer, got none")
-            loaded = load_model(settings["model"], gpus=arguments.gpus)
-            site = EvalSite(name_model(loaded.name), settings["layer"], evaluation["seed"])
-            prepare_evals(loaded, site, evaluation["evals"], folder)
-        else:
-            write_manifest(folder, {"evals": {}})
+        prepare_eval(arguments.eval, loaded, site, settings["settings"], folder)
 
 
 if __name__ == "__main__":

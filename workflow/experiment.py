@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
-
-SCHEMA = Path(__file__).parent / "schemas" / "config.schema.yaml"
-
-
-class ConfigError(Exception):
-    """A setting that cannot be used; the message names the key, what was expected and what came."""
+from workflow.checks import check_consistency, check_sizes
+from workflow.schema import ConfigError, check_schema, suggest
 
 
 @dataclass(frozen=True, order=True)
@@ -63,8 +53,8 @@ class Experiment:
     def sites(self) -> list[str]:
         """Places in the model that activations are taken from, such as ``layer4``."""
         activations = self.config["activations"]
-        if activations["source"] == "files":
-            return ["files"]
+        if activations["source"] != "model":
+            return [activations["source"]]
         return [f"layer{layer}" for layer in activations["layers"]]
 
     @property
@@ -78,9 +68,91 @@ class Experiment:
 
     def extraction(self, layer: int | None) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
-        settings = {**self.config["activations"], "layer": layer, "model": self.config.get("model")}
+        settings = {**self.config["activations"], "layer": layer, "model": self.model}
         settings.pop("layers", None)
         return as_param(settings)
+
+    @property
+    def model(self) -> dict[str, Any] | None:
+        """Section ``model`` as later stages need it: a trained model is a local folder."""
+        model: dict[str, Any] | None = self.config.get("model")
+        if model is not None and "train" in model:
+            others = {key: value for key, value in model.items() if key != "train"}
+            return {**others, "name": f"{self.folder}/language_model"}
+        return model
+
+    @property
+    def model_training(self) -> dict[str, Any] | None:
+        """Settings of the language model to train; None where a ready one is used."""
+        return (self.config.get("model") or {}).get("train")
+
+    def evals(self, site: str) -> dict[str, dict[str, Any]]:
+        """Return SAEBench's evals at a site with their settings: none without a model."""
+        if not site.startswith("layer"):
+            return {}
+        return {
+            name: settings
+            for name, settings in self.config["evaluation"]["evals"].items()
+            if name != "ground_truth"
+        }
+
+    def preparation(self, name: str, site: str, layer: int | None) -> str:
+        """Return the param that prepares one eval at a site."""
+        seed, settings = self.config["evaluation"]["seed"], self.evals(site)[name]
+        return as_param({"model": self.model, "layer": layer, "seed": seed, "settings": settings})
+
+    def scoring(self, site: str) -> str:
+        """Return the param that scores a dictionary at a site."""
+        seed, evals = self.config["evaluation"]["seed"], self.evals(site)
+        return as_param({"model": self.model, "seed": seed, "evals": evals})
+
+    @property
+    def ground_truth(self) -> str | None:
+        """Kind of the generative model whose features are known; None without one."""
+        return self.config["activations"].get("synthetic", {}).get("kind")
+
+    def synthetic_model(self) -> str:
+        """Return the param that makes the generative model."""
+        settings = dict(self.config["activations"].get("synthetic", {}))
+        settings.pop("sample_seed", None)
+        return as_param(settings)
+
+    def synthetic_samples(self) -> str:
+        """Return the param of drawing samples from the generative model."""
+        activations = self.config["activations"]
+        names = ("n_train_tokens", "n_heldout_tokens", "slices", "storage_dtype")
+        settings = {name: activations[name] for name in names if name in activations}
+        settings["sample_seed"] = activations.get("synthetic", {}).get("sample_seed", 0)
+        return as_param(settings)
+
+    def ground_truth_scoring(self) -> str:
+        """Return the param of scoring against the known features."""
+        evaluation = self.config["evaluation"]
+        settings = evaluation["evals"].get("ground_truth", {})
+        return as_param({"batch_rows": 1024, **settings, "seed": evaluation["seed"]})
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the figures that this experiment has the data for."""
+        names = ["variance_explained", "cost", "convergence", "atom_usage"]
+        if "sparse_probing_sae_probes" in self.config["evaluation"]["evals"]:
+            names.append("probing")
+        if self.ground_truth:
+            names.append("identification")
+        if self.ground_truth == "block_correlated":
+            names.append("correlation_recovery")
+        routed = any(
+            self.config["methods"][fit.method].get("architecture") == "switch" for fit in self.fits
+        )
+        if self.ground_truth == "expert_mixture" and routed:
+            names.append("routing")
+        return names
+
+    def ground_truth_file(self, fit: Fit) -> str | None:
+        """Path of a dictionary's scores against known features; None where they are not known."""
+        if fit.site != "synthetic":
+            return None
+        return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
     def rows(self) -> str:
         """Return all fits with the folders of their dictionary and scores."""
@@ -90,6 +162,7 @@ class Experiment:
                     **asdict(fit),
                     "dictionary": f"{self.folder}/{fit.site}/dictionaries/{fit.name}",
                     "evaluation": f"{self.folder}/{fit.site}/evaluations/{fit.name}",
+                    "ground_truth": self.ground_truth_file(fit),
                 }
                 for fit in self.fits
             ]
@@ -103,12 +176,13 @@ class Experiment:
                 if method not in self.config["methods"]:
                     raise ConfigError(
                         f"fits[{position}].methods: expected a name from methods"
-                        f"{_suggest(method, self.config['methods'])}, got {method!r}"
+                        f"{suggest(method, self.config['methods'])}, got {method!r}"
                     )
                 if k > m:
                     raise ConfigError(
                         f"fits[{position}].k: expected at most n_atoms = {m}, got {k}"
                     )
+                check_sizes(self.config["methods"][method], m, k, f"methods.{method}", position)
                 for site in self.sites:
                     yield Fit(site, method, m, k, seed)
 
@@ -116,135 +190,3 @@ class Experiment:
 def as_param(content: Any) -> str:
     """Return `content` as compact JSON with sorted keys: equal content, equal string."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-def check_schema(config: dict[str, Any]) -> None:
-    """Check a config against the schema.
-
-    Raises
-    ------
-    ConfigError
-        For the first thing that is wrong, in one line.
-    """
-    _check_values(config, "")
-    schema = yaml.safe_load(SCHEMA.read_text())
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is not None:
-        raise ConfigError(_explain(error))
-
-
-def check_consistency(config: dict[str, Any]) -> None:
-    """Check what one key says against what another says.
-
-    Raises
-    ------
-    ConfigError
-        For the first contradiction, in one line.
-    """
-    evals = config["evaluation"]["evals"]
-    if config["activations"]["source"] == "model":
-        for key in ("text", "model"):
-            if key not in config:
-                raise ConfigError(f"{key}: missing key, needed for activations.source: model")
-    elif evals:
-        raise ConfigError(
-            "evaluation.evals: expected {} for activations.source: files, since SAEBench runs the "
-            f"model, got {', '.join(evals)}"
-        )
-    for split in ("train", "heldout"):
-        _check_at_least_slices(config["activations"], f"n_{split}_tokens")
-    held_out = set(config.get("text", {}).get("held_out_datasets", ()))
-    for name, settings in evals.items():
-        fitted = [data for data in settings.get("datasets", ()) if data not in held_out]
-        if fitted:
-            raise ConfigError(
-                f"evaluation.evals.{name}.datasets: expected names from text.held_out_datasets, "
-                f"so that no scored text is fitted, got {fitted[0]!r}"
-            )
-    for key in ("labels", "controls"):
-        for method in config["figures"][key]:
-            if method not in config["methods"]:
-                raise ConfigError(
-                    f"figures.{key}: expected names from methods"
-                    f"{_suggest(method, config['methods'])}, got {method!r}"
-                )
-
-
-def _check_at_least_slices(activations: dict[str, Any], key: str) -> None:
-    if activations[key] < activations["slices"]:
-        raise ConfigError(
-            f"activations.{key}: expected at least slices = {activations['slices']}, "
-            f"got {activations[key]}"
-        )
-
-
-def _check_values(value: Any, where: str) -> None:
-    """Refuse what YAML can say but JSON, and so a param, cannot: odd keys, NaN and infinity."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ConfigError(f"{_join(where, str(key))}: expected a text key, got {key!r}")
-            _check_values(item, _join(where, key))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            _check_values(item, f"{where}[{position}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: expected a finite number, got {value}")
-
-
-def _explain(error: ValidationError) -> str:
-    where = _format_path(error.absolute_path)
-    value, rule = error.instance, error.validator_value
-    match error.validator:
-        case "additionalProperties":
-            known = error.schema.get("properties", {})
-            key = next(key for key in value if key not in known)
-            hint = _suggest(key, known) or f", expected one of {', '.join(sorted(known))}"
-            return f"{_join(where, key)}: unknown key{hint}"
-        case "required":
-            key = next(key for key in rule if key not in value)
-            return f"{_join(where, key)}: missing key"
-        case "type":
-            kind = " or ".join(rule) if isinstance(rule, list) else rule
-            return f"{where}: expected {kind}, got {value!r}"
-        case "enum":
-            return f"{where}: expected one of {', '.join(map(repr, rule))}, got {value!r}"
-        case "minimum":
-            return f"{where}: expected at least {rule}, got {value!r}"
-        case "maximum":
-            return f"{where}: expected at most {rule}, got {value!r}"
-        case "exclusiveMinimum":
-            return f"{where}: expected more than {rule}, got {value!r}"
-        case "exclusiveMaximum":
-            return f"{where}: expected less than {rule}, got {value!r}"
-        case "pattern":
-            return f"{where}: expected text matching {rule}, got {value!r}"
-        case "oneOf" if "required" not in rule[0]:
-            return f"{where}: expected a positive whole number or a list of them, got {value!r}"
-        case "oneOf":
-            names = " or ".join(option["required"][0] for option in rule)
-            return f"{where}: expected exactly one of the keys {names}, got {sorted(value)}"
-        case "uniqueItems":
-            return f"{where}: expected no repeats, got {value!r}"
-        case "minProperties":
-            return f"{where}: expected at least {rule} entry, got none"
-        case "minItems":
-            return f"{where}: expected at least {rule} item, got {value!r}"
-        case _:
-            return f"{where}: {error.message}"
-
-
-def _format_path(path: Any) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".") or "config"
-
-
-def _join(where: str, key: str) -> str:
-    return key if where in ("", "config") else f"{where}.{key}"
-
-
-def _suggest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

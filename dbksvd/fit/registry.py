@@ -82,9 +82,9 @@ def find_method(algorithm: str) -> Callable[[FitTask], FitResult]:
     return import_module(ALGORITHMS[algorithm]).fit
 
 
-def list_modules(settings: Mapping[str, Any]) -> list[str]:
-    """Return the modules that a fit with a method's settings depends on, by their names."""
+def list_sources(settings: Mapping[str, Any]) -> list[str]:
+    """Return the files, relative to the project, that a fit with a method's settings begins at."""
     modules = [ALGORITHMS[settings["algorithm"]]]
     if settings.get("architecture") in ARCHITECTURES:
         modules.append(ARCHITECTURES[settings["architecture"]])
-    return modules
+    return [module.replace(".", "/") + ".py" for module in modules]

@@ -5,7 +5,7 @@ import torch
 from rows import Rows
 
 from dbksvd.fit.controls import fit
-from dbksvd.fit.registry import ALGORITHMS, FitTask, find_method
+from dbksvd.fit.registry import ALGORITHMS, FitTask, find_method, list_sources
 
 
 def make_task(algorithm: str, n_atoms: int, x: torch.Tensor, seed: int = 0) -> FitTask:
@@ -65,3 +65,10 @@ def test_registry_names_all_methods():
     assert all(callable(find_method(name)) for name in ALGORITHMS)
     with pytest.raises(ValueError, match=r"algorithm: expected one of .*, got 'magic'"):
         find_method("magic")
+
+
+def test_sources_of_our_own_architectures_belong_to_their_fits_only():
+    switch = {"algorithm": "sae", "architecture": "switch"}
+    assert list_sources(switch) == ["dbksvd/fit/sae.py", "dbksvd/architectures/switch.py"]
+    assert list_sources({"algorithm": "sae", "architecture": "topk"}) == ["dbksvd/fit/sae.py"]
+    assert all(Path(source).is_file() for source in list_sources(switch))

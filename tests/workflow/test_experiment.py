@@ -1,12 +1,15 @@
 """Configs are checked before anything runs: one line that names the key."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dbksvd.fit.sae_settings import ARCHITECTURES, complete_settings
 from workflow.experiment import ConfigError, Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +57,7 @@ def set_value(config: dict[str, Any], keys: str, value: Any) -> None:
         ("evaluation/evals", ["core"], r"^evaluation\.evals: expected object, got \['core'\]$"),
         ("evaluation/evals", {"cor": {}}, r"^evaluation\.evals\.cor: unknown key, did you mean 'core'\?$"),
         ("evaluation/evals/core/datasets", ["99_sci_cat"], r"^evaluation\.evals\.core\.datasets: expected names from text\.held_out_datasets, .*, got '99_sci_cat'$"),
-        ("model/name", "x", r"^model: expected exactly one of the keys package or name, got .*"),
+        ("model/name", "x", r"^model: expected exactly one of the keys package or name or train, got .*"),
         ("activations/slices", 30000, r"^activations\.n_heldout_tokens: expected at least slices = 30000, got 20000$"),
         ("activations/source", "files", r"^activations\.files: missing key$"),
         ("figures/controls", ["randm"], r"^figures\.controls: expected names from methods, did you mean 'random'\?, got 'randm'$"),
@@ -79,6 +82,58 @@ def test_text_is_needed_where_activations_come_from_a_model(config: dict[str, An
     del config["text"]
     with pytest.raises(ConfigError, match=r"^text: missing key"):
         Experiment(config)
+
+
+SIZES = [
+    ({"architecture": "switch", "n_experts": 7}, r"^methods\.sae\.n_experts: expected a divisor of n_atoms = 512, got 7$"),
+    ({"architecture": "switch", "n_experts": 64}, r"^fits\[0\]\.k: expected at most the 8 atoms of an expert \(n_atoms = 512, n_experts = 64\), got 16$"),
+    ({"architecture": "kron", "base": 3}, r"^methods\.sae\.base: expected base x extension to divide n_atoms = 512, got 3 x 4$"),
+    ({"architecture": "matryoshka_batchtopk", "groups": [64, 64]}, r"^methods\.sae\.groups: expected positive sizes that add up to 512, got \[64, 64\]$"),
+    ({"architecture": "matryoshka_batchtopk", "groups": 1024}, r"^methods\.sae\.groups: expected a first size from 1 to 512, got 1024$"),
+    ({"architecture": "matryoshka_batchtopk", "groups": [512]}, r"^methods\.sae\.groups: expected at least two groups of 512 atoms, got one$"),
+    ({"architecture": "relu"}, r"^methods\.sae\.architecture: expected one of 'standard', .*, got 'relu'$"),
+    ({"architecture": "kron", "combine": "nand"}, r"^methods\.sae\.combine: expected one of 'mand', 'product', 'raw', got 'nand'$"),
+    ({"architecture": "topk", "n_experts": 8}, r"^methods\.sae\.n_experts: unknown key, expected one of algorithm, architecture, autocast, aux_loss_coefficient, .*"),
+    ({"architecture": "switch", "n_expert": 8}, r"^methods\.sae\.n_expert: unknown key, did you mean 'n_experts'\?$"),
+    ({"architecture": "matching_pursuit", "groups": 8}, r"^methods\.sae\.groups: unknown key, expected one of algorithm, .*"),
+    ({"architecture": "standard", "l0_coefficient": 1.0}, r"^methods\.sae\.l0_coefficient: unknown key, did you mean 'l1_coefficient'\?$"),
+    ({"architecture": "gated", "l1_coefficient": 0}, r"^methods\.sae\.l1_coefficient: expected more than 0, got 0$"),
+    ({"architecture": "topk", "training_samples": 0}, r"^methods\.sae\.training_samples: expected at least 1, got 0$"),
+    ({"architecture": "topk", "lr_warm_up": 0.6, "lr_decay": 0.5}, r"^methods\.sae\.lr_decay: expected lr_warm_up \+ lr_decay below 1, got 0\.6 \+ 0\.5$"),
+    ({"algorithm": "dbksvd", "groups": 1024}, r"^methods\.sae\.groups: expected a first size from 1 to 512, got 1024$"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "message"), SIZES)
+def test_sizes_that_do_not_fit_are_named(
+    config: dict[str, Any], settings: dict[str, Any], message: str
+):
+    settings = {"algorithm": "sae", "training_samples": 1000} | settings
+    if settings["algorithm"] == "dbksvd":
+        del settings["training_samples"]
+    config["methods"]["sae"] = settings
+    config["fits"] = [{"methods": ["sae"], "n_atoms": [512], "k": [16], "seeds": [0]}]
+    with pytest.raises(ConfigError, match=message):
+        Experiment(config)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_sae_needs_three_keys_and_may_state_every_default(
+    config: dict[str, Any], architecture: str
+):
+    short = {"algorithm": "sae", "architecture": architecture, "training_samples": 100_000}
+    complete = complete_settings(short)
+    if complete.get("groups", 0) is None:
+        complete["groups"] = 64
+    config["fits"] = [{"methods": ["sae"], "n_atoms": [512], "k": [16], "seeds": [0]}]
+    for settings in (short, complete):
+        config["methods"]["sae"] = settings
+        assert len(Experiment(config).fits) == 1
+
+
+def test_configs_are_checked_without_torch():
+    code = "import workflow.experiment, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_params_do_not_depend_on_the_order_of_keys(config: dict[str, Any]):

@@ -11,6 +11,8 @@ rule extract_activations:
         f"{RESULTS}/logs/{{site}}/extract_activations-{{slice}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/extract_activations-{{slice}}.jsonl"
+    wildcard_constraints:
+        site=r"layer\d+|files",
     conda:
         "../../envs/activations.yaml"
     threads: 1

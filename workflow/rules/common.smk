@@ -1,10 +1,12 @@
 """Config, paths and the two params that decide what reruns."""
 
 import math
+import os
 import shutil
 from pathlib import Path
 
-from dbksvd.fit.registry import ALGORITHMS
+from dbksvd.fit.registry import list_sources
+from dbksvd.saebench.registry import EVALS
 from workflow.experiment import ConfigError, Experiment, as_param
 from workflow.source_hash import hash_sources
 
@@ -20,12 +22,13 @@ GPUS = 1 if shutil.which("nvidia-smi") else 0
 
 
 wildcard_constraints:
-    site=r"layer\d+|files",
+    site=r"layer\d+|files|synthetic",
     method=r"[a-z0-9-]+",
     n_atoms=r"\d+",
     k=r"\d+",
     seed=r"\d+",
     figure=r"[a-z_]+",
+    eval=r"[a-z_]+",
 
 
 def code(*entries):
@@ -34,10 +37,10 @@ def code(*entries):
 
 
 def layer_of(wildcards):
-    """Number of the layer of a site such as layer4; None for ready files."""
-    return (
-        None if wildcards.site == "files" else int(wildcards.site.removeprefix("layer"))
-    )
+    """Number of the layer of a site such as layer4; None where there is no model."""
+    if not wildcards.site.startswith("layer"):
+        return None
+    return int(wildcards.site.removeprefix("layer"))
 
 
 def text_inputs(wildcards):
@@ -47,9 +50,46 @@ def text_inputs(wildcards):
     return {
         "manifest": rules.prepare_text.output.manifest,
         "documents": ancient(rules.prepare_text.output.documents),
+        **model_inputs(wildcards),
     }
 
 
 def method_settings(wildcards):
     """The section of a method in the config."""
     return config["methods"][wildcards.method]
+
+
+def fact_files():
+    """Files of facts that the language model reads beside the text."""
+    facts = (EXPERIMENT.model_training or {}).get("facts")
+    return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
+
+
+def ravel_files(wildcards):
+    """Files of RAVEL, where the eval is ravel."""
+    if wildcards.eval != "ravel":
+        return []
+    data = config["evaluation"]["evals"]["ravel"]["data"]
+    return sorted(map(str, Path(data).glob("base/*.json")))
+
+
+def model_inputs(wildcards):
+    """The seal of the trained language model; nothing where a ready model is used."""
+    if EXPERIMENT.model_training is None:
+        return {}
+    return {"model": rules.train_language_model.output.seal}
+
+
+def eval_code(name):
+    """Hash of one eval's sources and what all evals share."""
+    return code(
+        "dbksvd/saebench/runner.py", EVALS[name].module.replace(".", os.sep) + ".py"
+    )
+
+
+def prepared_evals(wildcards):
+    """Manifests of all evals at a site."""
+    return [
+        f"{RESULTS}/{wildcards.site}/prepared/{name}/manifest.json"
+        for name in EXPERIMENT.evals(wildcards.site)
+    ]

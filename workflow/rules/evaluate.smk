@@ -1,15 +1,22 @@
-"""SAEBench's evals of every dictionary, and what they share, computed once."""
+"""SAEBench's evals of every dictionary, and what they share, computed once for each eval.
+
+One job scores a dictionary by all evals, because importing SAEBench takes as long as its light
+evals; finished evals of a failed job are kept, and the rerun repeats only the others.
+"""
 
 EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
 rule prepare_evaluation:
+    input:
+        unpack(model_inputs),
+        data=ravel_files,
     output:
-        manifest=f"{RESULTS}/{{site}}/prepared/manifest.json",
+        manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:
-        f"{RESULTS}/logs/{{site}}/prepare_evaluation.log",
+        f"{RESULTS}/logs/{{site}}/prepare_evaluation-{{eval}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{site}}/prepare_evaluation.jsonl"
+        f"{RESULTS}/benchmarks/{{site}}/prepare_evaluation-{{eval}}.jsonl"
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
@@ -18,22 +25,26 @@ rule prepare_evaluation:
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
     params:
-        cfg=lambda wildcards: EXPERIMENT.section(
-            "model", "evaluation", layer=layer_of(wildcards)
+        cfg=lambda wildcards: EXPERIMENT.preparation(
+            wildcards.eval, wildcards.site, layer_of(wildcards)
         ),
-        code=code("scripts/prepare_evaluation.py"),
+        code=lambda wildcards: [
+            code("scripts/prepare_evaluation.py"),
+            eval_code(wildcards.eval),
+        ],
     shell:
-        'python "$DBKSVD/scripts/prepare_evaluation.py" --settings {params.cfg:q}'
+        'python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule evaluate_dictionary:
     input:
+        unpack(model_inputs),
         seal=rules.fit_dictionary.output.seal,
         weights=ancient(rules.fit_dictionary.output.weights),
         shards=rules.shard_activations.output.manifest,
-        prepared=rules.prepare_evaluation.output.manifest,
+        prepared=prepared_evals,
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
@@ -48,12 +59,15 @@ rule evaluate_dictionary:
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
     params:
-        cfg=lambda wildcards: EXPERIMENT.section(
-            "model", "evaluation", layer=layer_of(wildcards)
-        ),
+        cfg=lambda wildcards: EXPERIMENT.scoring(wildcards.site),
         code=code("scripts/evaluate_dictionary.py"),
+        # An eval that is kept was scored by the same sources.
+        eval_code=lambda wildcards: as_param(
+            {name: eval_code(name) for name in EXPERIMENT.evals(wildcards.site)}
+        ),
     shell:
-        'python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q}'
+        'python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q} --code {params.eval_code:q}'
         ' --dictionary "$(dirname {input.seal:q})" --shards "$(dirname {input.shards:q})"'
-        ' --prepared "$(dirname {input.prepared:q})" --output "$(dirname {output.metrics:q})"'
+        f" --prepared {RESULTS}/{{wildcards.site}}/prepared"
+        ' --output "$(dirname {output.metrics:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -1,10 +1,9 @@
 """Figures, each as PNG and SVG."""
 
-FIGURES = ["variance_explained", "convergence", "atom_usage"]
-if "sparse_probing_sae_probes" in config["evaluation"]["evals"]:
-    FIGURES.append("probing")
 FIGURE_FILES = expand(
-    f"{RESULTS}/figures/{{figure}}.{{ending}}", figure=FIGURES, ending=["png", "svg"]
+    f"{RESULTS}/figures/{{figure}}.{{ending}}",
+    figure=EXPERIMENT.figures,
+    ending=["png", "svg"],
 )
 
 
@@ -13,6 +12,11 @@ rule draw_figure:
         scores=rules.collect_scores.output.scores,
         curves=rules.collect_curves.output.curves,
         usage=rules.collect_curves.output.usage,
+        routing=(
+            rules.collect_routing.output.routing
+            if "routing" in EXPERIMENT.figures
+            else []
+        ),
     output:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
@@ -37,4 +41,5 @@ rule draw_figure:
     shell:
         'python "$DBKSVD/scripts/draw_figure.py" --figure {wildcards.figure} --settings {params.cfg:q}'
         " --scores {input.scores:q} --curves {input.curves:q} --usage {input.usage:q}"
+        " --routing {input.routing:q}"
         " --output {output.png:q} {output.svg:q} > {log:q} 2>&1"

@@ -26,9 +26,7 @@ rule fit_dictionary:
         cfg=lambda wildcards: as_param(method_settings(wildcards)),
         # A method is one module: an edit reruns the fits of that method only.
         code=lambda wildcards: code(
-            "scripts/fit_dictionary.py",
-            ALGORITHMS[method_settings(wildcards)["algorithm"]].replace(".", "/")
-            + ".py",
+            "scripts/fit_dictionary.py", *list_sources(method_settings(wildcards))
         ),
         checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:

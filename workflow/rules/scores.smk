@@ -7,12 +7,18 @@ METRICS = [
     f"{RESULTS}/{fit.site}/evaluations/{fit.name}/metrics.json"
     for fit in EXPERIMENT.fits
 ]
+TRUTH_SCORES = [
+    EXPERIMENT.ground_truth_file(fit)
+    for fit in EXPERIMENT.fits
+    if fit.site == "synthetic"
+]
 
 
 rule collect_scores:
     input:
         seals=SEALS,
         metrics=METRICS,
+        ground_truth=TRUTH_SCORES,
     output:
         scores=report(
             f"{RESULTS}/scores.csv",
@@ -35,6 +41,28 @@ rule collect_scores:
         code=code("scripts/collect_scores.py"),
     shell:
         'python "$DBKSVD/scripts/collect_scores.py" --rows {params.cfg:q} --output {output.scores:q} > {log:q} 2>&1'
+
+
+rule collect_routing:
+    input:
+        ground_truth=TRUTH_SCORES,
+    output:
+        routing=f"{RESULTS}/routing.csv",
+    log:
+        f"{RESULTS}/logs/collect_routing.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect_routing.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        cfg=EXPERIMENT.rows(),
+        code=code("scripts/collect_routing.py"),
+    shell:
+        'python "$DBKSVD/scripts/collect_routing.py" --rows {params.cfg:q} --output {output.routing:q} > {log:q} 2>&1'
 
 
 rule collect_curves:
@@ -88,4 +116,39 @@ rule summarise_scores:
         code=code("scripts/summarise_scores.py"),
     shell:
         'python "$DBKSVD/scripts/summarise_scores.py" --scores {input.scores:q} --methods {params.cfg:q}'
+        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+
+
+rule compare_budgets:
+    input:
+        curves=rules.collect_curves.output.curves,
+    output:
+        csv=report(
+            f"{RESULTS}/budgets.csv",
+            caption="../report/budgets.rst",
+            category="Tables",
+            labels={"table": "equal budgets"},
+        ),
+        markdown=f"{RESULTS}/budgets.md",
+    log:
+        f"{RESULTS}/logs/compare_budgets.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_budgets.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        cfg=as_param(
+            [
+                method
+                for method in config["methods"]
+                if method not in config["figures"]["controls"]
+            ]
+        ),
+        code=code("scripts/compare_budgets.py"),
+    shell:
+        'python "$DBKSVD/scripts/compare_budgets.py" --curves {input.curves:q} --methods {params.cfg:q}'
         " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"

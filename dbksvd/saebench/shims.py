@@ -17,9 +17,12 @@ from unittest.mock import patch
 import pandas as pd
 from torch import Tensor
 
+from dbksvd.saebench.registry import AG_NEWS_SOURCES
+
 AG_NEWS = "fancyzhx/ag_news"
-# sae-probes carries one set per class; its "rest" looks like source code, so class 3 is missing.
-AG_NEWS_SOURCES = ("161_agnews_0", "162_agnews_1", "163_agnews_2")
+# SAEBench routes a set of two crossing labels by a part of its name.
+CROSSED = "sae_probes/reviews_by_sentiment_and_kind_laid_out_as_bias_in_bios"
+SENTIMENTS = ("negative", "positive")
 
 
 @contextmanager
@@ -94,6 +97,7 @@ def serve_ag_news(frames: Mapping[str, pd.DataFrame] | None) -> Iterator[None]:
     frames : mapping of str to DataFrame, or None
         "train" and "test", columns text and label; None where recorded activations are used.
     """
+    from sae_bench.evals.scr_and_tpp import main as scr_and_tpp
     from sae_bench.sae_bench_utils import dataset_info, dataset_utils
 
     def load_dataset(name: str, **_kwargs: Any) -> Mapping[str, pd.DataFrame]:
@@ -105,6 +109,41 @@ def serve_ag_news(frames: Mapping[str, pd.DataFrame] | None) -> Iterator[None]:
     with (
         patch.object(dataset_utils, "load_dataset", load_dataset),
         patch.dict(dataset_info.chosen_classes_per_dataset, classes),
+        patch.dict(scr_and_tpp.COLUMN2_VALS_LOOKUP, {AG_NEWS: None}),
+    ):
+        yield
+
+
+@contextmanager
+def serve_crossed(frames: Mapping[str, pd.DataFrame] | None) -> Iterator[None]:
+    """Give SAEBench's scr a local set of two crossing labels: it knows two sets of the hub only.
+
+    Parameters
+    ----------
+    frames : mapping of str to DataFrame, or None
+        "train" and "test", columns text, label and kind; None where recorded activations are
+        used.
+    """
+    from sae_bench.evals.scr_and_tpp import dataset_creation
+    from sae_bench.evals.scr_and_tpp import main as scr_and_tpp
+    from sae_bench.sae_bench_utils import dataset_info
+
+    def load_dataset(name: str, **_kwargs: Any) -> Mapping[str, pd.DataFrame]:
+        if frames is None or name != CROSSED:
+            raise ValueError(f"scr: data set {name!r} was not prepared")
+        return frames
+
+    metadata = {
+        "text_column_name": "text",
+        "column1_name": "label",
+        "column2_name": "kind",
+        "column1_mapping": {name: label for label, name in enumerate(SENTIMENTS)},
+        "column2_mapping": {0: 0, 1: 1},
+    }
+    with (
+        patch.object(dataset_creation, "load_dataset", load_dataset),
+        patch.dict(dataset_info.dataset_metadata, {CROSSED: metadata}),
+        patch.dict(scr_and_tpp.COLUMN2_VALS_LOOKUP, {CROSSED: (0, 1)}),
     ):
         yield
 

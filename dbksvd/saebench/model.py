@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dbksvd.hooks import find_hook
+from dbksvd.model_files import ModelKind
 from dbksvd.models import LoadedModel
 
 
@@ -32,11 +33,14 @@ class EvalSite:
         Block whose output is meant, counted from 1.
     seed : int
         Seed of everything random in an eval.
+    kind : {"encoder", "causal"}
+        Whether the model has a language-model head.
     """
 
     model_name: str
     layer: int
     seed: int = 0
+    kind: ModelKind = "encoder"
 
     @property
     def hook(self) -> str:
@@ -118,7 +122,15 @@ class SAEBenchModel:
                 wanted &= tokens != token
         return wanted
 
-    @torch.inference_mode()
+    def __call__(self, tokens: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor] | None:
+        """Run the model as it is; see :meth:`run_with_hooks`."""
+        return self.run_with_hooks(tokens, fwd_hooks=[], **kwargs)
+
+    def to_str_tokens(self, tokens: Tensor) -> list[str]:
+        """Return the text of each token of a row (t,)."""
+        return [self.tokenizer.decode([token]) for token in tokens.tolist()]
+
+    @torch.no_grad()
     def run_with_hooks(
         self,
         tokens: Tensor,
@@ -127,14 +139,23 @@ class SAEBenchModel:
         stop_at_layer: int | None = None,
         return_type: str | None = None,
         **_kwargs: Any,
-    ) -> None:
+    ) -> tuple[Tensor, Tensor] | None:
         """Run `tokens` (b, t) through the model, calling `fwd_hooks` on block outputs (b, t, d).
 
-        A hook that returns a tensor replaces the output. Blocks from `stop_at_layer` on, counted
-        from 0, are not run.
+        Hooks see float32; one that returns a tensor replaces the output. Blocks from
+        `stop_at_layer` on, counted from 0, are not run. With `return_type` "both", logits (b, t,
+        vocabulary) and the cross entropy of each next token (b, t - 1) come back.
+
+        Raises
+        ------
+        ValueError
+            If logits are asked of a model without a language-model head.
         """
-        if return_type is not None:
-            raise ValueError(f"return_type: this model has no language-model head: {return_type!r}")
+        if return_type is not None and not (self.is_causal and return_type == "both"):
+            raise ValueError(
+                f"return_type: expected None or, with a language-model head, 'both', "
+                f"got {return_type!r} for {self.cfg.model_name}"
+            )
         handles = []
         try:
             for name, function in fwd_hooks:
@@ -144,26 +165,36 @@ class SAEBenchModel:
                 handles.append(self.blocks[stop_at_layer - 1].register_forward_hook(_stop))
             tokens = tokens.to(self.device)
             mask = None if self.is_causal else (tokens != self.tokenizer.pad_token_id).long()
-            self.model(input_ids=tokens, attention_mask=mask)
+            output = self.model(input_ids=tokens, attention_mask=mask)
         except _StopForwardError:
-            pass
+            return None
         finally:
             for handle in handles:
                 handle.remove()
+        if return_type is None:
+            return None
+        logits = output.logits.float()
+        loss = nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
+        return logits, loss
 
     def run_with_cache(
         self,
-        tokens: Tensor,
+        tokens: Tensor | Sequence[str],
         *,
         names_filter: str | Sequence[str],
-        stop_at_layer: int | None = None,
         **_kwargs: Any,
     ) -> tuple[None, dict[str, Tensor]]:
         """Return block outputs (b, t, d) by hook name; padded positions are zero.
 
         Rows are run in order of length and cut to their longest: padding costs as much as text.
+        Blocks behind the last wanted one are not run.
         """
+        if not isinstance(tokens, Tensor):
+            tokens = self.to_tokens(tokens)
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        stop_at_layer = 1 + max(map(self._find_block, names))
         lengths = self._measure_lengths(tokens)
         size = (*tokens.shape, self.cfg.d_model)
         cache = {name: torch.zeros(size, device=self.device) for name in names}
@@ -171,7 +202,7 @@ class SAEBenchModel:
             longest = int(lengths[rows].max())
 
             def keep(out: Tensor, *, hook: Any, rows: Tensor = rows, stop: int = longest) -> None:
-                cache[hook.name][rows, :stop] = out.to(cache[hook.name].dtype)
+                cache[hook.name][rows, :stop] = out
 
             self.run_with_hooks(
                 tokens[rows, :longest],
@@ -206,7 +237,9 @@ class LastTextTokenModel(SAEBenchModel):
     outputs are moved on by one position: the last one then holds the token before ``[SEP]``.
     """
 
-    def run_with_cache(self, tokens: Tensor, **kwargs: Any) -> tuple[None, dict[str, Tensor]]:
+    def run_with_cache(
+        self, tokens: Tensor | Sequence[str], **kwargs: Any
+    ) -> tuple[None, dict[str, Tensor]]:
         """As the base class, moved on by one position for an encoder."""
         _, cache = super().run_with_cache(tokens, **kwargs)
         if self.is_causal:
@@ -214,47 +247,14 @@ class LastTextTokenModel(SAEBenchModel):
         return None, {name: output.roll(1, dims=1) for name, output in cache.items()}
 
 
-class RecordedModel:
-    """Plays recorded activations back as the model and the activation store of SAEBench's core.
-
-    Parameters
-    ----------
-    tokens : int64 tensor of shape (prompts, t)
-        Token ids, with `IGNORED` in the place of bos, eos and pad.
-    activations : float tensor of shape (prompts, t, d)
-        Activations of `tokens` at the hook.
-    """
-
-    IGNORED = -1
-
-    def __init__(self, tokens: Tensor, activations: Tensor) -> None:
-        self.tokens, self.activations = tokens, activations
-        self.context_size = tokens.shape[1]
-        self._rows = slice(0, 0)
-
-    def get_batch_tokens(self, batch_size: int) -> Tensor:
-        """Return the next `batch_size` prompts' tokens."""
-        self._rows = slice(self._rows.stop, self._rows.stop + batch_size)
-        return self.tokens[self._rows]
-
-    def run_with_cache(
-        self, _tokens: Tensor, *, names_filter: Sequence[str], **_kwargs: Any
-    ) -> tuple[None, dict[str, Tensor]]:
-        """Return the activations (batch, t, d) of the last batch of tokens."""
-        return None, dict.fromkeys(names_filter, self.activations[self._rows])
-
-    def read_scored(self) -> tuple[Tensor, Tensor]:
-        """Return the last batch's activations (b, t, d) and which positions are scored (b, t)."""
-        return self.activations[self._rows], self.tokens[self._rows] != self.IGNORED
-
-
 def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:
     def run(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         # transformers 5 blocks return a tensor, earlier ones a tuple that starts with it.
         hidden = output[0] if isinstance(output, tuple) else output
-        replaced = function(hidden, hook=SimpleNamespace(name=name))
+        replaced = function(hidden.float(), hook=SimpleNamespace(name=name))
         if replaced is None:
             return output
+        replaced = replaced.to(hidden.dtype)
         return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
 
     return run

@@ -1,0 +1,69 @@
+"""sparse_probing: SAEBench's own k-sparse probes, on AG News."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbksvd.saebench import shims
+from dbksvd.saebench.bundled import read_ag_news
+from dbksvd.saebench.model import EvalSite, SAEBenchModel
+from dbksvd.saebench.task import EvalTask
+from dbksvd.saebench.throwaway import make_throwaway
+
+if TYPE_CHECKING:
+    from dbksvd.models import LoadedModel
+
+
+def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
+    """Activations and raw probes.
+
+    SAEBench computes both on the way to the first SAE's scores: it is run once on a throw-away
+    dictionary, and what it leaves behind for the next SAE is kept: two thirds of the time of a
+    dictionary. Settings: train_size, test_size (texts), context_length (tokens), k_values.
+    """
+    from sae_bench.evals.sparse_probing import main as eval_module
+
+    device = str(loaded.device)
+    sae = make_throwaway(loaded.width, max(settings["k_values"]), site, device)
+    model = SAEBenchModel(loaded, site.model_name)
+    news = shims.serve_ag_news(read_ag_news())
+    with news, shims.use_model(eval_module, model), shims.quiet_probes():
+        eval_module.run_eval(
+            _configure(site, settings),
+            [("throwaway", sae)],
+            device,
+            "throwaway",
+            artifacts_path=str(to),
+        )
+
+
+def run(task: EvalTask) -> None:
+    """SAEBench's sparse_probing over the prepared activations."""
+    from sae_bench.evals.sparse_probing import main as eval_module
+
+    with shims.serve_ag_news(None), shims.use_model(eval_module, None), shims.quiet_probes():
+        eval_module.run_eval(
+            _configure(task.site, task.settings),
+            [(task.name, task.sae)],
+            task.device,
+            str(task.output),
+            artifacts_path=str(task.prepared),
+        )
+
+
+def _configure(site: EvalSite, settings: Mapping[str, Any]) -> Any:
+    from sae_bench.evals.sparse_probing.eval_config import SparseProbingEvalConfig
+
+    return SparseProbingEvalConfig(
+        random_seed=site.seed,
+        dataset_names=[shims.AG_NEWS],
+        probe_train_set_size=settings["train_size"],
+        probe_test_set_size=settings["test_size"],
+        context_length=settings["context_length"],
+        llm_batch_size=32,
+        llm_dtype="float32",
+        model_name=site.model_name,
+        k_values=list(settings["k_values"]),
+    )

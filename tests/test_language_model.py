@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dbksvd.facts import read_facts
+from dbksvd.files import hash_file
+from dbksvd.language_model import scale_rate, train_language_model
+from dbksvd.language_model_data import LETTERS, choose_rows, train_tokenizer
+from dbksvd.model_files import find_kind
+from dbksvd.models import load_model
+from dbksvd.saebench.absorption import find_word_position
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {
+    "layers": 1,
+    "width": 32,
+    "heads": 2,
+    "vocabulary": 300,
+    "context_length": 16,
+    "batch_size": 8,
+    "tokens": 16 * 8 * 60,
+    "heldout_tokens": 512,
+    "lr": 0.01,
+    "measure_every": 20,
+    "device": "cpu",
+}
+
+
+def test_trained_model_is_a_plain_folder(text_folder, tmp_path):
+    seal = train_language_model(SETTINGS, text_folder, tmp_path / "lm", tmp_path / "checkpoint")
+    assert json.loads((tmp_path / "lm.json").read_text()) == seal
+    assert seal["files"] == {path.name: hash_file(path) for path in (tmp_path / "lm").iterdir()}
+    assert [row["step"] for row in seal["log"]] == [20, 40, 60]
+    assert seal["heldout_loss"] < seal["log"][0]["heldout_loss"] < math.log(300)
+    assert seal["sample"].startswith("The")
+    loaded = load_model({"name": str(tmp_path / "lm"), "device": "cpu"})
+    assert (loaded.kind, loaded.n_layers, loaded.width, loaded.max_length) == (
+        "causal",
+        1,
+        32,
+        1024,
+    )
+    assert find_kind({"name": str(tmp_path / "lm")}) == "causal"
+    assert loaded.tokenizer.pad_token_id is not None
+
+
+def test_tokenizer_has_every_letter_as_one_token():
+    texts = ["the word has the first letter: x"] * 50
+    tokenizer = train_tokenizer(texts, 306)
+    assert len(tokenizer) == 306
+    for letter in LETTERS:
+        assert len(tokenizer(letter)["input_ids"]) == 1
+        assert tokenizer.decode(tokenizer(letter)["input_ids"]) == letter
+    assert find_word_position(tokenizer) == -6
+    with pytest.raises(ValueError, match="expected 5000 tokens with all of"):
+        train_tokenizer(texts, 5000)
+
+
+def test_training_goes_on_to_the_same_weights(text_folder, tmp_path):
+    whole = {**SETTINGS, "checkpoint_seconds": 0}
+    train_language_model(whole, text_folder, tmp_path / "whole", tmp_path / "a")
+    job = json.dumps(whole | {"tokens": whole["tokens"]})
+    command = [sys.executable, ROOT / "scripts" / "train_language_model.py"]
+    command += ["--settings", job, "--text", text_folder]
+    command += ["--output", tmp_path / "killed", "--checkpoint", tmp_path / "b"]
+    process = subprocess.Popen(
+        list(map(str, command)), env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "b" / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed").exists()
+    seal = train_language_model(whole, text_folder, tmp_path / "killed", tmp_path / "b")
+    assert [row["step"] for row in seal["log"]] == [20, 40, 60]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_checkpoint_of_another_training_is_left_alone(text_folder, tmp_path, caplog):
+    train_language_model(
+        {**SETTINGS, "checkpoint_seconds": 0}, text_folder, tmp_path / "lm", tmp_path / "c"
+    )
+    with caplog.at_level("WARNING"):
+        train_language_model({**SETTINGS, "seed": 1}, text_folder, tmp_path / "lm", tmp_path / "c")
+    assert "of other settings or text" in caplog.text
+
+
+def test_an_epoch_sees_every_row_once():
+    rows = np.concatenate([choose_rows(10, step, 4, seed=3) for step in range(5)])
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert list(rows[:10]) != list(rows[10:])
+    assert [round(scale_rate(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 99)] == [
+        *(0.1, 1.0, 1.0, 0.55, 0.1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 33}, "width: expected a multiple of heads = 2, got 33"),
+        ({"vocabulary": 200}, "vocabulary: expected at least 284, got 200"),
+        ({"tokens": 100}, "tokens: expected at least 128, got 100"),
+        ({"max_positions": 8}, "max_positions: expected at least 16, got 8"),
+        ({"facts": {"data": "nowhere", "repeats": 1}}, "facts.data: expected nowhere/base"),
+    ],
+)
+def test_bad_settings_are_named(text_folder, tmp_path, change, message):
+    with pytest.raises((ValueError, OSError), match=rf"model\.train\.{message}"):
+        train_language_model({**SETTINGS, **change}, text_folder, tmp_path / "lm", tmp_path / "c")
+
+
+def test_facts_are_stated_in_many_orders():
+    documents = read_facts(ROOT / "experiments" / "ravel", 3)
+    assert len(set(documents)) == len(documents) == 3 * 86
+    oslo = [document for document in documents if "Oslo" in document]
+    assert len(oslo) == 3
+    assert all("Oslo is a city in the country of Norway." in document for document in oslo)
