@@ -27,7 +27,10 @@ def count_encoder_flops(cfg: Mapping[str, Any]) -> float:
       mp ``2·m·(k − 1)`` for updating the products, and a refit of ``k³/3 + 2·k²`` for one Cholesky
       solve (non-negative least squares may take several);
       omp ``m·k·(k − 1)`` for products against 1 … k − 1 atoms, and ``k(k + 1)(2k + 1)/2`` for
-      growing the factor and solving after each pick.
+      growing the factor and solving after each pick;
+      ols ``m·(k − 1)·(k − 2)`` for making the products of atom i orthogonal to those of the
+      i − 1 before it, ``m·(7·k − 5)`` for updating products and distances and for the ratios, and
+      ``k³/3 + 2·k²`` for one factor and solve.
 
     Parameters
     ----------
@@ -90,8 +93,10 @@ def _count_pursuit(cfg: Mapping[str, Any]) -> float:
     products = 2 * cfg["d_in"] * m
     if cfg["method"] == "omp":
         return products + m * k * (k - 1) + k * (k + 1) * (2 * k + 1) / 2
-    refit = k**3 / 3 + 2 * k**2 if cfg["refit"] else 0
-    return products + 2 * m * (k - 1) + refit
+    solve = k**3 / 3 + 2 * k**2
+    if cfg["method"] == "ols":
+        return products + m * (k - 1) * (k - 2) + m * (7 * k - 5) + solve
+    return products + 2 * m * (k - 1) + (solve if cfg["refit"] else 0)
 
 
 _COUNTS: dict[str, Callable[[Mapping[str, Any]], float]] = {

@@ -54,8 +54,8 @@ class PursuitSettings:
     ----------
     k : int
         Most non-zeros a sample may have.
-    method : {"mp", "omp"}
-        Matching pursuit or orthogonal matching pursuit.
+    method : {"mp", "omp", "ols"}
+        Matching pursuit, orthogonal matching pursuit or orthogonal least squares.
     nonnegative : bool
         Whether coefficients must be ≥ 0.
     refit : bool
@@ -67,7 +67,7 @@ class PursuitSettings:
     """
 
     k: int
-    method: Literal["mp", "omp"] = "mp"
+    method: Literal["mp", "omp", "ols"] = "mp"
     nonnegative: bool = False
     refit: bool = True
     rtol: float = 0.0

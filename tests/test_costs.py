@@ -46,6 +46,11 @@ REFIT = 20**3 / 3 + 2 * 20**2
             PURSUIT | {"method": "omp"},
             DENSE + sum(2 * 16384 * i for i in range(20)) + sum(3 * i * i for i in range(1, 21)),
         ),
+        (
+            PURSUIT | {"method": "ols"},
+            # rows, then scale, p and e for each update, then a square and a ratio for each pick
+            DENSE + sum(2 * 16384 * i for i in range(19)) + 16384 * (19 * 5 + 20 * 2) + REFIT,
+        ),
     ],
 )
 def test_counts_by_hand(config: dict[str, Any], expected: float):

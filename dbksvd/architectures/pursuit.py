@@ -23,8 +23,8 @@ class PursuitSAEConfig(SAEConfig):
     ----------
     k : int
         Most non-zero latents a sample may have.
-    method : {"mp", "omp"}
-        Matching pursuit or orthogonal matching pursuit.
+    method : {"mp", "omp", "ols"}
+        Matching pursuit, orthogonal matching pursuit or orthogonal least squares.
     nonnegative : bool
         Whether coefficients must be ≥ 0.
     refit : bool
@@ -39,7 +39,7 @@ class PursuitSAEConfig(SAEConfig):
     """
 
     k: int = 1
-    method: Literal["mp", "omp"] = "mp"
+    method: Literal["mp", "omp", "ols"] = "mp"
     nonnegative: bool = False
     refit: bool = True
     rtol: float = 0.0

@@ -34,7 +34,7 @@ def fit(task: FitTask) -> FitResult:
     atoms = make[task.settings["algorithm"]](task)
     settings = PursuitSettings(
         k=task.k,
-        method=task.settings.get("method", "mp"),
+        method=task.settings.get("method", "ols"),
         nonnegative=task.settings["nonnegative"],
     )
     dictionary = Dictionary(atoms, task.train.mean, settings, task.metadata)

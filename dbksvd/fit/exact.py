@@ -24,7 +24,7 @@ class KSVD(DBKSVD):
         Sweeps over all samples.
     power_iterations : int
         Power iterations an atom and update; 1 is approximate K-SVD.
-    method : {"omp", "mp"}
+    method : {"omp", "mp", "ols"}
         The pursuit. K-SVD's own is orthogonal matching pursuit.
     **settings
         Any other parameter of :class:`dbksvd.DBKSVD` but ``batch_size``, ``atom_batch``,
@@ -58,7 +58,7 @@ class KSVD(DBKSVD):
         *,
         max_iter: int = 20,
         power_iterations: int = 10,
-        method: Literal["mp", "omp"] = "omp",
+        method: Literal["mp", "omp", "ols"] = "omp",
         **settings: Any,
     ) -> None:
         for name in self.FIXED:

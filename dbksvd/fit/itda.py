@@ -33,7 +33,7 @@ def fit(task: FitTask) -> FitResult:
     Parameters
     ----------
     task : FitTask
-        ``settings``: nonnegative, and method of the pursuit ("mp" or "omp").
+        ``settings``: nonnegative, and method of the pursuit ("mp", "omp" or "ols").
 
     Returns
     -------
@@ -54,7 +54,7 @@ def fit(task: FitTask) -> FitResult:
     started = time.perf_counter()
     settings = PursuitSettings(
         k=task.k,
-        method=task.settings.get("method", "mp"),
+        method=task.settings.get("method", "ols"),
         nonnegative=task.settings["nonnegative"],
     )
     atoms = torch.empty(0, task.train.width, device=task.device)

@@ -50,7 +50,9 @@ class DBKSVD:
     power_iterations : int
         Power iterations an atom and update.
     method, nonnegative, refit, rtol, product_dtype
-        The pursuit, while fitting and of the result; see :func:`dbksvd.sparse_encode`.
+        The pursuit, while fitting and of the result; see :func:`dbksvd.sparse_encode`. In the
+        time of "mp", "ols" learns a better dictionary (``dbksvd/ops/atom_update/README.md``); on
+        CUDA, only "mp" and "omp" have kernels of their own.
     fit_refit : bool
         Whether coefficients are refitted while fitting too. Better not: refitted coefficients
         of neighbouring atoms counteract each other, and non-negative ones lose half their gain.
@@ -114,7 +116,7 @@ class DBKSVD:
         iterations_per_batch: int = 1,
         atom_batch: int | None = None,
         power_iterations: int = 3,
-        method: Literal["mp", "omp"] = "mp",
+        method: Literal["mp", "omp", "ols"] = "ols",
         nonnegative: bool = False,
         refit: bool = True,
         rtol: float = 0.0,

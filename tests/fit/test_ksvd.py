@@ -405,7 +405,7 @@ def test_a_checkpoint_of_something_else_is_not_used(tmp_path, caplog):
         ({"init": torch.ones(3, 16)}, r"init: expected atoms of shape \(40, 16\), got \(3, 16\)"),
         ({"groups": [1, 2]}, r"groups: expected positive sizes that add up to 40, got \[1, 2\]"),
         ({"groups": 41}, "groups: expected a first size from 1 to 40, got 41"),
-        ({"method": "lars"}, "method: expected 'mp' or 'omp', got 'lars'"),
+        ({"method": "lars"}, "method: expected 'mp', 'omp' or 'ols', got 'lars'"),
         ({"implementation": "cuda", "device": "cpu"}, "implementation: expected one available"),
         ({"method": "omp", "k": 17}, "k: expected at most the width d=16 for omp, got 17"),
     ],

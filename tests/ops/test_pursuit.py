@@ -21,13 +21,14 @@ DEVICES = [
     ("cpu", "cpu"),
     pytest.param(("batched", "cuda"), marks=[pytest.mark.cuda, no_cuda]),
 ]
-# n, d, m, k: odd sizes, the smallest ones, k = m, and more atoms than a kernel's block
+# n, d, m, k: odd sizes, the smallest ones, k = m, more atoms than a kernel's block or tile
 SHAPES = [
     (50, 20, 37, 5),
     (1, 1, 1, 1),
     (63, 12, 300, 1),
     (30, 24, 8, 8),
     (100, 16, 129, 6),
+    (10, 30, 2500, 11),
     (1, 33, 257, 7),
     (20, 1, 3, 1),
 ]
@@ -63,7 +64,7 @@ def assert_well_formed(codes: SparseCodes, nonnegative=False):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("where", DEVICES)
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_agrees_with_reference(shape, method, nonnegative, where, dtype):
     n, d, m, k = shape
@@ -125,7 +126,7 @@ def test_mp_takes_at_most_4k_steps(implementation):
 
 @pytest.mark.parametrize("implementation", ["reference", *FAST])
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 def test_refit_is_optimal_on_its_support(implementation, nonnegative, method):
     x, atoms = make_problem(60, 24, 100)
     codes = sparse_encode(
@@ -138,7 +139,7 @@ def test_refit_is_optimal_on_its_support(implementation, nonnegative, method):
 
 @pytest.mark.parametrize("implementation", ["reference", *FAST])
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_duplicate_and_dependent_atoms(implementation, nonnegative, method, dtype):
     x, atoms = make_problem(40, 6, 12, dtype)
@@ -155,7 +156,7 @@ def test_duplicate_and_dependent_atoms(implementation, nonnegative, method, dtyp
 
 
 @pytest.mark.parametrize("implementation", ["reference", *FAST])
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 def test_an_atom_gets_one_code_and_zero_none(implementation, method):
     _, atoms = make_problem(1, 20, 50, torch.float32)
     x = torch.cat([3 * atoms[7:8], torch.zeros(1, 20), -2 * atoms[9:10]])
@@ -194,7 +195,7 @@ finite = st.floats(-1e6, 1e6, width=32)
     ),
     k=st.integers(1, 5),
     nonnegative=st.booleans(),
-    method=st.sampled_from(["mp", "omp"]),
+    method=st.sampled_from(["mp", "omp", "ols"]),
 )
 @pytest.mark.parametrize("implementation", FAST)
 def test_degenerate_samples(implementation, x, k, nonnegative, method):
@@ -208,7 +209,7 @@ def test_degenerate_samples(implementation, x, k, nonnegative, method):
 
 
 @pytest.mark.parametrize("implementation", FAST)
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 def test_threads_do_not_change_a_byte(implementation, method):
     x, atoms = make_problem(2100, 48, 333, torch.float32)
     results = []
@@ -269,7 +270,8 @@ def bad(**changes):
         (bad(k=11), r"k: expected an integer from 1 to m=10, got 11"),
         (bad(k=2.0), r"k: expected an integer from 1 to m=10, got 2.0"),
         (bad(k=7, method="omp"), r"k: expected at most the width d=6 for omp, got 7"),
-        (bad(method="lars"), r"method: expected 'mp' or 'omp', got 'lars'"),
+        (bad(k=7, method="ols"), r"k: expected at most the width d=6 for ols, got 7"),
+        (bad(method="lars"), r"method: expected 'mp', 'omp' or 'ols', got 'lars'"),
         (bad(rtol=-1.0), r"rtol: expected a number from 0 to below 1, got -1.0"),
         (bad(implementation="gpu"), r"implementation: expected auto, .*, got 'gpu'"),
         (bad(implementation="cuda"), r"implementation: expected one available on cpu .*'cuda'"),

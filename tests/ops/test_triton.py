@@ -21,7 +21,7 @@ pytestmark = [
     *([pytest.mark.cuda] if DEVICE == "cuda" else []),
 ]
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-10}
-METHODS = [(method, sign) for method in ("mp", "omp") for sign in (False, True)]
+METHODS = [(method, sign) for method in ("mp", "omp", "ols") for sign in (False, True)]
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def sparse_encode(
     atoms: Tensor | np.ndarray[Any, Any],
     k: int,
     *,
-    method: Literal["mp", "omp"] = "mp",
+    method: Literal["mp", "omp", "ols"] = "mp",
     nonnegative: bool = False,
     refit: bool = True,
     rtol: float = 0.0,
@@ -49,20 +49,21 @@ def sparse_encode(
     atoms : float32 or float64 tensor or array of shape (m, d)
         Unit-norm atoms, on the device of `x`.
     k : int
-        Most non-zeros a sample may have, from 1 to m (to min(m, d) for omp).
-    method : {"mp", "omp"}
-        Matching pursuit with Gram updates, or orthogonal matching pursuit.
+        Most non-zeros a sample may have, from 1 to m (to min(m, d) for omp and ols).
+    method : {"mp", "omp", "ols"}
+        Matching pursuit with Gram updates; orthogonal matching pursuit; or orthogonal least
+        squares, which picks the atom that lowers the error most after the fit.
     nonnegative : bool
         Whether coefficients must be ≥ 0; a sample may then end with fewer than k.
     refit : bool
         Whether coefficients become the least-squares fit on the final support (non-negative
-        least squares where `nonnegative`). Orthogonal matching pursuit fits at every pick anyway.
+        least squares where `nonnegative`). The orthogonal methods fit at every pick anyway.
     rtol : float
         The pursuit of a sample ends when its residual norm is at most `rtol` times its norm; 0
         leaves this rule out. In float32, differences below about 1e-3 are not resolved.
     product_dtype : {None, "bfloat16"}
         Dtype in which samples are multiplied with atoms; None is that of `x`. With bfloat16,
-        twice as fast or more on CUDA, atoms are picked by rounded products; a refit (and omp) then
+        twice as fast or more on CUDA, atoms are picked by rounded products; a refit (omp, ols) then
         fits the coefficients to exact ones. Only "batched" and "cuda" have it, and "auto" is one
         of them then.
     implementation : {"auto", "reference", "batched", "cpu", "cuda"}
@@ -85,8 +86,10 @@ def sparse_encode(
     -----
     Mallat and Zhang, "Matching pursuits with time-frequency dictionaries" (1993), eq. 13-18;
     Rubinstein, Zibulevsky and Elad, "Efficient implementation of the K-SVD algorithm using batch
-    orthogonal matching pursuit" (2008), algorithm 2; Nguyen, Idier, Soussen and Djermoune,
-    "Non-negative orthogonal greedy algorithms" (2019), algorithm 1.
+    orthogonal matching pursuit" (2008), algorithm 2; Chen, Billings and Luo, "Orthogonal least
+    squares methods and their application to non-linear system identification" (1989);
+    Rebollo-Neira and Lowe, "Optimized orthogonal matching pursuit approach" (2002); Nguyen, Idier,
+    Soussen and Djermoune, "Non-negative orthogonal greedy algorithms" (2019), algorithm 1.
     """
     x = as_matrix(x, "x")
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)

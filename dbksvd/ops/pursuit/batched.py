@@ -35,7 +35,7 @@ def encode(
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
     gram = atoms @ atoms.T
-    pursue = match if method == "mp" else match_orthogonally
+    pursue = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}[method]
     refit = needs_fit(method, refit, product_dtype)
     _, dependent = find_tolerances(x.dtype)
 
@@ -74,7 +74,7 @@ def multiply_support(
 
 
 def needs_fit(method: str, refit: bool, product_dtype: str | None) -> bool:
-    """Return whether a fit follows the pursuit; omp's own is exact unless products are rounded."""
+    """Return whether a fit follows; that of omp and ols is exact unless products are rounded."""
     return refit if method == "mp" else product_dtype is not None
 
 
@@ -169,12 +169,26 @@ def fit_block(
     return solve_support(system, b.double(), used, dependent)
 
 
-def match_orthogonally(
+def match_optimally(
     start: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what :func:`match` does, by orthogonal matching pursuit."""
+    """Return what :func:`match` does, by orthogonal least squares."""
+    return match_orthogonally(start, gram, norm, k, nonnegative, rtol, is_recursive=True)
+
+
+def match_orthogonally(
+    start: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
+    is_recursive: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what :func:`match` does, by orthogonal matching pursuit (or ols: `is_recursive`)."""
     zero, dependent = find_tolerances(start.dtype)
     p = start.clone()
+    distances = torch.diagonal(gram).expand_as(p).contiguous() if is_recursive else None
     support = torch.zeros(len(p), k, dtype=torch.int64, device=p.device)
     z = torch.zeros(len(p), k, dtype=torch.float64, device=p.device)
     size = torch.zeros(len(p), 1, dtype=torch.int64, device=p.device)
@@ -183,7 +197,11 @@ def match_orthogonally(
     running = torch.ones_like(size, dtype=torch.bool)
     slots = slot_range(k, p)
     for step in range(STEPS_PER_ATOM * k):
-        top, j = find_largest(p.masked_fill(out, 0), nonnegative)
+        if distances is None:
+            top, j = find_largest(p.masked_fill_(out, 0), nonnegative)
+        else:
+            out |= distances <= dependent
+            top, j = find_steepest(p.masked_fill_(out, 0), distances, zero * norm, nonnegative)
         running &= top > zero * norm
         out.scatter_(1, j, True)
         place = (slots == size) & running
@@ -199,7 +217,9 @@ def match_orthogonally(
             if nonnegative
             else solve_factor(factor, b, used)
         )
-        p = start - F.embedding_bag(support, gram, per_sample_weights=z.to(p.dtype), mode="sum")
+        p = start - add_rows(gram, support, z)
+        if distances is not None:
+            distances -= add_rows(gram, support, invert_row(factor, used, place)) ** 2
         running &= size < k
         if rtol > 0:
             running &= norm**2 - (z * b).sum(1, keepdim=True) > (rtol * norm) ** 2
@@ -207,6 +227,32 @@ def match_orthogonally(
         if asked and not running.any():
             break
     return support.masked_fill(~used, 0), used, z
+
+
+def find_steepest(
+    p: Tensor, distances: Tensor, floor: Tensor, nonnegative: bool
+) -> tuple[Tensor, Tensor]:
+    """Return |p| of the atoms of largest p² / distances, and the lowest index that has it, (n, 1).
+
+    Where no product is above the floor, the atom is any.
+    """
+    eligible = (p if nonnegative else p.abs()) > floor
+    scores = torch.where(eligible, p**2 / distances, 0)
+    j = scores.max(dim=1, keepdim=True).indices
+    return p.gather(1, j).abs().masked_fill(~eligible.gather(1, j), 0), j
+
+
+def add_rows(gram: Tensor, support: Tensor, weights: Tensor) -> Tensor:
+    """Return Σ_i weights_i G_{S_i} of each sample, (n, m)."""
+    weights = weights.to(gram.dtype)
+    return F.embedding_bag(support, gram, per_sample_weights=weights, mode="sum")
+
+
+def invert_row(factor: Tensor, used: Tensor, place: Tensor) -> Tensor:
+    """Return the row of L⁻¹ at the slot that `place` marks: q as a sum of atoms; 0 if nowhere."""
+    whole = factor + torch.diag_embed((~used).double())
+    unit = place.double().unsqueeze(2)
+    return torch.linalg.solve_triangular(whole.mT, unit, upper=True).squeeze(2)
 
 
 def solve_factor(factor: Tensor, b: Tensor, used: Tensor) -> Tensor:

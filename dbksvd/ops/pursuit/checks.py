@@ -72,12 +72,12 @@ def check_settings(k: int, shape: tuple[int, ...], method: str, rtol: float) -> 
     ValueError
         Naming the argument, what was expected and what came.
     """
-    if method not in ("mp", "omp"):
-        raise ValueError(f"method: expected 'mp' or 'omp', got {method!r}")
+    if method not in ("mp", "omp", "ols"):
+        raise ValueError(f"method: expected 'mp', 'omp' or 'ols', got {method!r}")
     if not isinstance(k, int) or not 1 <= k <= shape[0]:
         raise ValueError(f"k: expected an integer from 1 to m={shape[0]}, got {k!r}")
-    if method == "omp" and k > shape[1]:
-        raise ValueError(f"k: expected at most the width d={shape[1]} for omp, got {k}")
+    if method != "mp" and k > shape[1]:
+        raise ValueError(f"k: expected at most the width d={shape[1]} for {method}, got {k}")
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol: expected a number from 0 to below 1, got {rtol!r}")
 

@@ -8,11 +8,13 @@ from torch import Tensor
 from dbksvd.ops.pursuit import kernels, orthogonal_kernels
 from dbksvd.ops.pursuit.checks import scale_rows
 from dbksvd.ops.pursuit.reference import find_tolerances
-from dbksvd.ops.threads import hold_torch_to_one_thread, map_in_threads
+from dbksvd.ops.threads import map_in_threads
 
 # Samples whose products are made at once: enough for a fast matrix product, few enough for the
 # products (4 MiB at m = 2048) to be still in cache when the pursuit reads them.
 ROWS = 512
+# Rows of the Gram matrix that are one piece of work.
+GRAM_ROWS = 256
 
 
 def encode(
@@ -22,8 +24,7 @@ def encode(
     zero, dependent = find_tolerances(x.dtype)
     indices = torch.empty(len(x), k, dtype=torch.int64)
     values = x.new_empty(len(x), k)
-    with hold_torch_to_one_thread():
-        gram = (atoms @ atoms.T).numpy()
+    gram = make_gram(atoms).numpy()
 
     def encode_rows(start: int) -> None:
         rows = slice(start, start + ROWS)
@@ -31,13 +32,33 @@ def encode(
         products = (scaled @ atoms.T).numpy()
         norms = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64).numpy()
         out = indices[rows].numpy(), values[rows].numpy()
-        common = (products, norms, gram, k, nonnegative)
+        common = (products, norms, gram, k)
+        limits = (float(rtol), zero, dependent)
         if method == "mp":
-            kernels.match(*common, refit, float(rtol), zero, dependent, *out)
+            kernels.match(*common, nonnegative, refit, *limits, *out)
         else:
-            orthogonal_kernels.match_orthogonally(*common, float(rtol), zero, dependent, *out)
+            recursive = method == "ols"
+            orthogonal_kernels.match_orthogonally(*common, recursive, nonnegative, *limits, *out)
         if exponents is not None:
             values[rows] = torch.ldexp(values[rows], exponents)
 
     map_in_threads(encode_rows, range(0, len(x), ROWS))
     return indices, values
+
+
+def make_gram(atoms: Tensor) -> Tensor:
+    """Return D Dᵀ (m, m), symmetric to the byte: the upper triangle in row blocks, mirrored."""
+    gram = atoms.new_empty(len(atoms), len(atoms))
+
+    def fill_rows(start: int) -> None:
+        rows = slice(start, start + GRAM_ROWS)
+        torch.matmul(atoms[rows], atoms[start:].T, out=gram[rows, start:])
+        corner = gram[rows, rows]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+        # square by square, for both sides to be in cache
+        for low in range(start + GRAM_ROWS, len(atoms), GRAM_ROWS):
+            other = slice(low, low + GRAM_ROWS)
+            gram[other, rows] = gram[rows, other].T
+
+    map_in_threads(fill_rows, range(0, len(atoms), GRAM_ROWS))
+    return gram

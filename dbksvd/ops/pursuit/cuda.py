@@ -2,7 +2,7 @@
 
 The host asks the device nothing inside a block; :func:`scale_rows` asks once a block whether any
 row needs scaling. Supports of more than `LARGEST_K` atoms, whose systems do not fit on chip, are
-fitted by batched torch (which asks a few times), and so is omp with them.
+fitted by batched torch (which asks a few times), and so are omp with them and all of ols.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def encode_block(
     scaled, exponents = scale_rows(x)
     products = batched.multiply(scaled, atoms, product_dtype)
     norm = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
-    pursue = match if method == "mp" else match_orthogonally
+    pursue = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}[method]
     support, z = pursue(products, gram, norm, k, nonnegative, rtol)
     b = z
     if refit := batched.needs_fit(method, refit, product_dtype):
@@ -117,6 +117,16 @@ def match(
         maxnreg=REGISTERS,
     )
     return support, z
+
+
+def match_optimally(
+    products: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`match` does, by ols."""
+    support, used, z = batched.match_optimally(
+        products, gram, norm.unsqueeze(1), k, nonnegative, rtol
+    )
+    return support.masked_fill(~used, -1).int(), z
 
 
 def match_orthogonally(

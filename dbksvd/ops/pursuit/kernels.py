@@ -61,7 +61,7 @@ def subtract_row(p, v, g, nonnegative):
     return -1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=FAST)
 def solve_support(gram, b, passive, size, dependent, L, rows, s):
     """Set s ← least squares on the passive atoms; atoms in the span of earlier ones get 0."""
     count = 0

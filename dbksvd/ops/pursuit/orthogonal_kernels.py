@@ -1,4 +1,11 @@
-"""Numba kernel of orthogonal matching pursuit; see :mod:`dbksvd.ops.pursuit.kernels`."""
+"""Numba kernel of the orthogonal pursuits, omp and ols; see :mod:`dbksvd.ops.pursuit.kernels`.
+
+Legend, beyond that of the reference: L (k, k) the Cholesky factor of G_S, q_i the orthonormal
+vectors that Gram and Schmidt make of the atoms of S in their order, u_i = D q_i, c_i = q_i·x, e_j
+the squared distance of atom j to the span of S (ols), or 0 if it may no longer be picked (omp).
+The u_i of a sample are kept (k·m numbers a thread), tile by tile: a step reads them from the
+second-level cache where it would have to read as many rows of the Gram matrix from memory.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +13,125 @@ import numpy as np
 from numba import njit
 
 from dbksvd.ops.pursuit.kernels import (
-    BLOCK,
     FAST,
     STEPS_PER_ATOM,
+    fast_max,
     fit_nonnegative,
-    subtract_row,
     write_codes,
 )
 
+# Atoms updated at once: what is written stays in the first-level cache while all u_i stream by.
+TILE = 2048
+# Rows u_i that are added in one go; there are always that many, with weight 0 if need be.
+ROWS = 8
+
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def subtract_support(p, start, G, support, z, size):
-    """Set p ← start − Σ z_i G_i over the support, writing each block of p once."""
-    for low in range(0, p.size, BLOCK):
-        block = p[low : low + BLOCK]
-        first = start[low : low + BLOCK]
-        for i in range(block.size):
-            block[i] = first[i]
-        for a in range(size):
-            v = p.dtype.type(z[a])
-            row = G[support[a], low : low + BLOCK]
-            for i in range(block.size):
-                block[i] -= v * row[i]
+def subtract_rows(to, rows, weights, size):
+    """Set to ← to − Σ weights_i rows_i over the first `size` rows, rounded up to `ROWS`."""
+    for a in range(0, size, ROWS):
+        w0, w1, w2, w3 = weights[a], weights[a + 1], weights[a + 2], weights[a + 3]
+        w4, w5, w6, w7 = weights[a + 4], weights[a + 5], weights[a + 6], weights[a + 7]
+        for i in range(to.size):
+            first = (w0 * rows[a, i] + w1 * rows[a + 1, i]) + (
+                w2 * rows[a + 2, i] + w3 * rows[a + 3, i]
+            )
+            second = (w4 * rows[a + 4, i] + w5 * rows[a + 5, i]) + (
+                w6 * rows[a + 6, i] + w7 * rows[a + 7, i]
+            )
+            to[i] -= first + second
+
+
+# numpy's error model: a check for a zero divisor would keep the loops from being vectorised
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def judge(p, e, recursive, nonnegative, floor, dependent):
+    """Return p² / e (|p| for omp) of one atom, 0 if it is not eligible."""
+    none = floor - floor  # of their dtype
+    size = p if nonnegative else abs(p)
+    size = size if size > floor else none
+    if recursive:
+        size = size * size / fast_max(e, dependent)  # type: ignore[call-arg]
+    return size if e > dependent else none
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def score_tile(p, e, scores, rule):
+    """Set the scores of a tile; return the largest."""
+    top = p.dtype.type(0)
+    for i in range(p.size):
+        score = judge(p[i], e[i], *rule)
+        scores[i] = score
+        top = fast_max(top, score)  # type: ignore[call-arg]
+    return top
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def update_tile(p, e, scores, start, g, u, work, size, weights, steps, scale, step, rule):
+    """Make the tile of u_size, bring p and e up to date, and do as :func:`score_tile`.
+
+    u ← scale (g − Σ weights_i u_i); e ← e − u² (ols); p ← p − step u, where non-negative from
+    p = start − Σ steps_i u_i, for non-negative least squares may have changed all steps.
+    """
+    recursive, nonnegative = rule[:2]
+    # not made in place: the compiler must see that it does not overlap the rows it is made of
+    new, row = work[: p.size], u[size]
+    for i in range(p.size):
+        new[i] = g[i]
+    subtract_rows(new, u, weights, size)
+    if nonnegative:
+        for i in range(p.size):
+            p[i] = start[i]
+        subtract_rows(p, u, steps, size)
+    for i in range(p.size):
+        row[i] = scale * new[i]
+        p[i] -= step * row[i]
+    if recursive:
+        for i in range(p.size):
+            e[i] -= row[i] * row[i]
+    return score_tile(p, e, scores, rule)
 
 
 @njit(nogil=True, cache=True)
-def distance_to_span(gram, size, L):
+def find_place(scores, best):
+    """Return the lowest index of `best`; no early end, so that it is vectorised."""
+    place = scores.size
+    for i in range(scores.size):
+        place = min(place, i if scores[i] == best else scores.size)
+    return place
+
+
+@njit(nogil=True, cache=True)
+def find_best(p, e, scores, rule):
+    """Return the best eligible atom, or −1."""
+    top = score_tile(p, e, scores, rule)
+    return find_place(scores, top) if top > 0 else -1
+
+
+@njit(nogil=True, cache=True)
+def update_best(p, e, scores, start, g, u, work, size, L, c, weights, steps, rule):
+    """Update p and e by the atom at `size`, tile by tile; return the best eligible atom, or −1."""
+    kind = p.dtype.type
+    for a in range(len(weights)):
+        weights[a] = L[size, a] if a < size else 0.0
+        steps[a] = c[a] if a < size else 0.0
+    scale, step = kind(1 / L[size, size]), kind(c[size])
+    best = kind(0)
+    place = -1
+    for tile in range(len(u)):
+        low = tile * TILE
+        high = min(low + TILE, p.size)
+        top = update_tile(
+            *(p[low:high], e[low:high], scores[low:high], start[low:high], g[low:high]),
+            *(u[tile], work, size, weights, steps, scale, step, rule),
+        )
+        if top > best:
+            best = top
+            place = low
+    return place + find_place(scores[place : place + TILE], best) if place >= 0 else -1
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def grow_factor(gram, size, L):
     """Grow the Cholesky factor by row `size` of `gram`; return the squared pivot."""
     pivot = gram[size, size]
     for a in range(size):
@@ -44,45 +144,66 @@ def distance_to_span(gram, size, L):
     return pivot
 
 
-@njit(nogil=True, cache=True)
-def solve_factor(L, b, size, z):
-    """Set z ← (L Lᵀ)⁻¹ b."""
+@njit(nogil=True, cache=True, fastmath=FAST)
+def project_sample(L, b, size, c):
+    """Set c_size ← q_size·x, by one step of the forward substitution L c = b."""
+    total = b[size]
     for a in range(size):
-        total = b[a]
-        for c in range(a):
-            total -= L[a, c] * z[c]
-        z[a] = total / L[a, a]
+        total -= L[size, a] * c[a]
+    c[size] = total / L[size, size]
+
+
+@njit(nogil=True, cache=True)
+def solve_transposed(L, c, size, z):
+    """Set z ← L⁻ᵀ c: from coefficients of the q to those of the atoms."""
     for a in range(size - 1, -1, -1):
-        total = z[a]
-        for c in range(a + 1, size):
-            total -= L[c, a] * z[c]
+        total = c[a]
+        for i in range(a + 1, size):
+            total -= L[i, a] * z[i]
         z[a] = total / L[a, a]
 
 
 @njit(nogil=True, cache=True)
-def match_orthogonally(products, norms, G, k, nonnegative, rtol, zero, dependent, indices, values):
-    """Code a block of samples by orthogonal matching pursuit."""
-    support, aside = np.empty(k, np.int64), np.empty(4 * k, np.int64)
+def multiply_transposed(L, z, size, c):
+    """Set c ← Lᵀ z: from coefficients of the atoms to those of the q."""
+    for a in range(size):
+        c[a] = 0.0
+        for i in range(a, size):
+            c[a] += L[i, a] * z[i]
+
+
+@njit(nogil=True, cache=True)
+def match_orthogonally(
+    products, norms, G, k, recursive, nonnegative, rtol, zero, dependent, indices, values
+):
+    """Code a block of samples by orthogonal matching pursuit, or least squares if `recursive`."""
+    kind = products.dtype.type
+    m, padded = len(G), k + ROWS - k % ROWS
+    support, rows = np.empty(k, np.int64), np.empty(k, np.int64)
     gram, L, work = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
-    rows = np.empty(k, np.int64)
-    b, z, s = np.empty(k), np.zeros(k), np.empty(k)
-    p = np.empty_like(products[0])
+    b, c, z, s = np.empty(k), np.empty(k), np.zeros(k), np.empty(k)
+    u = np.zeros(((m + TILE - 1) // TILE, padded, TILE), products.dtype)
+    weights, steps = np.empty(padded, products.dtype), np.empty(padded, products.dtype)
+    p, e = np.empty(m, products.dtype), np.empty(m, products.dtype)
+    scores, tile = np.empty(m, products.dtype), np.empty(TILE, products.dtype)
+    corners = np.diag(G).copy()
     for n in range(len(products)):
         start = products[n]
         p[:] = start
+        e[:] = corners
         size = 0
-        out = 0
+        energy = norms[n] * norms[n]
+        rule = (recursive, nonnegative, kind(zero * norms[n]), kind(dependent))
+        j = find_best(p, e, scores, rule)
         for _ in range(STEPS_PER_ATOM * k):
-            j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
-            if j < 0 or abs(p[j]) <= zero * norms[n]:
+            if j < 0:
                 break
+            e[j] = 0
             for i in range(size):
                 gram[size, i] = gram[i, size] = G[j, support[i]]
             gram[size, size] = G[j, j]
-            if distance_to_span(gram, size, L) <= dependent:
-                aside[out] = j
-                out += 1
-                p[j] = 0
+            if grow_factor(gram, size, L) <= dependent:
+                j = find_best(p, e, scores, rule)
                 continue
             support[size] = j
             b[size] = start[j]
@@ -91,16 +212,18 @@ def match_orthogonally(products, norms, G, k, nonnegative, rtol, zero, dependent
             if nonnegative:
                 z[size - 1] = 1e-300  # passive from the first solve on: its slope is positive
                 fit_nonnegative(gram, b, z, size, dependent, 1e-12 * norms[n], work, rows, s)
+                multiply_transposed(L, z, size, c)
+                energy = norms[n] * norms[n]
+                for i in range(size):
+                    energy -= z[i] * b[i]
             else:
-                solve_factor(L, b, size, z)
-            energy = norms[n] * norms[n]
-            for i in range(size):
-                energy -= z[i] * b[i]
+                project_sample(L, b, size - 1, c)
+                energy -= c[size - 1] * c[size - 1]
             if size == k or (rtol > 0 and energy <= (rtol * norms[n]) ** 2):
                 break
-            subtract_support(p, start, G, support, z, size)
-            for i in range(size):
-                p[support[i]] = 0
-            for i in range(out):
-                p[aside[i]] = 0
+            j = update_best(
+                p, e, scores, start, G[j], u, tile, size - 1, L, c, weights, steps, rule
+            )
+        if not nonnegative:
+            solve_transposed(L, c, size, z)
         write_codes(support, z, size, indices[n], values[n])

@@ -44,7 +44,8 @@ def encode(
             if refit and support:
                 z = fit_support(sample, D, G, support, nonnegative, dependent)
         else:
-            support, z = match_orthogonally(sample, D, G, k, nonnegative, rtol, zero, dependent)
+            pursue = match_orthogonally if method == "omp" else match_optimally
+            support, z = pursue(sample, D, G, k, nonnegative, rtol, zero, dependent)
         used = np.flatnonzero(z)
         indices[row, : len(used)] = np.array(support, np.int64)[used]
         values[row, : len(used)] = z[used]
@@ -132,6 +133,54 @@ def match_orthogonally(
         r = x - z @ D[support]
         p = D @ r
         if len(support) == k or (rtol > 0 and np.linalg.norm(r) <= rtol * norm):
+            break
+    return support, z
+
+
+def match_optimally(
+    x: np.ndarray,
+    D: np.ndarray,
+    G: np.ndarray,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
+    zero: float,
+    dependent: float,
+) -> tuple[list[int], np.ndarray]:
+    """Code one sample by orthogonal least squares (order-recursive, optimised matching pursuit).
+
+    As :func:`match_orthogonally`, but an atom is judged by how much it lowers the least-squares
+    error. With Q the orthonormal basis of the span of S that Gram and Schmidt make of the atoms in
+    their order, and e_j = ‖d_j‖² − Σ_i (q_i·d_j)² the squared distance of atom j to that span:
+
+    1. j ← argmax p_j² / e_j, over atoms whose product is not numerically zero (is positive where
+       non-negative) and with e_j > the numerically zero distance; end if there is none;
+    2. q ← (d_j − Σ_i (q_i·d_j) q_i) / √e_j,  u ← D q,  e ← e − u²;
+    3. z ← the (non-negative) least-squares fit on S ∪ {j},  p ← D (x − D_Sᵀ z), which is
+       p − (q·x) u where coefficients may have any sign.
+
+    Adding atom j to S lowers ‖r‖² by p_j² / e_j. Where non-negative least squares gives atoms of S
+    zero, they still count in e, which then is a lower bound of the distance that matters.
+    """
+    p = D @ x
+    norm = float(np.linalg.norm(x))
+    e = G.diagonal().copy()
+    Q = np.zeros((0, len(x)))
+    support: list[int] = []
+    z = np.zeros(0)
+    for _ in range(k):
+        eligible = ((p if nonnegative else np.abs(p)) > zero * norm) & (e > dependent)
+        if not eligible.any():
+            break
+        j = int(np.argmax(np.where(eligible, p**2 / np.maximum(e, dependent), -1)))
+        q = D[j] - (Q @ D[j]) @ Q
+        Q = np.vstack([Q, q / np.linalg.norm(q)])
+        e -= (D @ Q[-1]) ** 2
+        support.append(j)
+        z = fit_support(x, D, G, support, nonnegative, dependent)
+        r = x - z @ D[support]
+        p = D @ r
+        if rtol > 0 and np.linalg.norm(r) <= rtol * norm:
             break
     return support, z
 
