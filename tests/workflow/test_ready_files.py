@@ -48,6 +48,7 @@ def test_from_array_to_table(folder: Path):
     assert sorted(path.name for path in (results / "figures").glob("*.png")) == [
         "atom_usage.png",
         "convergence.png",
+        "cost.png",
         "variance_explained.png",
     ]
     assert plan(folder, config) == {}

@@ -7,7 +7,14 @@ from typing import Any
 import yaml
 from running import CONFIG, plan
 
-AFTER_FITS = {"collect_scores": 1, "collect_curves": 1, "summarise_scores": 1, "draw_figure": 4}
+FIGURES = 5
+AFTER_FITS = {
+    "collect_scores": 1,
+    "collect_curves": 1,
+    "compare_budgets": 1,
+    "summarise_scores": 1,
+    "draw_figure": FIGURES,
+}
 
 
 def edit_config(project: Path, change: Any) -> None:
@@ -45,12 +52,12 @@ def test_nothing_after_reordering_the_keys(project: Path):
     path.write_text(yaml.safe_dump(reverse(yaml.safe_load(path.read_text())), sort_keys=False))
     assert "methods" in path.read_text().split("experiment:")[0]  # the order did change
     # Figures depend on the order of the methods: it decides the colours.
-    assert set(plan(project)) <= {"draw_figure", "summarise_scores"}
+    assert set(plan(project)) <= {"draw_figure", "summarise_scores", "compare_budgets"}
 
 
 def test_figure_setting_reruns_figures_only(project: Path):
     edit_config(project, lambda config: config["figures"].update(dpi=120))
-    assert plan(project) == {"draw_figure": 4}
+    assert plan(project) == {"draw_figure": FIGURES}
 
 
 def test_k_of_one_method_reruns_that_fit_and_what_follows(project: Path):
@@ -87,9 +94,16 @@ def test_edited_sae_training_reruns_the_sae_only(project: Path):
     assert plan(project) == {"fit_dictionary": 1, "evaluate_dictionary": 1, **AFTER_FITS}
 
 
+def test_edited_architecture_reruns_no_fit_of_another(project: Path):
+    append_comment(project / "dbksvd/architectures/switch.py")
+    planned = plan(project)
+    assert "fit_dictionary" not in planned
+    assert planned["evaluate_dictionary"] == 4  # they can load it
+
+
 def test_edited_figures_rerun_figures_only(project: Path):
     append_comment(project / "dbksvd/figures.py")
-    assert plan(project) == {"draw_figure": 4}
+    assert plan(project) == {"draw_figure": FIGURES}
 
 
 def test_edited_extraction_reruns_from_there(project: Path):
