@@ -54,7 +54,7 @@ CEILINGS = {"cpu": (2048, 1 << 28), "cuda": (16384, 1 << 33), "quick": (64, 1 <<
 PASS_REPEATS = 3
 CHECKED_ROWS = 64
 LARGEST_REFERENCE = 4096  # atoms; beyond it batched torch in float64 stands for the reference
-LARGEST_ERROR = 0.02
+LARGEST_ERROR, MOST_TIES = 0.02, 0.05
 KERNEL_COLUMNS = ("operation", "implementation", "n", "d", "m", "k", "median_s", "samples_per_s")
 PASS_COLUMNS = ("stage", "mode", "n", "d", "m", "k", "median_s", "floor_s", "times_floor")
 
@@ -152,13 +152,14 @@ def compute_expected(x: Tensor, atoms: Tensor, k: int, settings: dict[str, Any])
 
 
 def check_reconstruction(what: str, got: Tensor, expected: Tensor) -> None:
-    """Stop if a result is not what it should be."""
-    # A tie in float32 may change one pick of a sample; the whole must agree.
-    error = ((got.cpu().double() - expected).norm() / expected.norm()).item()
-    if not error <= LARGEST_ERROR:
+    """Stop if more samples differ from the reference than ties in float32 explain."""
+    # Where two products are equal to the last digit, a sample may go another way from there on.
+    errors = torch.linalg.vector_norm(got.cpu().double() - expected, dim=1)
+    off = errors > LARGEST_ERROR * torch.linalg.vector_norm(expected, dim=1)
+    if not (torch.isfinite(errors).all() and off.double().mean() <= MOST_TIES):
         raise SystemExit(
-            f"error: {what}: expected a relative difference from the reference of at most "
-            f"{LARGEST_ERROR}, got {error:.3g}"
+            f"error: {what}: expected at most {MOST_TIES:.0%} of the samples to differ from the "
+            f"reference by more than {LARGEST_ERROR}, got {off.double().mean():.0%}"
         )
 
 
