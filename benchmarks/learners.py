@@ -215,8 +215,8 @@ def _bind(learn: Callable[..., Iterator[Point]], **settings: Any) -> Callable[..
 
 
 LEARNERS = {
-    SIGNED: Learner(_bind(learn_dbksvd, nonnegative=False), "its own mp + refit"),
-    NONNEGATIVE: Learner(_bind(learn_dbksvd, nonnegative=True), "its own mp + refit"),
+    SIGNED: Learner(_bind(learn_dbksvd, nonnegative=False), "its own codes"),
+    NONNEGATIVE: Learner(_bind(learn_dbksvd, nonnegative=True), "its own codes"),
     TOPK: Learner(_bind(learn_sae, architecture="topk"), "its own encoder", "sae-lens"),
     "SAELens matching pursuit": Learner(
         _bind(learn_sae, architecture="matching_pursuit"), "its own encoder", "sae-lens"
