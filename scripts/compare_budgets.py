@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.files import replace_file
+from dbksvd.tables import format_spread, write_table
 
 SIZES = ["site", "n_atoms", "k"]
 BUDGETS = {"samples_seen": "samples", "seconds": "seconds"}
@@ -57,8 +57,7 @@ def compare(curves: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 def _format(values: list[float]) -> str:
     if np.isnan(values).any():
         return "not measured yet"
-    text = f"{np.mean(values):.3f}"
-    return f"{text} ± {np.ptp(values) / 2:.3f}" if len(values) > 1 else text
+    return format_spread(values, 3)
 
 
 @report_errors()
@@ -71,10 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     table = compare(pd.read_csv(arguments.curves), arguments.methods)
-    with replace_file(arguments.csv) as temporary:
-        table.to_csv(temporary, index=False)
-    with replace_file(arguments.markdown) as temporary:
-        temporary.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+    write_table(table, arguments.csv, arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.files import replace_file
+from dbksvd.tables import format_spread, write_table
 
 KEYS = ["site", "method", "n_atoms", "k"]
 # Header in the table, eval and metric in scores.csv, decimals.
@@ -48,21 +48,14 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
         for header, evaluation, metric, decimals in COLUMNS:
             chosen = (group["eval"] == evaluation) & (group["metric"] == metric)
             unit = UNITS.get(metric, 1)
-            row[header] = _format(group.loc[chosen, "value"] / unit, decimals)
+            values = (group.loc[chosen, "value"] / unit).tolist()
+            row[header] = format_spread(values, decimals) if values else ""
         rows.append(row)
     table = pd.DataFrame(rows)
     table["rank"] = table["method"].map(rank)
     table = table.sort_values(["site", "n_atoms", "k", "rank"])
     empty = [header for header, *_ in COLUMNS if (table[header] == "").all()]
     return table.drop(columns=["rank", *empty])
-
-
-def _format(values: pd.Series, decimals: int) -> str:
-    if values.empty:
-        return ""
-    text = f"{values.mean():.{decimals}f}"
-    spread = (values.max() - values.min()) / 2
-    return f"{text} ± {spread:.{decimals}f}" if len(values) > 1 else text
 
 
 @report_errors()
@@ -75,10 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     table = summarise(pd.read_csv(arguments.scores), arguments.methods)
-    with replace_file(arguments.csv) as temporary:
-        table.to_csv(temporary, index=False)
-    with replace_file(arguments.markdown) as temporary:
-        temporary.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+    write_table(table, arguments.csv, arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,26 +82,41 @@ def load_state(
     A file that is damaged or of something else is left alone, and the log says why.
     """
     path = folder / CHECKPOINT_FILE
+    read = read_content(path, identity, names=("atoms",))
+    if read is None:
+        return None
+    content, tensors = read
+    _logger.info("%s: going on after iteration %d", path, content["iteration"])
+    return FitState(
+        tensors["atoms"].to(device),
+        *(content["iteration"], content["seconds"], content["log"], content["stop_reason"]),
+    )
+
+
+def read_content(
+    path: Path, identity: dict[str, Any], names: Sequence[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Return the JSON and the tensors of a checkpoint if it is there, whole and of `identity`.
+
+    `names` are the tensors it must have, and all that are read; None reads those it has. Else None;
+    the log says why a file that is there is not used.
+    """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()["state"])
-            atoms = file.get_tensor("atoms").to(device)
+            tensors = {name: file.get_tensor(name) for name in names or file.keys()}
+        found = content["identity"]
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         _logger.warning("%s: not used, it cannot be read (%s)", path, error)
         return None
     # through JSON and back, so that tuples and lists compare equal
     wanted = json.loads(json.dumps(identity))
-    different = sorted(
-        name
-        for name in wanted.keys() | content["identity"].keys()
-        if wanted.get(name) != content["identity"].get(name)
-    )
+    different = [
+        name for name in sorted(wanted.keys() | found) if wanted.get(name) != found.get(name)
+    ]
     if different:
         _logger.warning("%s: not used, it is of another %s", path, ", ".join(different))
         return None
-    _logger.info("%s: going on after iteration %d", path, content["iteration"])
-    return FitState(
-        atoms, content["iteration"], content["seconds"], content["log"], content["stop_reason"]
-    )
+    return content, tensors

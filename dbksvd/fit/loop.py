@@ -26,11 +26,11 @@ from dbksvd.fit.initialise import (
 )
 from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
 from dbksvd.fit.schedule import Step, choose_batch_size, plan_steps
+from dbksvd.fit.source import fingerprint_source
 from dbksvd.fit.sources import (
     READ_ROWS,
     ActivationSource,
     find_mean,
-    fingerprint_source,
     read_rows,
 )
 from dbksvd.ops.atom_update import update_atoms_

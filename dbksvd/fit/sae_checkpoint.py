@@ -6,25 +6,19 @@ with the same bytes as one that was never interrupted.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sae_lens.training.sae_trainer import SAETrainer
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dbksvd.files import replace_file
+from dbksvd.fit.checkpoint import CHECKPOINT_FILE, read_content
 
-if TYPE_CHECKING:
-    from dbksvd.shards import ActivationShards
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
-FINGERPRINT_ROWS = 64
 _COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 _TALLIES = ("act_freq_scores", "n_forward_passes_since_fired")
 
@@ -83,24 +77,10 @@ def load_checkpoint(
         damaged or of something else is left alone, and the log says why.
     """
     path = folder / CHECKPOINT_FILE
-    if not path.exists():
+    read = read_content(path, identity)
+    if read is None:
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found = content["identity"]
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        _logger.warning("%s: not used, it cannot be read (%s)", path, error)
-        return None
-    # through JSON and back, so that tuples and lists compare equal
-    wanted = json.loads(json.dumps(identity))
-    different = [
-        name for name in sorted(wanted.keys() | found) if wanted.get(name) != found.get(name)
-    ]
-    if different:
-        _logger.warning("%s: not used, it is of another %s", path, ", ".join(different))
-        return None
+    content, tensors = read
     _restore(trainer, tensors, content)
     _logger.info("%s: going on after %d samples", path, trainer.n_training_samples)
     return content["progress"]
@@ -143,13 +123,3 @@ def _get_random_states(trainer: SAETrainer[Any, Any]) -> dict[str, Tensor]:
     if torch.device(trainer.cfg.device).type == "cuda":
         states["random.cuda"] = torch.cuda.get_rng_state(trainer.cfg.device)
     return states
-
-
-def fingerprint_rows(shards: ActivationShards) -> str:
-    """Return a hash of size, first and last rows: enough to tell that a checkpoint is of them."""
-    n = len(shards)
-    digest = hashlib.sha256(f"{n} {shards.width}".encode())
-    for start in (0, max(0, n - FINGERPRINT_ROWS)):
-        rows = shards.read(start, min(n, start + FINGERPRINT_ROWS))
-        digest.update(rows.contiguous().numpy().tobytes())
-    return digest.hexdigest()

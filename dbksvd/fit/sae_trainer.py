@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sae_batches import BatchStream
-from dbksvd.fit.sae_checkpoint import fingerprint_rows, load_checkpoint, save_checkpoint
+from dbksvd.fit.sae_checkpoint import load_checkpoint, save_checkpoint
 from dbksvd.fit.sae_settings import STEERED, configure_architecture
 from dbksvd.fit.sae_sparsity import SparsityController
+from dbksvd.fit.source import fingerprint_source
 
 N_NORM_BATCHES = 20
 HELDOUT_ROWS = 4096
@@ -227,7 +228,7 @@ class SAELoop:
         task = self.task
         settings = {k: v for k, v in self.settings.items() if k != "checkpoint_seconds"}
         return {
-            "data": [fingerprint_rows(task.train), fingerprint_rows(task.heldout)],
+            "data": [fingerprint_source(task.train), fingerprint_source(task.heldout)],
             "settings": settings,
             "sizes": [task.n_atoms, task.k],
             "seed": task.seed,

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dbksvd.fit.source import ActivationSource
 from dbksvd.ops.pursuit.checks import as_matrix
 from dbksvd.shapes import Activations, Bias
 
 # Rows read at once where a result is accumulated; 24 MiB at d = 384.
 READ_ROWS = 1 << 14
-FINGERPRINT_ROWS = 64
-
-
-@runtime_checkable
-class ActivationSource(Protocol):
-    """Shuffled samples that can be read by ranges of rows; ``ActivationShards`` is one.
-
-    A source may also have ``mean``, a tensor of shape (d,), which then is not computed again.
-    """
-
-    @property
-    def width(self) -> int:
-        """Width d of a sample."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> Activations:
-        """Return rows ``start … stop − 1`` as a float32 CPU tensor of shape (stop − start, d)."""
-        ...
 
 
 class TensorSource:
@@ -102,13 +82,3 @@ def find_mean(source: ActivationSource, argument: str = "x") -> Bias:
         # numpy sums in one fixed order, whatever the number of threads
         total += rows.numpy().sum(axis=0, dtype=np.float64)
     return torch.from_numpy(total / len(source)).float()
-
-
-def fingerprint_source(source: ActivationSource) -> str:
-    """Return a hash of size, first and last rows: enough to tell that a checkpoint is of them."""
-    n = len(source)
-    digest = hashlib.sha256(f"{n} {source.width}".encode())
-    for start in (0, max(0, n - FINGERPRINT_ROWS)):
-        rows = source.read(start, min(n, start + FINGERPRINT_ROWS))
-        digest.update(rows.contiguous().numpy().tobytes())
-    return digest.hexdigest()
