@@ -18,8 +18,7 @@ from dbksvd.fit.groups import encode_groups, encode_in_blocks
 from dbksvd.fit.loop import FitLoop
 from dbksvd.fit.schedule import split_groups
 from dbksvd.fit.sources import READ_ROWS, as_source, read_rows
-from dbksvd.ops.implementation import choose_implementation
-from dbksvd.ops.pursuit.checks import check_product_dtype
+from dbksvd.ops.pursuit import choose_pursuit
 from dbksvd.ops.threads import hold_torch_to_one_thread
 
 
@@ -176,13 +175,7 @@ class DBKSVD:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        if product_dtype is not None and implementation == "auto" and self.device.type == "cpu":
-            implementation = "batched"
-        self.implementation_ = choose_implementation(
-            "dbksvd.ops.pursuit", implementation, self.device
-        )
-        if product_dtype is not None:
-            check_product_dtype(product_dtype, self.implementation_)
+        self.implementation_ = choose_pursuit(implementation, self.device, product_dtype)
         self.dictionary_: Dictionary
         self.log_: list[dict[str, Any]] = []
         self.stop_reason_ = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dbksvd.codes import SparseCodes
@@ -26,6 +27,24 @@ if TYPE_CHECKING:
     from dbksvd.ops.pursuit import batched, cpu, cuda, reference  # noqa: F401
 
 __all__ = ["sparse_encode"]
+
+
+def choose_pursuit(
+    implementation: str, device: torch.device, product_dtype: Literal["bfloat16"] | None = None
+) -> str:
+    """Return the implementation that :func:`sparse_encode` takes on a device.
+
+    Raises
+    ------
+    ValueError
+        If it is not available there, or has no products of that dtype.
+    """
+    if product_dtype is not None and implementation == "auto" and device.type == "cpu":
+        implementation = "batched"
+    name = choose_implementation(__name__, implementation, device)
+    if product_dtype is not None:
+        check_product_dtype(product_dtype, name)
+    return name
 
 
 def sparse_encode(
@@ -94,12 +113,8 @@ def sparse_encode(
     x = as_matrix(x, "x")
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)
     check_settings(k, tuple(atoms.shape), method, rtol)
-    if product_dtype is not None and implementation == "auto" and x.device.type == "cpu":
-        implementation = "batched"
-    name = choose_implementation(__name__, implementation, x.device)
-    options: dict[str, Any] = {}
-    if product_dtype is not None:
-        options["product_dtype"] = check_product_dtype(product_dtype, name)
+    name = choose_pursuit(implementation, x.device, product_dtype)
+    options = {} if product_dtype is None else {"product_dtype": product_dtype}
     module = load_implementation(__name__, name)
     with explain_memory(f"n={len(x)}, m={len(atoms)}, d={x.shape[1]}"):
         indices, values = module.encode(
