@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--base", type=Path, help="dictionary folder that the fit begins from")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -46,6 +47,7 @@ def main() -> None:
         device=device,
         checkpoint=arguments.checkpoint,
         metadata=train.describe(),
+        base=arguments.base,
     )
     result = find_method(settings["algorithm"])(task)
     result.summary |= describe_run(seed=arguments.seed, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dbksvd.fit.registry import BASE_KEYS, find_base
 from dbksvd.fit.sae_settings import complete_settings, configure_architecture
 from dbksvd.fit.schedule import split_groups
 from dbksvd.saebench.registry import check_evals, list_datasets
@@ -29,6 +30,7 @@ def check_consistency(config: dict[str, Any]) -> None:
     """
     evals = config["evaluation"]["evals"]
     source = config["activations"]["source"]
+    _check_bases(config["methods"])
     _check_ground_truth(config["activations"], evals)
     if source == "synthetic":
         _check_seeds(config["activations"]["synthetic"], config["fits"])
@@ -52,6 +54,26 @@ def check_consistency(config: dict[str, Any]) -> None:
                     f"figures.{key}: expected names from methods"
                     f"{suggest(method, config['methods'])}, got {method!r}"
                 )
+
+
+def _check_bases(methods: dict[str, Any]) -> None:
+    """Check that a method which begins from another's fit names one, and not in a circle."""
+    for name, settings in methods.items():
+        seen, base = [name], find_base(settings)
+        while base is not None:
+            key = next(key for key in BASE_KEYS if key in methods[seen[-1]])
+            if base not in methods:
+                raise ConfigError(
+                    f"methods.{seen[-1]}.{key}: expected a name from methods"
+                    f"{suggest(base, methods)}, got {base!r}"
+                )
+            if base in seen:
+                raise ConfigError(
+                    f"methods.{seen[-1]}.{key}: expected a method that does not begin from this "
+                    f"one, got {base!r}"
+                )
+            seen.append(base)
+            base = find_base(methods[base])
 
 
 def check_sizes(settings: dict[str, Any], n_atoms: int, k: int, where: str, grid: int) -> None:

@@ -35,6 +35,9 @@ ARCHITECTURES = {
     "kron": "dbksvd.architectures.kron",
 }
 
+# Settings that name another method of the experiment, whose dictionary becomes `FitTask.base`.
+BASE_KEYS = ("warm_start", "of")
+
 
 @dataclass
 class FitTask:
@@ -54,6 +57,8 @@ class FitTask:
         Folder for unfinished work; the caller removes it after success.
     metadata : dict
         Model, layer and context of the activations, to be kept in ``cfg.json``.
+    base : Path, optional
+        Dictionary folder of the fit that this one begins from, where the settings name its method.
     """
 
     train: ActivationShards
@@ -65,6 +70,7 @@ class FitTask:
     device: torch.device
     checkpoint: Path
     metadata: dict[str, Any] = field(default_factory=dict)
+    base: Path | None = None
 
 
 def find_method(algorithm: str) -> Callable[[FitTask], FitResult]:
@@ -80,6 +86,11 @@ def find_method(algorithm: str) -> Callable[[FitTask], FitResult]:
             f"algorithm: expected one of {', '.join(sorted(ALGORITHMS))}, got {algorithm!r}"
         )
     return import_module(ALGORITHMS[algorithm]).fit
+
+
+def find_base(settings: Mapping[str, Any]) -> str | None:
+    """Return the method whose fit of the same site, sizes and seed this method begins from."""
+    return next((settings[key] for key in BASE_KEYS if key in settings), None)
 
 
 def list_sources(settings: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from dbksvd.fit.registry import list_sources
+from dbksvd.fit.registry import find_base, list_sources
 from dbksvd.saebench.registry import EVALS
 from workflow.experiment import ConfigError, Experiment, as_param
 from workflow.source_hash import hash_sources

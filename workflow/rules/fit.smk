@@ -3,8 +3,21 @@
 DICTIONARY = f"{RESULTS}/{{site}}/dictionaries/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
+def base_inputs(wildcards):
+    """The fit that a method begins from: same site, sizes and seed."""
+    base = find_base(method_settings(wildcards))
+    if base is None:
+        return {}
+    folder = DICTIONARY.format(**{**wildcards, "method": base})
+    return {
+        "base": f"{folder}/fit.json",
+        "base_weights": ancient(f"{folder}/sae_weights.safetensors"),
+    }
+
+
 rule fit_dictionary:
     input:
+        unpack(base_inputs),
         manifest=rules.shard_activations.output.manifest,
     output:
         config=f"{DICTIONARY}/cfg.json",
@@ -28,10 +41,13 @@ rule fit_dictionary:
         code=lambda wildcards: code(
             "scripts/fit_dictionary.py", *list_sources(method_settings(wildcards))
         ),
+        base=lambda wildcards, input: (
+            f"--base {shlex.quote(str(Path(input.base).parent))}" if "base" in input.keys() else ""
+        ),
         checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:
         'python "$DBKSVD/scripts/fit_dictionary.py" --settings {params.cfg:q}'
-        " --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
+        " {params.base} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
         ' --shards "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
         ' --output "$(dirname {output.seal:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
