@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from dbksvd.files import hash_file, write_json
@@ -29,16 +30,20 @@ class ActivationSettings:
         Tokens (rows) of each split, over all slices.
     slices : int
         Parts the work is divided into.
-    source : {"model", "files"}
-        Extract from text, or take ready activations from ``files``.
+    source : {"model", "files", "images"}
+        Extract from text, take ready activations from ``files``, or extract from images
+        (:func:`dbksvd.image_activations.extract_image_slice`).
     layer, hook_module
         Place in the model; see :func:`dbksvd.models.find_hook`.
     context_length : int
         Tokens of a document that the model sees, special ones counted; the rest is not used.
     batch_size : int
-        Documents in a forward pass.
+        Documents, or tiles of images, in a forward pass.
     tokens_per_document : int, optional
-        Most tokens kept of a document, drawn at random without replacement; None keeps all.
+        Most tokens kept of a document or tile, drawn at random without replacement; None keeps
+        all.
+    image_tokens : {"cls", "patches", "all"}, optional
+        Which tokens of a tile are kept: the class token, the patches, or these and any registers.
     storage_dtype : {"float32", "float16"}
         Type on disk.
     model : dict, optional
@@ -56,13 +61,12 @@ class ActivationSettings:
     context_length: int = 128
     batch_size: int = 32
     tokens_per_document: int | None = None
+    image_tokens: str | None = None
     storage_dtype: str = "float32"
     model: dict[str, Any] | None = None
     files: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.source not in ("model", "files"):
-            raise ValueError(f"activations.source: expected model or files, got {self.source!r}")
         if self.storage_dtype not in STORAGE_DTYPES:
             raise ValueError(
                 f"activations.storage_dtype: expected one of {', '.join(STORAGE_DTYPES)}, "
@@ -131,14 +135,10 @@ def extract_slice(
         If a setting is not usable, there is too little text, or an activation is not finite.
     """
     checked = build_settings(ActivationSettings, settings, "activations")
-    if not 0 <= slice_index < checked.slices:
-        raise ValueError(f"slice: expected 0 to {checked.slices - 1}, got {slice_index}")
+    if checked.source not in ("model", "files"):
+        raise ValueError(f"activations.source: expected model or files, got {checked.source!r}")
+    ranges, place = place_slice(checked, slice_index)
     output = Path(output)
-    ranges: dict[str, tuple[int, int]] = {
-        split: share_range(checked.count(split), slice_index, checked.slices) for split in SPLITS
-    }
-    place: dict[str, Any] = {"slice": slice_index, "slices": checked.slices}
-    place |= {f"{split}_range": ranges[split] for split in SPLITS}
     if checked.source == "files":
         extract_ready_slice(
             checked.files or {},
@@ -152,6 +152,31 @@ def extract_slice(
         if text is None:
             raise ValueError("text: expected the folder of prepare_text, got none")
         _extract_text_slice(checked, ranges, slice_index, output, place, Path(text), gpus)
+    return seal_part(output, ranges)
+
+
+def place_slice(
+    settings: ActivationSettings, slice_index: int
+) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+    """Return the rows of each split that a slice has, and the attributes that say so.
+
+    Raises
+    ------
+    ValueError
+        If there is no such slice.
+    """
+    if not 0 <= slice_index < settings.slices:
+        raise ValueError(f"slice: expected 0 to {settings.slices - 1}, got {slice_index}")
+    ranges: dict[str, tuple[int, int]] = {
+        split: share_range(settings.count(split), slice_index, settings.slices) for split in SPLITS
+    }
+    place: dict[str, Any] = {"slice": slice_index, "slices": settings.slices}
+    place |= {f"{split}_range": ranges[split] for split in SPLITS}
+    return ranges, place
+
+
+def seal_part(output: Path, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """Write the JSON beside a finished part: its rows and its hash."""
     seal = {
         "schema_version": SCHEMA_VERSION,
         "file": output.name,
@@ -164,7 +189,7 @@ def extract_slice(
 
 def _extract_text_slice(
     settings: ActivationSettings,
-    ranges: dict[str, tuple[int, int]],
+    ranges: Mapping[str, tuple[int, int]],
     slice_index: int,
     output: Path,
     place: dict[str, Any],
@@ -197,13 +222,28 @@ def _extract_text_slice(
     ]
     attributes = place | describe_extraction(settings, loaded, hook)
     attributes["text_sha256"] = manifest["sha256"]
+    rows_of: dict[str, Iterator[np.ndarray]] = {
+        split: extract_rows(loaded, hook, tokenized[split], settings.batch_size, dtype)
+        for split in SPLITS
+    }
+    write_part(output, ranges, rows_of, width, dtype, attributes)
+
+
+def write_part(
+    output: Path,
+    ranges: Mapping[str, tuple[int, int]],
+    rows_of: Mapping[str, Iterator[np.ndarray]],
+    width: int,
+    dtype: str,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write the part of one slice from an iterator of records for each split, with progress."""
     tables: dict[str, int] = {split: stop - start for split, (start, stop) in ranges.items()}
     with create_file(output, tables, width, dtype, attributes) as file:
         for split in SPLITS:
             start = 0
             with tqdm(total=tables[split], unit=" tokens", unit_scale=True, desc=split) as bar:
-                rows_of = extract_rows(loaded, hook, tokenized[split], settings.batch_size, dtype)
-                for rows in rows_of:
+                for rows in rows_of[split]:
                     write_rows(file[split], start, rows)
                     start += len(rows)
                     bar.update(len(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,19 @@ def capture_activations(
     ValueError
         If the module gives something else than one vector for each token.
     """
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    got = run_to_hook(loaded, hook, inputs)
+    if not isinstance(got, Tensor) or got.ndim != 3 or got.shape[:2] != input_ids.shape:
+        shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
+        raise ValueError(
+            f"{hook.name}: expected activations of shape {(*input_ids.shape, 'd')}, got {shape}"
+        )
+    return got
+
+
+@torch.inference_mode()
+def run_to_hook(loaded: LoadedModel, hook: HookPoint, inputs: Mapping[str, Tensor]) -> Any:
+    """Run the model on named inputs up to `hook`; return whatever is there, None if not reached."""
     captured: list[Any] = []
 
     def stop_at_input(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -127,20 +140,12 @@ def capture_activations(
     else:
         handle = hook.module.register_forward_hook(stop_at_output)
     try:
-        loaded.model(
-            input_ids=input_ids.to(loaded.device), attention_mask=attention_mask.to(loaded.device)
-        )
+        loaded.model(**{name: tensor.to(loaded.device) for name, tensor in inputs.items()})
     except _ReachedHookError:
         pass  # the layers behind the site are not needed
     finally:
         handle.remove()
-    got = captured[0] if captured else None
-    if not isinstance(got, Tensor) or got.ndim != 3 or got.shape[:2] != input_ids.shape:
-        shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
-        raise ValueError(
-            f"{hook.name}: expected activations of shape {(*input_ids.shape, 'd')}, got {shape}"
-        )
-    return got
+    return captured[0] if captured else None
 
 
 def extract_rows(
@@ -184,7 +189,17 @@ def extract_rows(
             batch = order[start : start + batch_size]
             output = _run(loaded, hook, [chunk[position].ids for position in batch])
             for row, position in enumerate(batch):
-                found[position] = _make_records(output[row], chunk[position], hook, dtype)
+                document = chunk[position]
+                found[position] = make_records(
+                    output[row, document.kept],
+                    {
+                        "document": document.index,
+                        "position": document.kept,
+                        "token": document.ids[document.kept],
+                    },
+                    f"document {document.index} at {hook.name}",
+                    dtype,
+                )
         yield np.concatenate([found[position] for position in range(len(chunk))])
 
 
@@ -199,18 +214,23 @@ def _run(loaded: LoadedModel, hook: HookPoint, sequences: list[np.ndarray]) -> t
     return capture_activations(loaded, hook, ids, mask).float().cpu()
 
 
-def _make_records(
-    output: torch.Tensor, document: TokenizedDocument, hook: HookPoint, dtype: str
+def make_records(
+    activations: Tensor, labels: Mapping[str, np.ndarray | int], where: str, dtype: str
 ) -> np.ndarray:
-    records = np.empty(len(document.kept), record_dtype(output.shape[-1], dtype))
+    """Return rows (n, d) with their labels as records (:func:`dbksvd.parts.record_dtype`).
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite, or too large for `dtype`; the message names `where`.
+    """
+    records = np.empty(len(activations), record_dtype(activations.shape[1], dtype))
     with np.errstate(over="ignore"):  # found by the check below, with a better message
-        records["activations"] = output[torch.from_numpy(document.kept)].numpy()
+        records["activations"] = activations.numpy()
     if not np.isfinite(records["activations"]).all():
         raise ValueError(
-            f"activations: expected finite {dtype} values, got NaN or infinity "
-            f"in document {document.index} at {hook.name}"
+            f"activations: expected finite {dtype} values, got NaN or infinity in {where}"
         )
-    records["document"] = document.index
-    records["position"] = document.kept
-    records["token"] = document.ids[document.kept]
+    for name, values in labels.items():
+        records[name] = values
     return records
