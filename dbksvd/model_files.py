@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,21 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 
+# What transformers' configs call them.
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+TOLERANCE = 0.01  # of the number of parameters, which is counted with or without tied weights
+
 ModelKind = Literal["encoder", "causal"]
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Width d of the activations, number of blocks, number of weights (None: not known)."""
+
+    width: int
+    layers: int
+    parameters: int | None = None
 
 
 def find_package_model(package: str) -> Path:
@@ -60,6 +76,18 @@ def find_kind(settings: Mapping[str, Any]) -> ModelKind | None:
     """
     if "train" in settings:
         return "causal"
+    path = find_config(settings)
+    return None if path is None else tell_kind(read_json(path).get("architectures"))
+
+
+def find_config(settings: Mapping[str, Any]) -> Path | None:
+    """Return the ``config.json`` of the model in a section ``model``, if it is on this machine.
+
+    Raises
+    ------
+    ValueError
+        If ``package`` carries no model.
+    """
     path: Path | str | None
     if "package" in settings:
         path = find_package_model(settings["package"]) / CONFIG_FILE
@@ -67,9 +95,78 @@ def find_kind(settings: Mapping[str, Any]) -> ModelKind | None:
         path = folder / CONFIG_FILE
     else:
         path = _find_in_cache(settings["name"], settings.get("revision"))
-    if path is None or not Path(path).is_file():
-        return None
-    return tell_kind(read_json(path).get("architectures"))
+    return Path(path) if path is not None and Path(path).is_file() else None
+
+
+def read_sizes(path: Path) -> ModelSizes:
+    """Return width and layers as a ``config.json`` has them.
+
+    Raises
+    ------
+    ValueError
+        If the file names no width or number of layers.
+    """
+    config = read_json(path)
+    config = config.get("text_config", config)
+    width = next((config[name] for name in _WIDTHS if name in config), None)
+    layers = next((config[name] for name in _LAYERS if name in config), None)
+    if width is None or layers is None:
+        raise ValueError(
+            f"{path}: expected a width and a number of layers, got {width} and {layers}"
+        )
+    return ModelSizes(width, layers)
+
+
+def find_sizes(settings: Mapping[str, Any]) -> ModelSizes | None:
+    """Return the sizes of the model in a section ``model``, offline and without loading it.
+
+    From ``train``, from the model's files if they are on this machine, or from ``expect``. The
+    parameters of a model to train are 12·L·d² + 2·V·d. None where none of the three tells.
+
+    Raises
+    ------
+    ValueError
+        If ``package`` carries no model.
+    """
+    if "train" in settings:
+        train = settings["train"]
+        d, layers, vocabulary = (train.get(name) for name in ("width", "layers", "vocabulary"))
+        if None in (d, layers, vocabulary):
+            return None
+        return ModelSizes(d, layers, 12 * layers * d * d + 2 * vocabulary * d)
+    path = find_config(settings) if {"name", "package"} & settings.keys() else None
+    if path is not None:
+        return replace(read_sizes(path), parameters=count_parameters(path.parent))
+    expected = settings.get("expect", {})
+    return ModelSizes(**expected) if {"width", "layers"} <= expected.keys() else None
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Return the number of weights in the safetensors files of a folder; None without any."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total or None
+
+
+def check_sizes(expected: Mapping[str, int] | None, got: ModelSizes, name: str) -> None:
+    """Check a model against ``model.expect``; what it leaves out is not checked.
+
+    Raises
+    ------
+    ValueError
+        For the first size that differs; parameters may differ by `TOLERANCE`.
+    """
+    for key in ("width", "layers", "parameters"):
+        wanted, actual = (expected or {}).get(key), getattr(got, key)
+        if wanted is None or actual is None:
+            continue
+        allowed = TOLERANCE * wanted if key == "parameters" else 0
+        if abs(wanted - actual) > allowed:
+            raise ValueError(f"model.expect.{key}: expected {wanted} in {name}, got {actual}")
 
 
 def _find_in_cache(name: str, revision: str | None) -> str | None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dbksvd.files import hash_file
-from dbksvd.model_files import WEIGHTS_FILE, ModelKind, find_package_model, tell_kind
+from dbksvd.model_files import (
+    WEIGHTS_FILE,
+    ModelKind,
+    ModelSizes,
+    check_sizes,
+    find_package_model,
+    tell_kind,
+)
 from dbksvd.provenance import choose_device
 from dbksvd.settings import build_settings
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class ModelSettings:
         Type of the weights.
     device : str
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    expect : dict of str to int, optional
+        ``width``, ``layers`` and ``parameters`` that the model must have.
     """
 
     package: str | None = None
@@ -43,6 +52,7 @@ class ModelSettings:
     sha256: str | None = None
     dtype: str = "float32"
     device: str = "auto"
+    expect: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         if (self.package is None) == (self.name is None):
@@ -50,8 +60,8 @@ class ModelSettings:
                 f"model: expected either package or name, got package={self.package!r} "
                 f"and name={self.name!r}"
             )
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"model.dtype: expected one of {', '.join(_DTYPES)}, got {self.dtype}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"model.dtype: expected one of {', '.join(DTYPES)}, got {self.dtype}")
 
 
 @dataclass(frozen=True)
@@ -88,32 +98,42 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
     Raises
     ------
     ValueError
-        If a setting is not usable, or the weights have another hash than ``sha256`` (checked
-        before they are loaded).
+        If a setting is not usable, or the model has another width or depth than in ``expect`` or
+        the weights another hash than ``sha256`` (checked before they are loaded).
     OSError
         If the model cannot be found.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     checked = build_settings(ModelSettings, settings, "model")
-    source, pinned = _locate(checked)
-    sha256 = _check_hash(source, checked)
+    source, pinned = locate_model(checked)
     config = AutoConfig.from_pretrained(source, **pinned)
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"model: expected an encoder or a causal model, got {config.model_type}")
+    text_config = config.get_text_config()
+    sizes = ModelSizes(text_config.hidden_size, text_config.num_hidden_layers)
+    check_sizes(checked.expect, sizes, source)
+    sha256 = check_weights(source, checked)
     kind = tell_kind(getattr(config, "architectures", None))
     device = choose_device(checked.device, gpus=gpus)
+    # Gemma-2 caps its attention scores, which of all implementations the plain one surely does.
+    is_capped = getattr(text_config, "attn_logit_softcapping", None) is not None
     model: Any = (AutoModelForCausalLM if kind == "causal" else AutoModel).from_pretrained(
-        source, **pinned, dtype=_DTYPES[checked.dtype], use_safetensors=True
+        source,
+        **pinned,
+        **({"attn_implementation": "eager"} if is_capped else {}),
+        dtype=DTYPES[checked.dtype],
+        use_safetensors=True,
     )
-    text_config = config.get_text_config()
+    parameters = sum(weight.numel() for weight in model.parameters())
+    check_sizes(checked.expect, replace(sizes, parameters=parameters), source)
     return LoadedModel(
         model=model.to(device).eval().requires_grad_(False),
         tokenizer=AutoTokenizer.from_pretrained(source, **pinned),
         name=str(checked.package or checked.name),
         kind=kind,
-        n_layers=text_config.num_hidden_layers,
-        width=text_config.hidden_size,
+        n_layers=sizes.layers,
+        width=sizes.width,
         max_length=getattr(text_config, "max_position_embeddings", None),
         device=device,
         revision=getattr(config, "_commit_hash", None) or checked.revision,
@@ -121,7 +141,7 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
     )
 
 
-def _locate(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
+def locate_model(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     """Return a folder or hub name, and the arguments that pin it."""
     pinned: dict[str, Any] = {"trust_remote_code": False}
     if settings.package is not None:
@@ -137,7 +157,7 @@ def _locate(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     return name, {**pinned, "revision": settings.revision}
 
 
-def _check_hash(source: str, settings: ModelSettings) -> str | None:
+def check_weights(source: str, settings: ModelSettings) -> str | None:
     """Return the hash of the weights; raise if it is not the expected one."""
     path = Path(source) / WEIGHTS_FILE
     if not Path(source).is_dir():

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from dbksvd.files import hash_file, read_json, replace_folder, write_json
+from dbksvd.files import check_hash, hash_file, read_seal, replace_folder, write_json
 from dbksvd.settings import build_settings, check_at_least
 from dbksvd.text_sources import list_probe_datasets, read_csv_texts, read_source
 
@@ -217,17 +217,15 @@ def check_documents(folder: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If a file is missing or ``documents.jsonl`` is not what the manifest describes.
+    FileNotFoundError
+        If there is no manifest.
+    DamagedFileError
+        If ``documents.jsonl`` is missing or not what the manifest describes.
     """
     folder = Path(folder)
-    manifest = read_json(folder / MANIFEST_FILE)
-    actual = hash_file(folder / DOCUMENTS_FILE)
-    if actual != manifest.get("sha256"):
-        raise ValueError(
-            f"{folder / DOCUMENTS_FILE}: expected sha256 {manifest.get('sha256')}, got {actual}; "
-            f"delete {folder} and run again"
-        )
+    seal = folder / MANIFEST_FILE
+    manifest: dict[str, Any] = read_seal(seal)
+    check_hash(folder / DOCUMENTS_FILE, manifest.get("sha256"), seal)
     return manifest
 
 

@@ -37,6 +37,7 @@ class _Source:
     column: str = "text"
     streaming: bool = False
     datasets: list[str] | None = None
+    skip: int = 0
     limit: int | None = None
 
 
@@ -51,13 +52,15 @@ def read_source(settings: Mapping[str, Any], where: str = "text.sources") -> Ite
         - ``sae_probes``: the data sets that the installed package sae-probes carries, or those
           in ``datasets``; every data set is a source of its own name;
         - ``hub``: ``name``, ``config``, ``split``, ``revision``, ``column``, ``streaming`` of
-          :func:`datasets.load_dataset`, with remote code off;
+          :func:`datasets.load_dataset`, with remote code off; a local folder of the same layout
+          does as well;
         - ``local_dataset``: ``path`` of a folder written by ``save_to_disk`` or of .parquet or
           .csv files, with ``column`` (and ``split`` for a folder with several);
         - ``file``: ``path`` of a .txt file, one document per line, or of a .jsonl file with the
           text in the field ``column``.
 
-        ``limit`` ends any kind but the first after so many documents.
+        ``skip`` leaves out so many documents at the beginning of any kind but the first, and
+        ``limit`` ends it after so many more.
     where : str
         Name of the setting, for messages.
 
@@ -68,6 +71,7 @@ def read_source(settings: Mapping[str, Any], where: str = "text.sources") -> Ite
     """
     source = build_settings(_Source, settings, where)
     check_at_least(1, where, limit=source.limit)
+    check_at_least(0, where, skip=source.skip)
     if source.kind == "sae_probes":
         for path in list_probe_datasets(source.datasets, f"{where}.datasets"):
             name = path.name.removesuffix(PROBE_SUFFIX)
@@ -81,7 +85,8 @@ def read_source(settings: Mapping[str, Any], where: str = "text.sources") -> Ite
     if not getattr(source, needed):
         raise ValueError(f"{where}.{needed}: missing key")
     name = getattr(source, needed)
-    yield f"{source.kind}/{name}", islice(readers[source.kind](source, where), source.limit)
+    stop = None if source.limit is None else source.skip + source.limit
+    yield f"{source.kind}/{name}", islice(readers[source.kind](source, where), source.skip, stop)
 
 
 def list_probe_datasets(names: Iterable[str] | None, where: str) -> list[Path]:
@@ -150,14 +155,19 @@ def _read_hub(source: _Source, where: str) -> Iterator[Any]:
 
     if source.split is None:
         raise ValueError(f"{where}.split: missing key")
-    data = load_dataset(
-        source.name,
-        source.config,
-        split=source.split,
-        revision=source.revision,
-        streaming=source.streaming,
-        trust_remote_code=False,
-    )
+    try:
+        data = load_dataset(
+            source.name,
+            source.config,
+            split=source.split,
+            revision=source.revision,
+            streaming=source.streaming,
+            trust_remote_code=False,
+        )
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{where}.name: expected a data set of the hub, got {source.name!r}: {error}"
+        ) from error
     yield from _read_column(data, source, where)
 
 

@@ -19,8 +19,8 @@ from dbksvd.commands import report_errors
 from dbksvd.files import replace_folder
 from dbksvd.models import load_model
 from dbksvd.saebench.model import EvalSite
+from dbksvd.saebench.preparation import name_model, prepare_eval
 from dbksvd.saebench.registry import find_eval
-from dbksvd.saebench.runner import name_model, prepare_eval
 
 
 @report_errors()

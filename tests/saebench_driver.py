@@ -24,7 +24,8 @@ import torch
 from dbksvd.models import load_model
 from dbksvd.saebench import absorption, probe_perturbation
 from dbksvd.saebench.model import EvalSite
-from dbksvd.saebench.runner import name_model, place_sae, prepare_eval, run_evals
+from dbksvd.saebench.preparation import name_model, prepare_eval
+from dbksvd.saebench.runner import place_sae, run_evals
 from dbksvd.saebench.task import EvalTask
 from dbksvd.scores import read_metrics
 

@@ -12,16 +12,19 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from dbksvd.access import check_access
 from dbksvd.architectures.loading import load_sae
 from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.models import load_model
 from dbksvd.parts import create_file, record_dtype, write_rows
 from dbksvd.saebench import core, sae_probes
 from dbksvd.saebench.bundled import read_ag_news, read_crossed
-from dbksvd.saebench.model import EvalSite, LastTextTokenModel, SAEBenchModel, name_hook
+from dbksvd.saebench.model import EvalSite, SAEBenchModel, name_hook
+from dbksvd.saebench.preparation import prepare_eval
 from dbksvd.saebench.recorded import RECORD_FILE
 from dbksvd.saebench.registry import check_evals, find_eval, list_datasets
-from dbksvd.saebench.runner import prepare_eval, run_evals
+from dbksvd.saebench.runner import run_evals
+from dbksvd.saebench.sae_probes import LastTextTokenModel
 from dbksvd.saebench.task import EvalTask
 from dbksvd.scores import read_metrics
 from dbksvd.sharding import write_shards
@@ -214,11 +217,13 @@ def test_evals_that_an_encoder_cannot_run_are_refused(tiny_encoder, tmp_path):
 def test_missing_key_and_ravel_files_are_refused(tiny_causal, tmp_path, monkeypatch):
     model = {"name": str(tiny_causal)}
     judge = {"url": "https://example.org/v1", "model": "m", "key_variable": "NO_SUCH_KEY"}
-    with pytest.raises(ValueError, match="NO_SUCH_KEY, which is not set"):
-        check_evals({"autointerp": {"judge": judge}}, model)
+    with pytest.raises(
+        ValueError, match=r"autointerp\.judge: expected the key .*NO_SUCH_KEY, which is not set"
+    ):
+        check_access({"judge": judge})
     monkeypatch.setenv("NO_SUCH_KEY", "k")
-    check_evals({"autointerp": {"judge": judge}}, model)
-    with pytest.raises(ValueError, match=r"ravel\.data: expected a folder with RAVEL's files"):
+    assert check_access({"judge": judge}) == (None, {"data_sets": []})
+    with pytest.raises(ValueError, match=r"ravel\.data: expected 'hub' or a folder with RAVEL's files"):
         check_evals({"ravel": {"data": str(tmp_path)}}, model)
 
 

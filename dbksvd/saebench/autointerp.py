@@ -89,17 +89,39 @@ class CachedJudge:
                 f"evaluation.evals.autointerp: expected a key in {judge['key_variable']}, "
                 "which is not set"
             )
+        for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+            # they log what an endpoint answers, which may hold the key
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._model, self._folder = judge["model"], folder
+        self._url, self._key = judge["url"], key
         self._client = OpenAI(api_key=key, base_url=judge["url"])
 
     def __call__(self, messages: list[dict[str, str]], max_tokens: int) -> str:
-        """Return the answer, from disk if the question was asked before."""
+        """Return the answer, from disk if the question was asked before.
+
+        Raises
+        ------
+        ValueError
+            If the endpoint gives none; the message never shows the key.
+        """
+        from openai import OpenAIError
+
         question = {"model": self._model, "messages": messages, "max_tokens": max_tokens}
         digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
         path = self._folder / f"{digest}.json"
         if path.is_file():
             return str(read_json(path)["answer"])
-        completion = self._client.chat.completions.create(**question, temperature=0)
-        answer = (completion.choices[0].message.content or "").strip()
+        try:
+            completion = self._client.chat.completions.create(**question, temperature=0)
+        except OpenAIError as error:
+            # without its cause, which a traceback would print
+            raise ValueError(
+                f"evaluation.evals.autointerp.judge: expected an answer of {self._url}, got: "
+                f"{self._hide(str(error))}"
+            ) from None
+        answer = self._hide((completion.choices[0].message.content or "").strip())
         write_json(path, {**question, "answer": answer})
         return answer
+
+    def _hide(self, text: str) -> str:
+        return text.replace(self._key, "(key)")

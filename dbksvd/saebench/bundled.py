@@ -1,18 +1,20 @@
-"""Labelled texts that sae-probes carries, in the forms that SAEBench's evals ask for."""
+"""Texts in the forms that SAEBench's evals ask for: those that sae-probes carries, or the hub's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dbksvd.saebench.registry import AG_NEWS_SOURCES, CROSSED_SOURCES
+from dbksvd.saebench.hub_data import stream_texts
+from dbksvd.saebench.registry import AG_NEWS_SOURCES, CROSSED_SOURCES, reads_hub
 
 TEST_SHARE = 0.2
+END: Any = object()  # no text is this
 
 
 def read_bundled(name: str) -> pd.DataFrame:
@@ -31,14 +33,29 @@ def read_bundled(name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def read_texts(datasets: Iterable[str], n_texts: int) -> list[str]:
-    """Return `n_texts` prompts of bundled data sets, about as many of each, in file order."""
-    columns = [read_bundled(name)["prompt"].astype(str).tolist() for name in datasets]
+def open_texts(settings: Mapping[str, Any]) -> list[Iterable[str]]:
+    """Return the texts of each data set in ``datasets``, bundled ones or, by ``data``, the hub's.
+
+    Raises
+    ------
+    ValueError
+        If a bundled data set does not exist; the hub is asked when the texts are read.
+    """
+    if reads_hub(settings):
+        return [stream_texts(name) for name in settings["datasets"]]
+    return [read_bundled(name)["prompt"].astype(str).tolist() for name in settings["datasets"]]
+
+
+def read_texts(settings: Mapping[str, Any], n_texts: int) -> list[str]:
+    """Return `n_texts` texts, about as many of each data set, in their order."""
+    columns = open_texts(settings)
     share = -(-n_texts // len(columns))
-    return [text for column in columns for text in column[:share]][:n_texts]
+    return [text for column in columns for text in islice(column, share)][:n_texts]
 
 
-def pack_tokens(datasets: Iterable[str], tokenizer: Any, rows: int, context_length: int) -> Tensor:
+def pack_tokens(
+    settings: Mapping[str, Any], tokenizer: Any, rows: int, context_length: int
+) -> Tensor:
     """Return texts end to end, eos between them, as int64 tokens of shape (rows, context_length).
 
     As SAEBench packs its own text, so that no row ends in padding. Every row starts and ends with
@@ -49,20 +66,22 @@ def pack_tokens(datasets: Iterable[str], tokenizer: Any, rows: int, context_leng
     ValueError
         If the data sets have too little text.
     """
-    names = list(datasets)
     around = tokenizer("a", return_special_tokens_mask=True)
     middle = around["special_tokens_mask"].index(0)
     before, after = around["input_ids"][:middle], around["input_ids"][middle:][1:]
     length = context_length - len(before) - len(after)
-    columns = [read_bundled(name)["prompt"].astype(str).tolist() for name in names]
+    in_turn = chain.from_iterable(zip_longest(*open_texts(settings)))  # one text of each
     ids: list[int] = []
-    for texts in zip_longest(*columns):  # one text of each in turn
-        for text in texts:
-            if text is not None and len(ids) < rows * length:
-                ids += tokenizer(text, add_special_tokens=False)["input_ids"]
-                ids.append(tokenizer.eos_token_id)
-    if len(ids) < rows * length:
-        raise ValueError(f"datasets: expected {rows * length} tokens, got {len(ids)} from {names}")
+    while len(ids) < rows * length:
+        text = next(in_turn, END)
+        if text is END:
+            names = list(settings["datasets"])
+            raise ValueError(
+                f"datasets: expected {rows * length} tokens, got {len(ids)} from {names}"
+            )
+        if text is not None:
+            ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids.append(tokenizer.eos_token_id)
     starts = range(0, rows * length, length)
     return torch.tensor([[*before, *ids[start : start + length], *after] for start in starts])
 

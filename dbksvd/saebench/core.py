@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
     """Record activations of prompts.
 
-    Saves one forward pass over all prompts per dictionary. Settings: datasets, texts (prompts),
-    context_length (tokens).
+    Saves one forward pass over all prompts per dictionary. Settings: datasets, data (``bundled`` or
+    ``hub``), texts (prompts), context_length (tokens).
     """
     model = SAEBenchModel(loaded, site.model_name)
     length = settings["context_length"]
     if loaded.kind == "causal":
-        tokens = pack_tokens(settings["datasets"], model.tokenizer, settings["texts"], length)
+        tokens = pack_tokens(settings, model.tokenizer, settings["texts"], length)
     else:
         tokens = model.tokenizer(
-            read_texts(settings["datasets"], settings["texts"]),
+            read_texts(settings, settings["texts"]),
             padding="max_length",
             truncation=True,
             max_length=length,

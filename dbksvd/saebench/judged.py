@@ -46,13 +46,13 @@ def prepare_texts(
 ) -> None:
     """Record the activations of all texts.
 
-    Saves two forward passes over all texts per dictionary. Settings: datasets, total_tokens,
-    context_length (tokens).
+    Saves two forward passes over all texts per dictionary. Settings: datasets, data (``bundled``
+    or ``hub``), total_tokens, context_length (tokens).
     """
     model = SAEBenchModel(loaded, site.model_name)
     length = settings["context_length"]
     rows = -(-settings["total_tokens"] // length)
-    write_record(model, pack_tokens(settings["datasets"], model.tokenizer, rows, length), site, to)
+    write_record(model, pack_tokens(settings, model.tokenizer, rows, length), site, to)
 
 
 def run_judged(task: EvalTask, judge: Judge) -> None:

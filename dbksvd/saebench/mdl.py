@@ -25,13 +25,11 @@ LARGEST = 100.0  # where SAEBench's bins end at least
 def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
     """Record activations.
 
-    Saves 10 + 2 × bins × k forward passes per dictionary. Settings: datasets, texts (rows),
-    context_length (tokens).
+    Saves 10 + 2 × bins × k forward passes per dictionary. Settings: datasets, data (``bundled``
+    or ``hub``), texts (rows), context_length (tokens).
     """
     model = SAEBenchModel(loaded, site.model_name)
-    tokens = pack_tokens(
-        settings["datasets"], model.tokenizer, settings["texts"], settings["context_length"]
-    )
+    tokens = pack_tokens(settings, model.tokenizer, settings["texts"], settings["context_length"])
     write_record(model, tokens, site, to)
 
 

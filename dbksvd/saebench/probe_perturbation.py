@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def configure(site: EvalSite, settings: Mapping[str, Any], **extra: Any) -> Any:
     """Return SAEBench's config.
 
-    Settings: train_size, test_size (texts of each probe), context_length (tokens), n_values
-    (latents removed), probe_epochs.
+    Settings: data (``bundled`` or ``hub``), datasets (of the hub), train_size, test_size (texts of
+    each probe), context_length (tokens), n_values (latents removed), probe_epochs.
     """
     from sae_bench.evals.scr_and_tpp.eval_config import ScrAndTppEvalConfig
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dbksvd.files import read_json, write_json
 from dbksvd.saebench import shims_causal
+from dbksvd.saebench.hub_data import fetch_folder
 from dbksvd.saebench.model import EvalSite, SAEBenchModel
+from dbksvd.saebench.registry import list_hub_names, reads_hub
 from dbksvd.saebench.task import EvalTask
 from dbksvd.scores import CORRECTIONS, NOT_APPLICABLE
 
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
     """Let the model continue every prompt, and keep those it continues right.
 
-    Saves that generation per dictionary. Settings: data (folder with RAVEL's files in base/),
-    entities (attributes of each kind of entity).
+    Saves that generation per dictionary. Settings: data (``hub``, or a folder with RAVEL's files in
+    base/), entities (attributes of each kind of entity).
 
     Raises
     ------
@@ -34,8 +36,11 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to
     config = _configure(site, settings, to)
     config.llm_batch_size = 64
     counts: dict[str, int] = {}
+    data = Path(settings["data"]) / "base"
+    if reads_hub(settings):
+        data = fetch_folder(list_hub_names("ravel", settings)[0], "*.json")
     for entity, attributes in settings["entities"].items():
-        _copy_files(Path(settings["data"]), entity, to)
+        _copy_files(data, entity, to)
         with shims_causal.read_entity_end(model.tokenizer):
             instance = RAVELInstance.create_from_files(
                 config=config,
@@ -85,7 +90,7 @@ def run(task: EvalTask) -> None:
 def _copy_files(data: Path, entity: str, to: Path) -> None:
     (to / "base").mkdir(exist_ok=True)
     for part in ("attribute_to_prompts", "prompt_to_split", "entity_attributes", "entity_to_split"):
-        path = data / "base" / f"ravel_{entity}_{part}.json"
+        path = data / f"ravel_{entity}_{part}.json"
         if not path.is_file():
             raise FileNotFoundError(f"evaluation.evals.ravel.data: expected {path}, no such file")
         shutil.copy(path, to / "base")

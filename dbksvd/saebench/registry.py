@@ -6,7 +6,6 @@ their eval is used, so a rule depends on the sources of its own evals only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,28 @@ from dbksvd.model_files import ModelKind, find_kind
 AG_NEWS_SOURCES = ("161_agnews_0", "162_agnews_1", "163_agnews_2")
 # Reviews of films and of products, each of them positive and negative.
 CROSSED_SOURCES = ("113_movie_sent", "157_amazon_5star")
+# Values of the setting ``data``: texts that sae-probes carries, or those of SAEBench, on the hub.
+BUNDLED, HUB = "bundled", "hub"
 # Evals of SAEBench that this workflow does not run, and why.
 REFUSED = {
     "unlearning": "expected an experiment without it: it needs google/gemma-2-2b-it on a GPU and "
     "WMDP-bio, which the hub gives out on request only; score the dictionary folders with "
     "SAEBench's own command"
 }
+
+# SAEBench's own, under its own names; it reads classes of one data set as three.
+_AMAZON = "canrager/amazon_reviews_mcauley_1and5"
+_CROSSED = ("LabHC/bias_in_bios_class_set1", _AMAZON)
+_LABELLED = (
+    *(f"LabHC/bias_in_bios_class_set{number}" for number in (1, 2, 3)),
+    _AMAZON,
+    f"{_AMAZON}_sentiment",
+    "codeparrot/github-code",
+    "fancyzhx/ag_news",
+    "Helsinki-NLP/europarl",
+)
+
+_STREAMED = ("codeparrot/github-code", "Helsinki-NLP/europarl")
 
 Settings = Mapping[str, Any]
 
@@ -50,6 +65,9 @@ class EvalEntry:
         It offers ``prepare(loaded, site, settings, folder)`` and ``run(task)``.
     datasets : callable
         ``datasets(settings)`` lists the bundled data sets it reads.
+    hub : tuple of str
+        Data sets of the hub that SAEBench reads; empty where it reads none. With ``data: hub`` the
+        setting ``datasets`` chooses among them, or, where they are plain text, others.
     not_for_encoders : str
         Why an encoder cannot be scored; empty where it can.
     """
@@ -57,18 +75,21 @@ class EvalEntry:
     module: str
     datasets: Callable[[Settings], list[str]] = _read_setting
     not_for_encoders: str = ""
+    hub: tuple[str, ...] = ()
 
 
 EVALS = {
-    "core": EvalEntry("dbksvd.saebench.core"),
+    "core": EvalEntry("dbksvd.saebench.core", hub=("Skylion007/openwebtext",)),
     "sparse_probing_sae_probes": EvalEntry("dbksvd.saebench.sae_probes"),
-    "sparse_probing": EvalEntry("dbksvd.saebench.sparse_probing", _read_news),
-    "tpp": EvalEntry("dbksvd.saebench.tpp", _read_news),
-    "scr": EvalEntry("dbksvd.saebench.scr", _read_crossed),
-    "mdl": EvalEntry("dbksvd.saebench.mdl"),
+    "sparse_probing": EvalEntry("dbksvd.saebench.sparse_probing", _read_news, hub=_LABELLED),
+    "tpp": EvalEntry("dbksvd.saebench.tpp", _read_news, hub=_CROSSED),
+    "scr": EvalEntry("dbksvd.saebench.scr", _read_crossed, hub=_CROSSED),
+    "mdl": EvalEntry("dbksvd.saebench.mdl", hub=("HuggingFaceFW/fineweb",)),
     "meta_structure": EvalEntry("dbksvd.saebench.meta_structure"),
-    "autointerp": EvalEntry("dbksvd.saebench.autointerp"),
-    "token_matching": EvalEntry("dbksvd.saebench.token_matching"),
+    "autointerp": EvalEntry("dbksvd.saebench.autointerp", hub=("monology/pile-uncopyrighted",)),
+    "token_matching": EvalEntry(
+        "dbksvd.saebench.token_matching", hub=("monology/pile-uncopyrighted",)
+    ),
     "absorption": EvalEntry(
         "dbksvd.saebench.absorption",
         not_for_encoders="its prompts are made for a model that reads from left to right",
@@ -76,6 +97,7 @@ EVALS = {
     "ravel": EvalEntry(
         "dbksvd.saebench.ravel",
         not_for_encoders="it lets the model continue prompts, which needs a language-model head",
+        hub=("adamkarvonen/ravel_prompts",),
     ),
 }
 
@@ -95,7 +117,45 @@ def find_eval(name: str) -> EvalEntry:
 
 def list_datasets(settings: Mapping[str, Settings]) -> list[str]:
     """Return the bundled data sets that evals (name to settings) read: hold them out of fitting."""
-    return sorted({name for key in settings for name in find_eval(key).datasets(settings[key])})
+    return sorted(
+        {
+            name
+            for key, own in settings.items()
+            if not reads_hub(own)
+            for name in find_eval(key).datasets(own)
+        }
+    )
+
+
+def reads_hub(settings: Settings) -> bool:
+    """Whether an eval reads SAEBench's own data sets from the hub."""
+    return settings.get("data") == HUB
+
+
+def list_hub_reads(evals: Mapping[str, Settings]) -> list[dict[str, Any]]:
+    """Return what evals (name to settings) read from the hub.
+
+    Returns
+    -------
+    list of dict
+        ``key`` of the config, ``name`` of the repository, and whether it is read by ``streaming``,
+        without a copy on disk.
+    """
+    reads = {}
+    for key, settings in evals.items():
+        for name in list_hub_names(key, settings):
+            repository = name.split("_class_set")[0].removesuffix("_sentiment")
+            reads[key, repository] = {
+                "key": f"evaluation.evals.{key}",
+                "name": repository,
+                "streaming": name not in _LABELLED or name in _STREAMED,
+            }
+    return list(reads.values())
+
+
+def list_hub_names(name: str, settings: Settings) -> list[str]:
+    """Return the data sets of the hub that an eval reads, by SAEBench's names."""
+    return list(settings.get("datasets") or find_eval(name).hub) if reads_hub(settings) else []
 
 
 def check_evals(evals: Mapping[str, Settings], model: Settings) -> None:
@@ -118,18 +178,23 @@ def check_evals(evals: Mapping[str, Settings], model: Settings) -> None:
         if name in REFUSED:
             raise ValueError(f"evaluation.evals.{name}: {REFUSED[name]}")
         check_kind(name, settings, kind)
-        if name == "autointerp":
-            variable = settings["judge"]["key_variable"]
-            if not os.environ.get(variable):
-                raise ValueError(
-                    f"evaluation.evals.autointerp: expected the key of {settings['judge']['url']} "
-                    f"in the environment variable {variable}, which is not set"
-                )
-        if name == "ravel" and not (Path(settings["data"]) / "base").is_dir():
+        _check_data(name, settings)
+
+
+def _check_data(name: str, settings: Settings) -> None:
+    where = f"evaluation.evals.{name}"
+    if name == "ravel":
+        if not reads_hub(settings) and not (Path(settings["data"]) / "base").is_dir():
             raise ValueError(
-                "evaluation.evals.ravel.data: expected a folder with RAVEL's files in base/, "
+                f"{where}.data: expected {HUB!r} or a folder with RAVEL's files in base/, "
                 f"found none at {settings['data']}"
             )
+    elif find_eval(name).datasets is not _read_setting:  # SAEBench knows the labels of its own
+        known = find_eval(name).hub if reads_hub(settings) else ()
+        for dataset in settings.get("datasets", ()):
+            if dataset not in known:
+                choice = f"some of {', '.join(known)}" if known else f"none without data: {HUB}"
+                raise ValueError(f"{where}.datasets: expected {choice}, got {dataset!r}")
 
 
 def check_kind(name: str, settings: Settings, kind: ModelKind | None) -> None:

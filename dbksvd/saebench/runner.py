@@ -1,4 +1,4 @@
-"""Evals prepared once for a model and layer, and one dictionary scored by those not scored yet.
+"""One dictionary scored by those evals that have not scored it yet.
 
 SAEBench's checks of array shapes refuse any model but its own: set ``JAXTYPING_DISABLE=1`` before
 anything imports jaxtyping.
@@ -6,27 +6,23 @@ anything imports jaxtyping.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from dbksvd.files import hash_file, read_json, replace_folder, write_json
-from dbksvd.hooks import find_hook
 from dbksvd.provenance import seed_everything
 from dbksvd.saebench.model import EvalSite
-from dbksvd.saebench.registry import check_kind, find_eval
+from dbksvd.saebench.preparation import MANIFEST, own_working_folder, read_manifest
+from dbksvd.saebench.registry import find_eval
+from dbksvd.saebench.shims_imports import import_quickly
 from dbksvd.saebench.task import EvalTask
 
 if TYPE_CHECKING:
@@ -36,63 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 SEAL = "seal.json"
 DICTIONARY_FILES = ("cfg.json", "sae_weights.safetensors")
-
-
-def prepare_eval(
-    name: str, loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], folder: Path
-) -> None:
-    """Write what no dictionary changes, and `MANIFEST`.
-
-    Parameters
-    ----------
-    name : str
-        The eval.
-    loaded : LoadedModel
-        The model.
-    site : EvalSite
-        Its name and the layer.
-    settings : mapping
-        Settings of the eval.
-    folder : path
-        An empty folder.
-
-    Raises
-    ------
-    ValueError
-        For an unknown eval or data set, one that the model cannot run, or a layer that it does
-        not have.
-    """
-    entry = find_eval(name)
-    find_hook(loaded, site.layer)
-    check_kind(name, settings, loaded.kind)
-    start = time.perf_counter()
-    folder = folder.resolve()
-    placed = dict(settings)
-    if "data" in placed:  # a path, and the working folder changes below
-        placed["data"] = str(Path(placed["data"]).resolve())
-    with _own_working_folder():
-        seed_everything(site.seed)
-        import_module(entry.module).prepare(loaded, site, placed, folder)
-    seconds = time.perf_counter() - start
-    logger.info("%s: prepared in %.1f s", name, seconds)
-    manifest = {
-        "site": asdict(site),
-        "width": loaded.width,
-        "eval": name,
-        "settings": dict(settings),
-        "seconds": seconds,
-        "model_sha256": loaded.sha256,
-        "versions": {name: version(name) for name in ("sae-bench", "sae-lens", "sae-probes")},
-    }
-    write_json(folder / MANIFEST, manifest)
-
-
-def name_model(name: str) -> str:
-    """Return a model's name as SAEBench and sae-probes can put it into file names."""
-    return Path(name).name.replace(" ", "_")
 
 
 def run_evals(
@@ -215,7 +156,8 @@ def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[s
     start = time.perf_counter()
     with replace_folder(output) as folder:
         placed = replace(task, prepared=prepared.resolve(), output=folder.resolve())
-        with _own_working_folder():
+        import_quickly()
+        with own_working_folder():
             seed_everything(task.site.seed)
             import_module(find_eval(name).module).run(placed)
     seconds = time.perf_counter() - start
@@ -223,35 +165,8 @@ def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[s
     return {"seconds": seconds, "width": task.sae.cfg.d_sae}
 
 
-def read_manifest(prepared: Path) -> dict[str, Any]:
-    """Return the manifest of a prepared folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    if not (prepared / MANIFEST).is_file():
-        raise FileNotFoundError(
-            f"{prepared}: expected a folder of prepare_evaluation, no {MANIFEST} there"
-        )
-    return dict(read_json(prepared / MANIFEST))
-
-
 def place_sae(sae: SAE[Any], site: EvalSite) -> None:
     """Write the site into the SAE's metadata, where SAEBench reads model and hook from."""
     metadata = sae.cfg.metadata
     metadata.model_name, metadata.hook_name = site.model_name, site.hook
     metadata.hook_layer, metadata.prepend_bos = site.layer - 1, False
-
-
-@contextlib.contextmanager
-def _own_working_folder() -> Iterator[None]:
-    # SAEBench writes ./artifacts and more wherever it is run: jobs side by side must not meet.
-    # Some evals turn gradients on or off for good: the next one must not inherit that.
-    with (
-        tempfile.TemporaryDirectory(prefix="saebench-") as folder,
-        contextlib.chdir(folder),
-        torch.set_grad_enabled(True),
-    ):
-        yield

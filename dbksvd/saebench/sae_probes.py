@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from dbksvd.saebench import shims
 from dbksvd.saebench.bundled import read_bundled
-from dbksvd.saebench.model import EvalSite, LastTextTokenModel
+from dbksvd.saebench.model import EvalSite, SAEBenchModel
 from dbksvd.saebench.task import EvalTask
 
 if TYPE_CHECKING:
     from dbksvd.models import LoadedModel
+
+
+class LastTextTokenModel(SAEBenchModel):
+    """What sae-probes drives an encoder by: its last position reads the last token of the text.
+
+    sae-probes probes the activation at the last position, which is a word in the causal models it
+    was written for and ``[SEP]`` in an encoder. Dictionaries are fitted on text tokens only, so
+    outputs are moved on by one position: the last one then holds the token before ``[SEP]``.
+    """
+
+    def run_with_cache(
+        self, tokens: Tensor | Sequence[str], **kwargs: Any
+    ) -> tuple[None, dict[str, Tensor]]:
+        """As the base class, moved on by one position for an encoder."""
+        _, cache = super().run_with_cache(tokens, **kwargs)
+        if self.is_causal:
+            return None, cache
+        return None, {name: output.roll(1, dims=1) for name, output in cache.items()}
 
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:

@@ -1,4 +1,4 @@
-"""scr: removal of a spurious correlation, on reviews whose sentiment and kind cross."""
+"""scr: removal of a spurious correlation, on labels that cross: bundled reviews or SAEBench's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbksvd.saebench import shims
-from dbksvd.saebench.bundled import read_crossed
+from dbksvd.saebench.labelled import serve_crossing
 from dbksvd.saebench.model import EvalSite
 from dbksvd.saebench.probe_perturbation import configure, prepare_perturbation, run_perturbation
+from dbksvd.saebench.registry import list_hub_names, reads_hub
 from dbksvd.saebench.task import EvalTask
 
 if TYPE_CHECKING:
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
     """Activations and probes. Settings: see `probe_perturbation.configure`."""
-    with shims.serve_crossed(read_crossed()):
+    with serve_crossing(settings, is_recorded=False):
         prepare_perturbation(loaded, site, _configure(site, settings), to)
 
 
 def run(task: EvalTask) -> None:
     """SAEBench's scr over the prepared activations."""
-    with shims.serve_crossed(None):
+    with serve_crossing(task.settings, is_recorded=True):
         run_perturbation(task, _configure(task.site, task.settings))
 
 
 def _configure(site: EvalSite, settings: Mapping[str, Any]) -> Any:
+    if reads_hub(settings):  # SAEBench's config has the pairs of classes of its own data sets
+        names = list_hub_names("scr", settings)
+        return configure(site, settings, dataset_names=names, perform_scr=True)
     return configure(
         site,
         settings,

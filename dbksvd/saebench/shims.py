@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ import pandas as pd
 from torch import Tensor
 
 from dbksvd.saebench.registry import AG_NEWS_SOURCES
+from dbksvd.saebench.shims_imports import RowCounts
 
 AG_NEWS = "fancyzhx/ag_news"
 # SAEBench routes a set of two crossing labels by a part of its name.
@@ -56,8 +58,17 @@ def limit_rows(rows: int | None) -> Iterator[None]:
 
     Classes stay balanced (sae-probes draws as many of each), in the order of the file.
     """
-    from sae_probes import generate_model_activations, utils_data
-
+    # By their full names: the package has a function of the name of one of its modules.
+    generate_model_activations, generate_sae_activations, baselines, sae_evals, utils_data = (
+        import_module(f"sae_probes.{name}")
+        for name in (
+            "generate_model_activations",
+            "generate_sae_activations",
+            "run_baselines",
+            "run_sae_evals",
+            "utils_data",
+        )
+    )
     if rows is None:
         yield
         return
@@ -74,18 +85,16 @@ def limit_rows(rows: int | None) -> Iterator[None]:
             rank = table.groupby("target").cumcount()
             return table[rank < limit // table["target"].nunique()].reset_index(drop=True)
 
-    sizes = utils_data.get_dataset_sizes()  # one cached dict, shared by its modules
-    limited = {name: min(size, limit) for name, size in sizes.items()}
     utils_data.read_dataset_df.cache_clear()
-    try:
-        with (
-            patch.object(generate_model_activations, "pd", LimitedPandas),
-            patch.object(utils_data, "pd", LimitedPandas),
-            patch.dict(sizes, limited),
-        ):
-            yield
-    finally:
-        utils_data.read_dataset_df.cache_clear()
+    with ExitStack() as stack:
+        stack.callback(utils_data.read_dataset_df.cache_clear)
+        for module in (generate_model_activations, utils_data):
+            stack.enter_context(patch.object(module, "pd", LimitedPandas))
+        # Sizes that were counted before are those of whole data sets.
+        for module in (generate_sae_activations, baselines, sae_evals):
+            stack.enter_context(patch.object(module, "DATASET_SIZES", RowCounts()))
+        stack.enter_context(patch.object(utils_data, "get_dataset_sizes", RowCounts))
+        yield
 
 
 @contextmanager
@@ -110,6 +119,28 @@ def serve_ag_news(frames: Mapping[str, pd.DataFrame] | None) -> Iterator[None]:
         patch.object(dataset_utils, "load_dataset", load_dataset),
         patch.dict(dataset_info.chosen_classes_per_dataset, classes),
         patch.dict(scr_and_tpp.COLUMN2_VALS_LOOKUP, {AG_NEWS: None}),
+    ):
+        yield
+
+
+@contextmanager
+def serve_hub(load: Callable[..., Any] | None) -> Iterator[None]:
+    """Let SAEBench read its own data sets by `load`: it would run code that the hub gives out.
+
+    Parameters
+    ----------
+    load : callable or None
+        Takes what ``datasets.load_dataset`` takes; None where recorded activations are used.
+    """
+    from sae_bench.evals.scr_and_tpp import dataset_creation
+    from sae_bench.sae_bench_utils import dataset_utils
+
+    def refuse(name: str, *_args: Any, **_kwargs: Any) -> Any:
+        raise ValueError(f"data set {name!r} was not prepared")
+
+    with (
+        patch.object(dataset_utils, "load_dataset", load or refuse),
+        patch.object(dataset_creation, "load_dataset", load or refuse),
     ):
         yield
 

@@ -1,4 +1,4 @@
-"""sparse_probing: SAEBench's own k-sparse probes, on AG News."""
+"""sparse_probing: SAEBench's own k-sparse probes, on bundled AG News or on its own eight sets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbksvd.saebench import shims
-from dbksvd.saebench.bundled import read_ag_news
+from dbksvd.saebench.labelled import serve_topics
 from dbksvd.saebench.model import EvalSite, SAEBenchModel
+from dbksvd.saebench.registry import list_hub_names
 from dbksvd.saebench.task import EvalTask
 from dbksvd.saebench.throwaway import make_throwaway
 
@@ -21,15 +22,16 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to
 
     SAEBench computes both on the way to the first SAE's scores: it is run once on a throw-away
     dictionary, and what it leaves behind for the next SAE is kept: two thirds of the time of a
-    dictionary. Settings: train_size, test_size (texts), context_length (tokens), k_values.
+    dictionary. Settings: data (``bundled`` or ``hub``), datasets (of the hub), train_size,
+    test_size (texts), context_length (tokens), k_values.
     """
     from sae_bench.evals.sparse_probing import main as eval_module
 
     device = str(loaded.device)
     sae = make_throwaway(loaded.width, max(settings["k_values"]), site, device)
     model = SAEBenchModel(loaded, site.model_name)
-    news = shims.serve_ag_news(read_ag_news())
-    with news, shims.use_model(eval_module, model), shims.quiet_probes():
+    texts = serve_topics(settings, is_recorded=False)
+    with texts, shims.use_model(eval_module, model), shims.quiet_probes():
         eval_module.run_eval(
             _configure(site, settings),
             [("throwaway", sae)],
@@ -43,7 +45,8 @@ def run(task: EvalTask) -> None:
     """SAEBench's sparse_probing over the prepared activations."""
     from sae_bench.evals.sparse_probing import main as eval_module
 
-    with shims.serve_ag_news(None), shims.use_model(eval_module, None), shims.quiet_probes():
+    texts = serve_topics(task.settings, is_recorded=True)
+    with texts, shims.use_model(eval_module, None), shims.quiet_probes():
         eval_module.run_eval(
             _configure(task.site, task.settings),
             [(task.name, task.sae)],
@@ -58,7 +61,7 @@ def _configure(site: EvalSite, settings: Mapping[str, Any]) -> Any:
 
     return SparseProbingEvalConfig(
         random_seed=site.seed,
-        dataset_names=[shims.AG_NEWS],
+        dataset_names=list_hub_names("sparse_probing", settings) or [shims.AG_NEWS],
         probe_train_set_size=settings["train_size"],
         probe_test_set_size=settings["test_size"],
         context_length=settings["context_length"],

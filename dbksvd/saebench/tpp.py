@@ -1,4 +1,4 @@
-"""tpp: targeted probe perturbation, on the three topics of AG News."""
+"""tpp: targeted probe perturbation, on three topics of AG News or on SAEBench's own two sets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbksvd.saebench import shims
-from dbksvd.saebench.bundled import read_ag_news
+from dbksvd.saebench.labelled import serve_topics
 from dbksvd.saebench.model import EvalSite
 from dbksvd.saebench.probe_perturbation import configure, prepare_perturbation, run_perturbation
+from dbksvd.saebench.registry import list_hub_names
 from dbksvd.saebench.task import EvalTask
 
 if TYPE_CHECKING:
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
     """Activations and probes. Settings: see `probe_perturbation.configure`."""
-    with shims.serve_ag_news(read_ag_news()):
+    with serve_topics(settings, is_recorded=False):
         prepare_perturbation(loaded, site, _configure(site, settings), to)
 
 
 def run(task: EvalTask) -> None:
     """SAEBench's tpp over the prepared activations."""
-    with shims.serve_ag_news(None):
+    with serve_topics(task.settings, is_recorded=True):
         run_perturbation(task, _configure(task.site, task.settings))
 
 
 def _configure(site: EvalSite, settings: Mapping[str, Any]) -> Any:
-    return configure(site, settings, dataset_names=[shims.AG_NEWS], perform_scr=False)
+    names = list_hub_names("tpp", settings) or [shims.AG_NEWS]
+    return configure(site, settings, dataset_names=names, perform_scr=False)

@@ -1,0 +1,23 @@
+"""Hub and keys, asked for once before any long work; nothing to do where all is on this machine."""
+
+
+rule check_access:
+    output:
+        facts=f"{RESULTS}/access.json",
+    log:
+        f"{RESULTS}/logs/check_access.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_access.jsonl"
+    localrule: True
+    conda:
+        "../../envs/activations.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        cfg=EXPERIMENT.access() or "{}",
+        code=code("scripts/check_access.py"),
+    shell:
+        'python "$DBKSVD/scripts/check_access.py" --settings {params.cfg:q}'
+        " --output {output.facts:q} > {log:q} 2>&1"
