@@ -1,0 +1,146 @@
+"""Costs against cases counted by hand, every shipped config, and a run that was timed."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from dbksvd.estimates import estimate_stages, list_places
+from dbksvd.estimates_devices import DEVICES, Device
+from dbksvd.estimates_evals import EvalTexts, count_eval
+from dbksvd.estimates_work import Work, count_coding, count_fit
+from dbksvd.model_files import ModelSizes, find_sizes
+from workflow.experiment import Experiment
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
+
+
+def test_fit_of_dbksvd_by_hand():
+    settings = {"algorithm": "dbksvd", "method": "mp", "init": "random", "refit": False}
+    settings |= {"max_iter": 3, "polish_iter": 0, "batch_size": 100, "power_iterations": 2}
+    work = count_fit(settings, n_atoms=32, k=4, d=8, n_train=1000, n_heldout=10)
+    # 3 batches of 100 samples, and one measurement of 10: 2·8·32 operations of products each.
+    assert work.products == 310 * 512
+    # Picks: 2·32·3 each; updates of 3·100·4 non-zeros: 8·(4·2 + 4) operations each.
+    assert work.steps == 310 * 192 + 1200 * 96
+    assert work.disk == 2 * 32 * 8 * 4
+    # Batch and residual, codes, Gram matrix, three dictionaries.
+    assert work.memory == 4 * (100 * (2 * 8 + 2 * 4) + 32 * 32 + 3 * 32 * 8)
+
+
+def test_fit_of_matryoshka_groups_codes_each_group():
+    settings = {"algorithm": "dbksvd", "method": "mp", "init": "random", "refit": False}
+    settings |= {"max_iter": 1, "polish_iter": 0, "batch_size": 100, "groups": [8, 24]}
+    work = count_fit(settings, n_atoms=32, k=4, d=8, n_train=100, n_heldout=0)
+    assert work.products == 100 * 2 * 8 * (8 + 24)
+    assert work.steps == 100 * 2 * (8 + 24) + 100 * 4 * 8 * 16  # 1 step more a group; 3 power its.
+
+
+def test_fit_of_an_sae_by_hand():
+    settings = {"algorithm": "sae", "architecture": "topk", "training_samples": 1000}
+    settings |= {"batch_size": 100, "measure_every": 500}
+    work = count_fit(settings, n_atoms=32, k=4, d=8, n_train=1000, n_heldout=10)
+    both = 2 * 2 * 8 * 32  # encoder and decoder
+    assert work.products == 3 * 1000 * both + 3 * 10 * both
+    assert work.memory == 4 * (8 * 32 * 8 + 3 * 100 * 32)
+    switch = {**settings, "architecture": "switch", "n_experts": 4}
+    assert count_coding(switch, 32, 4, 8).products == 2 * (8 * 32 / 4 + 8 * 4)
+
+
+def test_evals_by_hand():
+    core = {"texts": 10, "context_length": 8}
+    assert count_eval("core", core, "encoder") == EvalTexts(80, 80, 80, 160, 0)
+    assert count_eval("core", core, "causal").forward == 480
+    bundled = {"train_size": 60, "test_size": 20, "context_length": 8}
+    assert count_eval("sparse_probing", bundled, "causal").prepared == 3 * 40 * 8
+    hub = count_eval("sparse_probing", {**bundled, "data": "hub"}, "causal")
+    assert (hub.prepared, hub.held) == (36 * 40 * 8, 5 * 40 * 8)
+    assert count_eval("meta_structure", {}, "causal") == EvalTexts()
+
+
+def test_seconds_follow_from_rates():
+    device = Device("test", peak=100.0, model=0.5, products=0.25, steps=0.1)
+    assert device.count_seconds(Work(100, 100, 100, host_seconds=1)) == 1 + 2 + 4 + 10
+
+
+def test_stages_of_a_small_experiment_by_hand():
+    config = {
+        "model": {"name": "m", "dtype": "float16"},
+        "activations": {
+            "source": "model", "layers": [2], "n_train_tokens": 900, "n_heldout_tokens": 100,
+            "slices": 2, "batch_size": 4, "context_length": 8,
+        },
+        "methods": {"random": {"algorithm": "random"}},
+        "evaluation": {"evals": {"core": {"texts": 10, "context_length": 8}}},
+    }  # fmt: skip
+    fits = [SimpleNamespace(site="layer2", method="random", n_atoms=32, k=4)]
+    sizes = ModelSizes(width=8, layers=4, parameters=1000)
+    device = Device("test", 1.0, 1.0, 1.0, 1.0, disk=1e9, start=0, start_eval=0)
+    stages = {s.name: s for s in estimate_stages(config, fits, sizes, device, "encoder")}
+    assert list(stages) == ["extract", "shard", "fit controls", "prepare evals", "evaluate"]
+    assert stages["extract"].seconds == 2 * 1000 * (2 / 4) * 1000
+    assert stages["extract"].disk == stages["shard"].disk == 1000 * (8 * 4 + 12)
+    assert stages["extract"].jobs == 2
+    assert stages["prepare evals"].seconds == 2 * 1000 * (2 / 4) * 80
+    assert stages["prepare evals"].disk == 80 * 8 * 4
+    one = count_coding({"algorithm": "random"}, 32, 4, 8)
+    coded = 100 + 160
+    assert stages["evaluate"].seconds == (one.products + one.steps) * coded + 2 * 32 * 8 * 160
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_config_can_be_estimated(path):
+    config = yaml.safe_load(path.read_text())
+    fits = Experiment(config).fits
+    sizes = find_sizes(config.get("model") or {})
+    for device in DEVICES.values():
+        stages = estimate_stages(config, fits, sizes, device)
+        assert sum(s.jobs for s in stages if s.name.startswith(("fit", "train SAEs"))) == len(fits)
+        assert all(stage.seconds > 0 and stage.memory > 0 for stage in stages)
+
+
+def test_default_experiment_as_it_was_timed():
+    # 92 jobs took 11 min 53 s on 2 cores, with these fits and evals.
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config.pop("ground_truth", None)
+    evals = config["evaluation"]["evals"]
+    config["evaluation"]["evals"] = {
+        name: evals[name] for name in ("core", "sparse_probing_sae_probes")
+    }
+    config["methods"] = {n: s for n, s in config["methods"].items() if s["algorithm"] != "permuted"}
+    config["fits"] = [
+        grid for grid in config["fits"] if set(grid["methods"]) <= set(config["methods"])
+    ]
+    config["figures"] = {**config["figures"], "controls": [], "labels": {}}
+    sizes = find_sizes(config["model"])
+    assert sizes == ModelSizes(384, 6, 22713728)
+    fits = Experiment(config).fits
+    seconds = sum(
+        stage.seconds for stage in estimate_stages(config, fits, sizes, DEVICES["cpu"], "encoder")
+    )
+    assert 713 / 2 < seconds / 2 < 713 * 2
+
+
+def test_unknown_sizes_are_asked_for():
+    activations = {"source": "model", "layers": [1]}
+    with pytest.raises(ValueError, match=r"^model\.expect: expected width, layers and parameters"):
+        list_places({"activations": activations}, None)
+    assert find_sizes({"name": "someone/else", "revision": "main"}) is None
+    trained = {"train": {"width": 8, "layers": 2, "vocabulary": 300, "tokens": 1}}
+    assert find_sizes(trained) == ModelSizes(8, 2, 12 * 2 * 64 + 2 * 300 * 8)
+
+
+def test_script_says_what_it_assumes():
+    command = [sys.executable, "scripts/estimate_cost.py", "experiments/gemma-2-2b.yaml"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gemma-2-2b on one H100" in done.stdout
+    assert "nothing was measured on a GPU" in done.stdout
+    for stage in ("extract", "fit DB-KSVD", "train SAEs", "prepare evals", "evaluate", "all"):
+        assert any(line.startswith(stage) for line in done.stdout.splitlines())
