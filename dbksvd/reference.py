@@ -1,0 +1,86 @@
+"""Published numbers, found only where model, layer and metric are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+COLUMNS = ["source", "version", "model", "layer", "method", "width", "k", "metric", "value"]
+
+
+def load_reference(path: Path | None, model: str | None) -> pd.DataFrame:
+    """Return the published numbers of a model; an empty table without a file or model.
+
+    Parameters
+    ----------
+    path : Path or None
+        CSV with `COLUMNS`; see ``results/reference/README.md``.
+    model : str or None
+        Folder or name on the hub; its last part is compared.
+
+    Raises
+    ------
+    ValueError
+        If the file has other columns.
+    """
+    if path is None or model is None:
+        return pd.DataFrame(columns=COLUMNS)
+    table = pd.read_csv(path)
+    if list(table.columns) != COLUMNS:
+        raise ValueError(f"{path}: expected columns {COLUMNS}, got {list(table.columns)}")
+    table = table.astype({"layer": "Int64", "width": "Int64", "k": "Int64"})
+    return table[table["model"] == Path(model).name]
+
+
+def find_reference(table: pd.DataFrame, layer: int, metric: str) -> pd.DataFrame:
+    """Return the published numbers of a metric at a layer, perhaps none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`load_reference`: numbers of one model.
+    layer : int
+        Blocks that have run, as in the config: TransformerLens's ``blocks.12.hook_resid_post`` is
+        layer 13. A number whose layer is not known matches none.
+    metric : str
+        Name in ``scores.csv``.
+    """
+    is_layer = (table["layer"] == layer).fillna(False).astype(bool)
+    return table[is_layer & (table["metric"] == metric)]
+
+
+def mark_published(axes: Axes, table: pd.DataFrame | None, site: str, metric: str) -> None:
+    """Mark the published numbers of a metric at a site such as ``layer13``; often there are none.
+
+    Parameters
+    ----------
+    axes : Axes
+        With k or L0 on the x axis and the metric on the y axis.
+    table : DataFrame or None
+        From :func:`load_reference`.
+    """
+    if table is not None and site.startswith("layer"):
+        draw_reference(axes, find_reference(table, int(site.removeprefix("layer")), metric))
+
+
+def draw_reference(axes: Axes, rows: pd.DataFrame) -> None:
+    """Mark published numbers by k: one hollow black marker for each method and width.
+
+    Nothing is drawn for no rows.
+    """
+    markers = ("o", "s", "^", "D", "v", "P", "X", "*")
+    for position, ((source, method, width), group) in enumerate(
+        rows.groupby(["source", "method", "width"], dropna=False)
+    ):
+        # Bars without length: legends list them behind the lines of the experiment's own methods.
+        axes.errorbar(
+            group["k"].astype(float),
+            group["value"],
+            fmt=markers[position % len(markers)],
+            markersize=7,
+            markerfacecolor="none",
+            color="black",
+            label=f"{method}, {width} atoms ({source.split(',')[0]})",
+        )
