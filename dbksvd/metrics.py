@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dbksvd.dictionary import SparseDictionary
+from dbksvd.architectures.duplicates import measure_expert_duplicates
+from dbksvd.architectures.loading import load_dictionary
+from dbksvd.dictionary import CONFIG_FILE, SparseDictionary
+from dbksvd.files import read_json
 
 
 class Rows(Protocol):
@@ -86,6 +90,23 @@ def measure_dictionary(
         "samples": n,
         "usage": usage.tolist(),
     }
+
+
+def measure_folder(folder: str | Path, activations: Tensor | Rows) -> dict[str, Any]:
+    """Measure a saved dictionary of any architecture on held-out samples.
+
+    Returns
+    -------
+    dict
+        As :func:`measure_dictionary`; and ``expert_duplicates`` where the dictionary has experts
+        (:func:`dbksvd.architectures.duplicates.measure_expert_duplicates`).
+    """
+    dictionary = load_dictionary(folder)
+    metrics = measure_dictionary(dictionary, activations)
+    experts = read_json(Path(folder) / CONFIG_FILE).get("n_experts")
+    if experts:
+        metrics["expert_duplicates"] = measure_expert_duplicates(dictionary.atoms, experts)
+    return metrics
 
 
 def measure_nearest_atom_cosine(atoms: Tensor, block: int = 1024) -> float | None:

@@ -11,7 +11,7 @@ import seaborn as sns
 
 # One more than there are colours: where colours repeat, colour and marker together do not.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
-CONTROL_COLOURS = ("0.30", "0.45", "0.60", "0.72", "0.82")
+CONTROL_COLOURS = ("0.25", "0.38", "0.50", "0.62", "0.73", "0.83")
 
 
 @dataclass(frozen=True)

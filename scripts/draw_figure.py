@@ -11,21 +11,25 @@ import pandas as pd
 import seaborn as sns
 
 from dbksvd.commands import report_errors
+from dbksvd.eval_figures import EVAL_FIGURES
 from dbksvd.figures import FIGURES
 from dbksvd.files import replace_file
+from dbksvd.fit_figures import FIT_FIGURES
+from dbksvd.reference import load_reference
 from dbksvd.styles import Styles
 from dbksvd.synthetic_figures import SYNTHETIC_FIGURES
 
 
 @report_errors()
 def main() -> None:
-    figures = FIGURES | SYNTHETIC_FIGURES
+    figures = FIGURES | FIT_FIGURES | EVAL_FIGURES | SYNTHETIC_FIGURES
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--figure", choices=sorted(figures), required=True)
     parser.add_argument("--settings", type=json.loads, required=True)
     for table in ("scores", "curves", "usage"):
         parser.add_argument(f"--{table}", type=Path, required=True)
     parser.add_argument("--routing", type=Path, nargs="?", help="where there are routers")
+    parser.add_argument("--published", type=Path, nargs="?", help="numbers of others")
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
 
@@ -37,6 +41,7 @@ def main() -> None:
     names = ("scores", "curves", "usage", "routing")
     paths = {name: getattr(arguments, name) for name in names}
     tables = {name: pd.read_csv(path) for name, path in paths.items() if path is not None}
+    tables["published"] = load_reference(arguments.published, arguments.settings["model"])
     figure = figures[arguments.figure](tables, styles)
     sns.despine(figure)
     for path in arguments.output:

@@ -19,11 +19,9 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.architectures.duplicates import measure_expert_duplicates
-from dbksvd.architectures.loading import load_dictionary
 from dbksvd.commands import report_errors
-from dbksvd.files import read_json, write_json
-from dbksvd.metrics import measure_dictionary
+from dbksvd.files import write_json
+from dbksvd.metrics import measure_folder
 from dbksvd.models import LoadedModel, load_model
 from dbksvd.provenance import describe_run, seed_everything
 from dbksvd.saebench.registry import find_eval
@@ -52,11 +50,7 @@ def main() -> None:
     seed_everything(settings["seed"])
     heldout = ActivationShards.open(arguments.shards, split="heldout")
     start = time.perf_counter()
-    dictionary = load_dictionary(arguments.dictionary)
-    metrics = measure_dictionary(dictionary, heldout)
-    experts = read_json(arguments.dictionary / "cfg.json").get("n_experts")
-    if experts:
-        metrics["expert_duplicates"] = measure_expert_duplicates(dictionary.atoms, experts)
+    metrics = measure_folder(arguments.dictionary, heldout)
     seconds = {"heldout": time.perf_counter() - start}
 
     model = settings["model"] or {}

@@ -1,4 +1,4 @@
-"""Score one dictionary against the features and codes that made its held-out samples."""
+"""Score one dictionary on held-out samples, and against the features and codes that made them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 from dbksvd.architectures.loading import load_sae
 from dbksvd.commands import report_errors
 from dbksvd.files import write_json
+from dbksvd.metrics import measure_folder
 from dbksvd.provenance import describe_run, seed_everything
+from dbksvd.shards import ActivationShards
 from dbksvd.synthetic.models import load_model
 from dbksvd.synthetic.scores import score_dictionary
 from dbksvd.synthetic.truth import load_truth
@@ -25,12 +27,22 @@ def main() -> None:
     parser.add_argument("--dictionary", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
     parser.add_argument("--truth", type=Path, nargs="+", required=True, help="slices in order")
-    parser.add_argument("--output", type=Path, required=True, help="scores (.json)")
+    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, required=True, help="against the truth (.json)")
+    parser.add_argument("--metrics", type=Path, required=True, help="on the samples (.json)")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
     seed_everything(arguments.settings["seed"])
+    run = describe_run(seed=arguments.settings["seed"], device="cpu")
+    started = time.perf_counter()
+    metrics = measure_folder(
+        arguments.dictionary, ActivationShards.open(arguments.shards, split="heldout")
+    )
+    seconds = {"heldout": time.perf_counter() - started}
+    write_json(arguments.metrics, {**metrics, "seconds": seconds, "run": run})
+
     started = time.perf_counter()
     scores = score_dictionary(
         load_sae(arguments.dictionary),
@@ -38,9 +50,8 @@ def main() -> None:
         load_truth(arguments.truth),
         arguments.settings["batch_rows"],
     )
-    run = describe_run(seed=arguments.settings["seed"], device="cpu")
-    seconds = time.perf_counter() - started
-    write_json(arguments.output, {**scores, "scoring_seconds": seconds, "run": run})
+    scoring_seconds = time.perf_counter() - started
+    write_json(arguments.scores, {**scores, "scoring_seconds": scoring_seconds, "run": run})
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from dbksvd.figures import FIGURES
+from dbksvd.eval_figures import EVAL_FIGURES
+from dbksvd.figures import FIGURES, list_sites
+from dbksvd.fit_figures import FIT_FIGURES
 from dbksvd.styles import Styles
 
+DRAW = FIGURES | FIT_FIGURES | EVAL_FIGURES
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])
 
@@ -23,6 +26,7 @@ def tables() -> dict[str, pd.DataFrame]:
                 ("heldout", "explained_variance"): 0.5 + 0.1 * position + 0.01 * k + 0.02 * seed,
                 ("heldout", "l0"): k - 0.5 * position,
                 ("fit", "encoder_flops"): 1e6 * (position + 1) + k,
+                ("core", "ce_loss_score"): 0.8 + 0.01 * k + 0.02 * seed,
                 ("sparse_probing_sae_probes", "sae_top_1_test_accuracy"): 0.6 + 0.1 * position,
                 ("sparse_probing_sae_probes", "sae_top_2_test_accuracy"): 0.65 + 0.1 * position,
                 ("sparse_probing_sae_probes", "sae_top_5_test_accuracy"): 0.7 + 0.1 * position,
@@ -54,9 +58,9 @@ def close_figures():
     plt.close("all")
 
 
-@pytest.mark.parametrize("name", sorted(FIGURES))
+@pytest.mark.parametrize("name", sorted(DRAW.keys() - {"evals"}))
 def test_axes_are_labelled_and_colours_are_the_same(name: str, tables: dict[str, pd.DataFrame]):
-    figure = FIGURES[name](tables, STYLES)
+    figure = DRAW[name](tables, STYLES)
     for axes in figure.axes:
         assert axes.get_xlabel()
     assert figure.axes[0].get_ylabel()
@@ -78,7 +82,7 @@ def _line_colour(handle):
 
 
 def test_variance_explained_shows_mean_and_range_over_seeds(tables: dict[str, pd.DataFrame]):
-    figure = FIGURES["variance_explained"](tables, STYLES)
+    figure = DRAW["variance_explained"](tables, STYLES)
     container = figure.axes[0].containers[0]
     line, _, bars = container.lines
     ends = np.array([segment[:, 1] for segment in bars[0].get_segments()])
@@ -88,7 +92,7 @@ def test_variance_explained_shows_mean_and_range_over_seeds(tables: dict[str, pd
 
 
 def test_cost_joins_the_k_of_a_method(tables: dict[str, pd.DataFrame]):
-    figure = FIGURES["cost"](tables, STYLES)
+    figure = DRAW["cost"](tables, STYLES)
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
     assert len(lines) == 6  # three methods, two seeds
     np.testing.assert_allclose(lines[0].get_xdata(), [1e6 + 4, 1e6 + 8])
@@ -96,7 +100,7 @@ def test_cost_joins_the_k_of_a_method(tables: dict[str, pd.DataFrame]):
 
 
 def test_convergence_shows_the_k_with_most_seeds(tables: dict[str, pd.DataFrame]):
-    figure = FIGURES["convergence"](tables, STYLES)
+    figure = DRAW["convergence"](tables, STYLES)
     assert figure.get_suptitle() == "16 atoms, k = 8"
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     assert len(lines) == 4  # two methods, two seeds; the control does not converge
@@ -105,19 +109,70 @@ def test_convergence_shows_the_k_with_most_seeds(tables: dict[str, pd.DataFrame]
 
 
 def test_probing_bars_are_the_scores(tables: dict[str, pd.DataFrame]):
-    figure = FIGURES["probing"](tables, STYLES)
+    figure = DRAW["probing"](tables, STYLES)
     heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
     np.testing.assert_allclose(heights[0], [0.6, 0.65, 0.7])
     np.testing.assert_allclose(heights[1], [0.7, 0.75, 0.8])
 
 
 def test_atom_usage_counts_every_atom(tables: dict[str, pd.DataFrame]):
-    figure = FIGURES["atom_usage"](tables, STYLES)
+    figure = DRAW["atom_usage"](tables, STYLES)
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts == ["Method one (2 unused)", "two (2 unused)"]
+
+
+def add_sites(tables: dict[str, pd.DataFrame]) -> None:
+    """Copy every table to a second layer, and to synthetic samples that score 0."""
+    for name, table in tables.items():
+        synthetic = table.assign(site="synthetic")
+        if "value" in table:
+            synthetic["value"] = 0.0
+        tables[name] = pd.concat([table.assign(site="layer10"), table, synthetic])
+
+
+@pytest.mark.parametrize("name", sorted(DRAW))
+def test_layers_have_panels_and_synthetic_samples_have_none(
+    name: str, tables: dict[str, pd.DataFrame]
+):
+    panels = len(DRAW[name](tables, STYLES).axes)
+    add_sites(tables)
+    assert list_sites(tables["scores"]) == ["layer1", "layer10"]
+    figure = DRAW[name](tables, STYLES)
+    assert len(figure.axes) == 2 * panels
+    texts = [axes.get_title() for axes in figure.axes]
+    if name == "convergence":
+        texts = [axes.get_ylabel().split(", ")[-1] for axes in figure.axes[::2]]
+    assert set(texts) == {"layer1", "layer10"}
+    if name in ("variance_explained", "cost"):
+        lines = [line for axes in figure.axes for line in axes.lines]
+        assert not any(0 in line.get_ydata(orig=False) for line in lines)
+
+
+def test_synthetic_samples_alone_are_drawn(tables: dict[str, pd.DataFrame]):
+    tables["scores"]["site"] = "synthetic"
+    assert DRAW["variance_explained"](tables, STYLES).axes[0].lines
+
+
+def test_evals_have_a_panel_each_with_range_and_baseline(tables: dict[str, pd.DataFrame]):
+    figure = DRAW["evals"](tables, STYLES)
+    titles = [axes.get_xlabel() for axes in figure.axes]
+    assert titles == ["variance explained", "probing, 1 atom", "probing, 5 atoms", "CE loss score"]
+    explained, probing, *_ = figure.axes
+    assert [text.get_text() for text in explained.get_yticklabels()] == [
+        "Method one",
+        "two",
+        "control",
+    ]
+    line, _, (bar,) = explained.containers[0].lines
+    np.testing.assert_allclose(line.get_xdata(orig=False), [0.59])  # k = 8, which has most fits
+    np.testing.assert_allclose(bar.get_segments()[0][:, 0], [0.58, 0.60])
+    assert to_rgb(line.get_color()) == to_rgb(STYLES.palette["Method one"])
+    (raw,) = [line for line in probing.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(raw.get_xdata(), 0.95)
+    assert not [line for line in explained.lines if line.get_linestyle() == "--"]
 
 
 def test_missing_metric_is_named(tables: dict[str, pd.DataFrame]):
     tables["scores"] = tables["scores"][tables["scores"]["metric"] != "l0"]
     with pytest.raises(ValueError, match="scores: expected rows of heldout l0, got none"):
-        FIGURES["variance_explained"](tables, STYLES)
+        DRAW["variance_explained"](tables, STYLES)

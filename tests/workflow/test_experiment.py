@@ -25,9 +25,13 @@ def config() -> dict[str, Any]:
 def test_shipped_configs_are_valid(path: Path):
     experiment = Experiment(yaml.safe_load(path.read_text()))
     assert experiment.fits
-    assert len({fit.name for fit in experiment.fits}) * len(experiment.sites) == len(
-        experiment.fits
-    )
+    # Layers have the same fits; the ground truth beside them has its own.
+    of = {
+        site: {fit.name for fit in experiment.fits if fit.site == site} for site in experiment.sites
+    }
+    assert all(of.values())
+    layers = [names for site, names in of.items() if site != "synthetic"]
+    assert all(names == layers[0] for names in layers)
 
 
 def set_value(config: dict[str, Any], keys: str, value: Any) -> None:
@@ -69,6 +73,45 @@ def test_wrong_setting_is_named(config: dict[str, Any], keys: str, value: Any, m
     set_value(config, keys, value)
     with pytest.raises(ConfigError, match=message):
         Experiment(config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        ("ground_truth/slices", 5001, r"^ground_truth\.n_heldout_tokens: expected at least slices = 5001, got 5000$"),
+        ("ground_truth/fits/0/k", [129], r"^ground_truth\.fits\[0\]\.k: expected at most n_atoms = 128, got 129$"),
+        ("ground_truth/fits/0/methods", ["x"], r"^ground_truth\.fits\[0\]\.methods: expected a name from methods, got 'x'$"),
+        ("ground_truth/fits/0/seeds", [42], r"^ground_truth\.synthetic\.seed: expected a seed that no fit has, .*, got 42$"),
+        ("ground_truth/synthetic/num_feature", 5, r"^ground_truth\.synthetic\.num_feature: unknown key, did you mean 'num_features'\?$"),
+        ("methods/permuted-topk/of", "topk", r"^methods\.permuted-topk\.of: expected a name from methods, did you mean 'topk-sae'\?, got 'topk'$"),
+        ("methods/permuted-topk/of", "dbksvd", r"^methods\.permuted-topk\.of: expected an SAE with an encoder of its own, .*, got 'dbksvd'$"),
+        ("methods/permuted-topk/nonnegative", True, r"^methods\.permuted-topk\.nonnegative: unknown key, .*"),
+    ],
+)  # fmt: skip
+def test_wrong_control_is_named(config: dict[str, Any], keys: str, value: Any, message: str):
+    set_value(config, keys, value)
+    with pytest.raises(ConfigError, match=message):
+        Experiment(config)
+
+
+def test_ground_truth_has_its_own_site_fits_and_samples(config: dict[str, Any]):
+    experiment = Experiment(config)
+    assert experiment.sites == ["layer4", "synthetic"]
+    known = [fit for fit in experiment.fits if fit.site == "synthetic"]
+    assert {fit.n_atoms for fit in known} == {128}
+    assert all(experiment.ground_truth_file(fit) for fit in known)
+    assert experiment.evals("synthetic") == {}
+    assert (experiment.count_slices("layer4"), experiment.count_slices("synthetic")) == (2, 1)
+    assert "identification" in experiment.figures
+    before = experiment.extraction(4), experiment.synthetic_model(), experiment.synthetic_samples()
+    config["ground_truth"]["synthetic"]["bias"] = 0.25
+    after = Experiment(config)
+    assert after.extraction(4) == before[0]
+    assert after.synthetic_model() != before[1]
+    assert after.synthetic_samples() == before[2]
+    del config["ground_truth"]
+    assert Experiment(config).sites == ["layer4"]
+    assert "identification" not in Experiment(config).figures
 
 
 @pytest.mark.parametrize("key", ["experiment", "activations", "methods", "fits"])
@@ -126,6 +169,7 @@ def test_an_sae_needs_three_keys_and_may_state_every_default(
     if complete.get("groups", 0) is None:
         complete["groups"] = 64
     config["fits"] = [{"methods": ["sae"], "n_atoms": [512], "k": [16], "seeds": [0]}]
+    del config["ground_truth"]
     for settings in (short, complete):
         config["methods"]["sae"] = settings
         assert len(Experiment(config).fits) == 1

@@ -51,6 +51,8 @@ rule evaluate_dictionary:
         f"{RESULTS}/logs/{{site}}/evaluate_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/evaluate_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.jsonl"
+    wildcard_constraints:
+        site=r"layer\d+|files",  # samples with known features have score_ground_truth
     conda:
         "../../envs/evaluation.yaml"
     threads: 1

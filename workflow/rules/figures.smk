@@ -1,5 +1,8 @@
 """Figures, each as PNG and SVG."""
 
+# Numbers that others have published, drawn where model, layer and metric are the same.
+PUBLISHED = "results/reference/published.csv"
+
 FIGURE_FILES = expand(
     f"{RESULTS}/figures/{{figure}}.{{ending}}",
     figure=EXPERIMENT.figures,
@@ -17,6 +20,7 @@ rule draw_figure:
             if "routing" in EXPERIMENT.figures
             else []
         ),
+        published=PUBLISHED if Path(PUBLISHED).is_file() else [],
     output:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
@@ -36,10 +40,14 @@ rule draw_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg=EXPERIMENT.section("figures", methods=list(config["methods"])),
+        cfg=EXPERIMENT.section(
+            "figures",
+            methods=list(config["methods"]),
+            model=(config.get("model") or {}).get("name"),
+        ),
         code=code("scripts/draw_figure.py"),
     shell:
         'python "$DBKSVD/scripts/draw_figure.py" --figure {wildcards.figure} --settings {params.cfg:q}'
         " --scores {input.scores:q} --curves {input.curves:q} --usage {input.usage:q}"
-        " --routing {input.routing:q}"
+        " --routing {input.routing:q} --published {input.published:q}"
         " --output {output.png:q} {output.svg:q} > {log:q} 2>&1"

@@ -12,6 +12,11 @@ TRUTH_SCORES = [
     for fit in EXPERIMENT.fits
     if fit.site == "synthetic"
 ]
+RIVALS = [
+    method
+    for method in config["methods"]
+    if method not in config["figures"]["controls"]
+]
 
 
 rule collect_scores:
@@ -119,6 +124,35 @@ rule summarise_scores:
         " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
+rule match_l0:
+    input:
+        scores=rules.collect_scores.output.scores,
+    output:
+        csv=report(
+            f"{RESULTS}/matched.csv",
+            caption="../report/matched.rst",
+            category="Tables",
+            labels={"table": "pairs at equal L0"},
+        ),
+        markdown=f"{RESULTS}/matched.md",
+    log:
+        f"{RESULTS}/logs/match_l0.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/match_l0.jsonl"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        cfg=as_param(RIVALS),
+        code=code("scripts/match_l0.py"),
+    shell:
+        'python "$DBKSVD/scripts/match_l0.py" --scores {input.scores:q} --methods {params.cfg:q}'
+        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+
+
 rule compare_budgets:
     input:
         curves=rules.collect_curves.output.curves,
@@ -141,13 +175,7 @@ rule compare_budgets:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg=as_param(
-            [
-                method
-                for method in config["methods"]
-                if method not in config["figures"]["controls"]
-            ]
-        ),
+        cfg=as_param(RIVALS),
         code=code("scripts/compare_budgets.py"),
     shell:
         'python "$DBKSVD/scripts/compare_budgets.py" --curves {input.curves:q} --methods {params.cfg:q}'

@@ -5,6 +5,7 @@ The truth goes from the drawing to the scoring and nowhere else: fits read the s
 
 SYNTHETIC = f"{RESULTS}/synthetic"
 TRUTH = f"{SYNTHETIC}/truth/truth-{{slice}}"
+TRUTH_SLICES = range(EXPERIMENT.count_slices("synthetic"))
 GROUND_TRUTH = f"{SYNTHETIC}/ground_truth/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
@@ -70,10 +71,12 @@ rule score_ground_truth:
         ),
         model=rules.make_synthetic_model.output.manifest,
         weights=ancient(rules.make_synthetic_model.output.weights),
-        truth_seals=expand(f"{TRUTH}.json", slice=SLICES),
-        truth=ancient(expand(f"{TRUTH}.safetensors", slice=SLICES)),
+        truth_seals=expand(f"{TRUTH}.json", slice=TRUTH_SLICES),
+        truth=ancient(expand(f"{TRUTH}.safetensors", slice=TRUTH_SLICES)),
+        shards=f"{SYNTHETIC}/shards/manifest.json",
     output:
         scores=f"{GROUND_TRUTH}/scores.json",
+        metrics=f"{SYNTHETIC}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}/metrics.json",
     log:
         f"{RESULTS}/logs/synthetic/score_ground_truth/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.log",
     benchmark:
@@ -90,4 +93,5 @@ rule score_ground_truth:
     shell:
         'python "$DBKSVD/scripts/score_ground_truth.py" --settings {params.cfg:q}'
         ' --dictionary "$(dirname {input.seal:q})" --model "$(dirname {input.model:q})"'
-        " --truth {input.truth:q} --output {output.scores:q} --threads {threads} > {log:q} 2>&1"
+        ' --truth {input.truth:q} --shards "$(dirname {input.shards:q})"'
+        " --scores {output.scores:q} --metrics {output.metrics:q} --threads {threads} > {log:q} 2>&1"
