@@ -1,22 +1,28 @@
 """envs/*.yaml say what requirements.lock says, and hold what the scripts of their rules import."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from running import CONFIG, ROOT, copy_project, make_environment
 
 from workflow.source_hash import _reach
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 LOCK = dict(
     line.split("==") for line in (ROOT / "requirements.lock").read_text().split() if "==" in line
 )
 # Names under which distributions are imported, where they differ.
 DISTRIBUTIONS = {
+    "PIL": "pillow",
     "sklearn": "scikit-learn",
     "typing_extensions": "typing-extensions",
     "yaml": "pyyaml",
@@ -31,6 +37,15 @@ def read_pins(path: Path) -> dict[str, str]:
     content = yaml.safe_load(path.read_text())
     assert content["dependencies"][0] == "python =3.11"
     return dict(pin.split("==") for pin in content["dependencies"][-1]["pip"])
+
+
+def map_rules() -> dict[str, str]:
+    """Return {rule: name of its environment}, read from the rules themselves."""
+    rules = {}
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            rules[block.split(":")[0]] = "dbksvd-" + re.findall(r"envs/(\w+)\.yaml", block)[0]
+    return rules
 
 
 def list_rules() -> dict[str, set[str]]:
@@ -75,3 +90,128 @@ def test_imports_are_covered(path: Path):
     needed -= set(sys.stdlib_module_names) | {"dbksvd", "triton"}
     missing = {DISTRIBUTIONS.get(name, name) for name in needed} - set(read_pins(path))
     assert not missing
+
+
+def read_overrides() -> set[str]:
+    """Return the distributions whose versions requirements.lock sets against what others ask."""
+    lines = (ROOT / "requirements.overrides").read_text().splitlines()
+    return {
+        canonicalize_name(Requirement(line.split("#")[0]).name)
+        for line in lines
+        if line.split("#")[0].strip()
+    }
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
+def test_pins_and_all_they_need_agree_with_the_lock(path: Path):
+    """The lock is a solution of every environment: each requirement holds, down to the last."""
+    lock = {canonicalize_name(name): version for name, version in LOCK.items()}
+    overrides, waiting, reached = read_overrides(), list(read_pins(path)), set()
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in reached:
+            continue
+        reached.add(name)
+        for line in metadata.requires(name) or ():
+            need = Requirement(line)
+            other = canonicalize_name(need.name)
+            # torch brings its CUDA libraries by itself.
+            if other in overrides or (name == "torch" and other not in lock):
+                continue
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert need.specifier.contains(lock[other], prereleases=True), f"{name}: {line}"
+                waiting.append(other)
+    assert len(reached) > 20
+
+
+@pytest.mark.slow
+def test_pip_resolves_the_smallest_environment(tmp_path: Path):
+    """The same against a package index; the others resolve too, but take pip minutes."""
+    requirements = tmp_path / "requirements.txt"
+    pins = read_pins(ROOT / "envs/figures.yaml")
+    requirements.write_text("\n".join(f"{name}=={version}" for name, version in pins.items()))
+    report = tmp_path / "report.json"
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+    done = subprocess.run(
+        [*pip, "--retries", "1", "--report", report, "--requirement", requirements],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if re.search(r"NewConnectionError|ConnectTimeout|Name or service not known", done.stderr):
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    found = {
+        canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"].split("+")[0]
+        for item in json.loads(report.read_text())["install"]
+    }
+    assert {canonicalize_name(name): version for name, version in pins.items()}.items() <= found.items()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def separate_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder and output of a run with --sdm conda, with the double of tests/conda_double."""
+    folder = copy_project(tmp_path_factory.mktemp("conda") / "project")
+    config = yaml.safe_load((folder / CONFIG).read_text())
+    config["activations"]["slices"] = 1
+    config["fits"] = [{"methods": ["dbksvd"], "n_atoms": [16], "k": [2], "seeds": [0]}]
+    del config["evaluation"]["evals"]["sparse_probing_sae_probes"]
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    environment = make_environment() | {"CONDA_DOUBLE_PYTHON": sys.executable}
+    environment["PATH"] = f"{ROOT}/tests/conda_double/bin:{environment['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "small.yaml"]
+    done = subprocess.run(
+        [*command, "--sdm", "conda", "--conda-prefix", "environments"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_every_rule_runs_in_its_own_environment(separate_run: tuple[Path, str]):
+    folder, output = separate_run
+    names = {
+        path.parent.name: json.loads(path.read_text())["name"]
+        for path in (folder / "environments").glob("*/request.json")
+    }
+    assert set(names.values()) == {f"dbksvd-{path.stem}" for path in ENVIRONMENTS}
+    jobs = re.findall(
+        r"^(?:local)?rule (\w+):$|^Activating conda environment: environments/(\w+)$",
+        output,
+        re.MULTILINE,
+    )
+    ran, rule = {}, ""
+    for name, prefix in jobs:
+        if prefix:
+            ran[rule] = names[prefix]
+        rule = name or rule
+    rules = map_rules()
+    assert ran == {rule: rules[rule] for rule in ran}
+    assert len(ran) > 8
+
+
+@pytest.mark.slow
+def test_environment_holds_what_its_file_names_and_nothing_else(separate_run: tuple[Path, str]):
+    folder, _ = separate_run
+    for path in (folder / "environments").glob("*/request.json"):
+        request = json.loads(path.read_text())
+        python = path.parent / "bin/python"
+        probe = "import importlib.util as u; print(*[n for n in ('torch', 'h5py', 'sae_lens', 'sae_bench', 'seaborn', 'snakemake') if u.find_spec(n)])"  # fmt: skip
+        done = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=True)
+        found = set(done.stdout.split())
+        expected = {
+            "dbksvd-figures": {"torch", "seaborn"},
+            "dbksvd-activations": {"torch", "h5py"},
+            "dbksvd-fit": {"torch", "h5py", "sae_lens"},
+            "dbksvd-evaluation": {"torch", "h5py", "sae_lens", "sae_bench"},
+        }
+        assert found >= expected[request["name"]], request["name"]
+        assert "snakemake" not in found, request["name"]

@@ -13,6 +13,7 @@ rule extract_activations:
         f"{RESULTS}/benchmarks/{{site}}/extract_activations-{{slice}}.jsonl"
     wildcard_constraints:
         site=r"layer\d+|files",
+    cache: SHARED
     conda:
         "../../envs/activations.yaml"
     threads: 1
@@ -23,7 +24,12 @@ rule extract_activations:
     params:
         cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
         code=code("scripts/extract_activations.py"),
+        slice="{slice}",  # in params, because a cache is blind to wildcards
     shell:
         'python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
-        " --slice {wildcards.slice} --output {output.part:q}"
+        " --slice {params.slice} --output {output.part:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+
+
+if SHARED:
+    share("extract_activations")

@@ -1,28 +1,47 @@
 """All parts, globally shuffled, as training and held-out shards of fixed size."""
 
-PARTS = f"{RESULTS}/{{{{site}}}}/parts/part-{{slice}}"
-SLICES = range(config["activations"]["slices"])
+PARTS = f"{RESULTS}/{{site}}/parts/part-{{slice}}"
+
+
+def list_parts(ending):
+    """All parts of a site's activations."""
+
+    def list_files(wildcards):
+        slices = range(EXPERIMENT.count_slices(wildcards.site))
+        return expand(f"{PARTS}.{ending}", site=wildcards.site, slice=slices)
+
+    return list_files
 
 
 rule shard_activations:
     input:
-        seals=expand(f"{PARTS}.json", slice=SLICES),
-        parts=ancient(expand(f"{PARTS}.h5", slice=SLICES)),
+        seals=list_parts("json"),
+        parts=ancient(list_parts("h5")),
     output:
-        manifest=f"{RESULTS}/{{site}}/shards/manifest.json",
+        # Fits read the shards that the manifest names; a cache has to be told of them.
+        multiext(
+            f"{RESULTS}/{{site}}/shards/",
+            manifest="manifest.json",
+            **{name.replace("-", "_"): f"{name}.h5" for name in SHARED_SHARDS},
+        ),
     log:
         f"{RESULTS}/logs/{{site}}/shard_activations.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/shard_activations.jsonl"
+    cache: bool(SHARED_SHARDS)
     conda:
         "../../envs/activations.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         cfg=EXPERIMENT.section("shards"),
         code=code("scripts/shard_activations.py"),
     shell:
         'python "$DBKSVD/scripts/shard_activations.py" --settings {params.cfg:q} --parts {input.parts:q}'
         ' --output "$(dirname {output.manifest:q})" > {log:q} 2>&1'
+
+
+if SHARED_SHARDS:
+    share("shard_activations")

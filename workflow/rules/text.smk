@@ -2,6 +2,8 @@
 
 
 rule prepare_text:
+    input:
+        unpack(access_inputs),
     output:
         manifest=f"{RESULTS}/text/manifest.json",
         documents=f"{RESULTS}/text/documents.jsonl",
@@ -13,8 +15,8 @@ rule prepare_text:
         "../../envs/activations.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         cfg=EXPERIMENT.section("text"),
         code=code("scripts/prepare_text.py"),

@@ -1,0 +1,108 @@
+"""Every shipped config can be planned with every shipped profile; what a profile asks for."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from running import CONFIG, ROOT, copy_project, make_environment
+
+PROFILES = sorted(path.name for path in (ROOT / "profiles").iterdir())
+CONFIGS = ["config.yaml", *(f"experiments/{path.name}" for path in sorted((ROOT / "experiments").glob("*.yaml")))]  # fmt: skip
+PAIRS = [(config, profile) for config in CONFIGS for profile in PROFILES]
+SECOND_ATTEMPT = (CONFIG, "slurm", "--attempt", "2")
+Plan = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], tuple[int, str]]:
+    """Exit status and output of all dry runs, from one process that forks for each of them."""
+    folder = copy_project(tmp_path_factory.mktemp("profiles") / "project")
+    runs = [*PAIRS, SECOND_ATTEMPT]
+    lists = [
+        json.dumps(["--configfile", config, "--workflow-profile", profile, *others])
+        for config, profile, *others in runs
+    ]
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("dry_runs.py"), *lists],
+        cwd=folder,
+        env=make_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    return dict(zip(runs, json.loads(done.stdout), strict=True))
+
+
+def read_resources(output: str) -> Plan:
+    """Return {rule: {resource: value}} of a dry run; all jobs of a rule ask for the same."""
+    jobs = re.findall(
+        r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", output, re.MULTILINE
+    )
+    assert len(jobs) == count_jobs(output)
+    return {rule: dict(pair.split("=", 1) for pair in line.split(", ")) for rule, line in jobs}
+
+
+def count_jobs(output: str) -> int:
+    return int(re.findall(r"^total +(\d+)$", output, re.MULTILINE)[0])
+
+
+def list_gpu_rules() -> set[str]:
+    """Return the rules that can use a GPU, read from the rules themselves."""
+    found = set()
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            if re.search(r"^ +gpu=", block, re.MULTILINE):
+                found.add(block.split(":")[0])
+    return found
+
+
+def read_profile(name: str) -> dict:
+    return yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_config_can_be_planned_with_every_profile(outputs, config: str, profile: str):
+    status, output = outputs[config, profile]
+    assert status == 0, output
+    assert count_jobs(output) == count_jobs(outputs[config, "default"][1]) > 10
+
+
+def test_slurm_asks_for_a_gpu_in_every_rule_that_can_use_one(outputs):
+    rules = list_gpu_rules()
+    assert rules >= {"extract_activations", "fit_dictionary", "evaluate_dictionary"}
+    assert set(read_profile("slurm")["set-resources"]) == rules
+    seen = set()
+    for config in CONFIGS:
+        for rule, resources in read_resources(outputs[config, "slurm"][1]).items():
+            assert resources.get("gpu", "0") == str(int(rule in rules)), (config, rule)
+            seen.add(rule)
+    assert rules - seen <= {"extract_image_activations"}
+
+
+def test_memory_and_time_grow_with_the_attempt(outputs):
+    status, output = outputs[SECOND_ATTEMPT]
+    assert status == 0, output
+    first, second = read_resources(outputs[CONFIG, "slurm"][1]), read_resources(output)
+    assert set(first) == set(second) >= list_gpu_rules() & set(first)
+    # Tables and figures are made in seconds, in a gigabyte.
+    for rule in [rule for rule in first if rule != "all" and int(first[rule]["mem_mb"]) > 1000]:
+        for name in ("mem_mb", "runtime"):
+            assert int(second[rule][name]) == 2 * int(first[rule][name]), (rule, name)
+
+
+def test_retries_stand_in_the_profile_and_not_in_a_rule():
+    """A rule's own ``retries`` would run again inside the allocation that was too small."""
+    assert read_profile("slurm")["retries"] >= 1
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        assert not re.search(r"^ +retries:", path.read_text(), re.MULTILINE), path.name
+
+
+@pytest.mark.parametrize("profile", ["default", "gpu"])
+def test_one_machine_runs_gpu_jobs_one_at_a_time(profile: str):
+    assert read_profile(profile)["resources"]["gpu"] == 1

@@ -1,0 +1,59 @@
+"""Which results may be shared between working copies, and under which names.
+
+Snakemake finds a cached result by the rule's command, its params and what its inputs were made
+from. It knows nothing of wildcards, which is why the rules repeat theirs in params, and nothing of
+files that a job reads by name: an experiment that has such files is not cached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import chain
+from math import ceil
+from typing import Any
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def can_share_activations(config: Mapping[str, Any]) -> bool:
+    """Return whether the config names every byte that activations are made from.
+
+    Not so for local files of text, activations or weights, whose content is not in the config, and
+    for a branch or tag of a hub, which may move.
+    """
+    source = config["activations"]["source"]
+    if source != "model":
+        return bool(source == "synthetic")
+    model = config["model"]
+    fixed = "train" in model or "sha256" in model or _is_commit(model)
+    return fixed and all(
+        text["kind"] == "sae_probes" or (text["kind"] == "hub" and _is_commit(text))
+        for text in config["text"]["sources"]
+    )
+
+
+def _is_commit(source: Mapping[str, Any]) -> bool:
+    return _COMMIT.fullmatch(str(source.get("revision"))) is not None
+
+
+def list_shards(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of all shards, without ``.h5``; none where they cannot be known before.
+
+    They cannot where outliers are masked, since only the data say how many tokens are left, nor
+    where sites of one experiment have different numbers of them.
+    """
+    shards = config["shards"]
+    if shards.get("outlier_norm_multiple") is not None:
+        return []
+    sections = [config["activations"], config.get("ground_truth")]
+    counts = {
+        (section["n_train_tokens"], section["n_heldout_tokens"]) for section in sections if section
+    }
+    if len(counts) > 1:
+        return []
+    names = (
+        (f"{split}-{shard:05d}" for shard in range(ceil(rows / shards["rows_per_shard"])))
+        for split, rows in zip(("train", "heldout"), next(iter(counts)), strict=True)
+    )
+    return list(chain.from_iterable(names))
