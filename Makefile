@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 CONFIG ?= config.yaml
+EXPERIMENT ?= $(CONFIG)
 CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report test lint format bench bench-memory gpu lock clean
+.PHONY: help env run report estimate test lint format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +43,9 @@ run: env  ## run the experiment: figures, score table and report
 
 report: env
 	@python scripts/make_report.py --config $(CONFIG)
+
+estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
+	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
 
 test: env  ## run all tests
 	python -m pytest
@@ -77,6 +81,9 @@ bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks
 bench-memory: env  ## peak memory of a fit on 10 million samples (35 GB of disk, 15 minutes)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_memory.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/print_targets.py --output $(BENCH)
+
+soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15 minutes)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_soak.py --output $(BENCH)
 
 # No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
 # pandas, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.

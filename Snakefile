@@ -6,7 +6,7 @@ Config check, includes and targets; the stages are in workflow/rules/, in the or
 import shlex
 import sys
 
-if "fits" not in config:
+if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 
@@ -22,15 +22,21 @@ shell.prefix(
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/access.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/language_model.smk"
 include: "workflow/rules/activations.smk"
+include: "workflow/rules/images.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/scores.smk"
 include: "workflow/rules/figures.smk"
+
+
+onstart:
+    start_run(RESULTS)
 
 
 report: "workflow/report/overview.rst"
@@ -42,4 +48,5 @@ rule all:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/table.csv",
         f"{RESULTS}/budgets.csv",
+        f"{RESULTS}/matched.csv",
         FIGURE_FILES,

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from dbksvd.fit.pretrained_releases import check_published, find_layer
 from dbksvd.fit.registry import BASE_KEYS, find_base
 from dbksvd.fit.sae_settings import complete_settings, configure_architecture
 from dbksvd.fit.schedule import split_groups
-from dbksvd.saebench.registry import check_evals, list_datasets
+from dbksvd.model_files import check_sizes as check_model_sizes
+from dbksvd.model_files import find_config, read_sizes
+from dbksvd.saebench.registry import check_evals, list_datasets, list_hub_reads
+from workflow.ground_truth_checks import check_at_least_slices, check_ground_truth
 from workflow.schema import ConfigError, suggest
-
-
-def _check_seeds(model: dict[str, Any], fits: list[dict[str, Any]]) -> None:
-    """Refuse a fit that could draw the true features: equal seeds, equal random vectors."""
-    if model["kind"] == "synthsaebench" and any(model["seed"] in grid["seeds"] for grid in fits):
-        raise ConfigError(
-            "activations.synthetic.seed: expected a seed that no fit has, since SAELens draws the "
-            f"features from it as a fit may draw its atoms, got {model['seed']}"
-        )
 
 
 def check_consistency(config: dict[str, Any]) -> None:
@@ -31,9 +26,8 @@ def check_consistency(config: dict[str, Any]) -> None:
     evals = config["evaluation"]["evals"]
     source = config["activations"]["source"]
     _check_bases(config["methods"])
-    _check_ground_truth(config["activations"], evals)
-    if source == "synthetic":
-        _check_seeds(config["activations"]["synthetic"], config["fits"])
+    _check_published(config)
+    check_ground_truth(config)
     if source == "model":
         for key in ("text", "model"):
             if key not in config:
@@ -43,8 +37,14 @@ def check_consistency(config: dict[str, Any]) -> None:
             "evaluation.evals: expected {} for activations.source: files, since SAEBench runs the "
             f"model, got {', '.join(evals)}"
         )
+    elif source == "images":
+        _check_images(config)
     for split in ("train", "heldout"):
-        _check_at_least_slices(config["activations"], f"n_{split}_tokens")
+        check_at_least_slices(config["activations"], f"n_{split}_tokens", "activations")
+    if "stream" in config["activations"]:
+        _check_stream(config)
+    if "model" in config:
+        _check_model(config["model"], config["activations"].get("layers", []))
     if source == "model":
         _check_evals(config)
     for key in ("labels", "controls"):
@@ -54,6 +54,81 @@ def check_consistency(config: dict[str, Any]) -> None:
                     f"figures.{key}: expected names from methods"
                     f"{suggest(method, config['methods'])}, got {method!r}"
                 )
+
+
+def _check_stream(config: dict[str, Any]) -> None:
+    """Check that rows can be streamed: from text, and every one of them."""
+    source = config["activations"]["source"]
+    if source != "model":
+        raise ConfigError(
+            f"activations.stream: expected none for activations.source: {source}, since only text "
+            "can be extracted again"
+        )
+    if config["shards"].get("outlier_norm_multiple") is not None:
+        raise ConfigError(
+            "shards.outlier_norm_multiple: expected none beside activations.stream, whose rows are "
+            f"all used, got {config['shards']['outlier_norm_multiple']}"
+        )
+
+
+def _check_model(model: dict[str, Any], layers: list[int]) -> None:
+    """Check layers against the model, as far as it is on this machine or ``expect`` tells it."""
+    expected = model.get("expect", {})
+    depth, name = expected.get("layers"), str(model.get("name") or model.get("package"))
+    if "train" in model:
+        if expected:
+            raise ConfigError("model.expect: expected none beside model.train, which has its sizes")
+        depth, name = model["train"].get("layers"), "model.train"
+    else:
+        try:
+            path = find_config(model)
+            if path is not None:
+                sizes = read_sizes(path)
+                check_model_sizes(expected, sizes, name)
+                depth = sizes.layers
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    for position, layer in enumerate(layers):
+        if depth is not None and layer > depth:
+            raise ConfigError(
+                f"activations.layers[{position}]: expected at most {depth}, the blocks of {name}, "
+                f"got {layer}"
+            )
+
+
+def _check_images(config: dict[str, Any]) -> None:
+    """Check what can be done with images, and that nothing is asked for that needs text."""
+    for key in ("images", "model"):
+        if key not in config:
+            raise ConfigError(f"{key}: missing key, needed for activations.source: images")
+    if evals := config["evaluation"]["evals"]:
+        raise ConfigError(
+            "evaluation.evals: expected {} for activations.source: images, since SAEBench gives "
+            f"its models text, got {', '.join(evals)}"
+        )
+    if "train" in config["model"]:
+        raise ConfigError("model.train: expected a vision encoder, got a language model to train")
+    if "context_length" in config["activations"]:
+        raise ConfigError("activations.context_length: a length of text, unknown for images")
+    if "tile_stride" in config["images"] and "tile_size" not in config["images"]:
+        raise ConfigError("images.tile_stride: expected images.tile_size beside it, got none")
+
+
+def _check_published(config: dict[str, Any]) -> None:
+    """Check that published SAEs are for the one layer there is, as far as is known of them."""
+    layers = config["activations"].get("layers", [])
+    for name, settings in config["methods"].items():
+        if settings["algorithm"] != "pretrained" or "hook_module" in config["activations"]:
+            continue
+        try:
+            layer = find_layer(settings)
+        except ValueError as error:
+            raise ConfigError(f"methods.{name}.{error}") from error
+        if layer is not None and layers and layers != [layer]:
+            raise ConfigError(
+                f"methods.{name}: expected activations.layers: [{layer}] for an SAE of this place "
+                f"(SAELens counts blocks from 0, layers count them from 1), got {layers}"
+            )
 
 
 def _check_bases(methods: dict[str, Any]) -> None:
@@ -74,24 +149,37 @@ def _check_bases(methods: dict[str, Any]) -> None:
                 )
             seen.append(base)
             base = find_base(methods[base])
+        if settings["algorithm"] == "permuted":
+            _check_encoder(f"methods.{name}.of", settings["of"], methods[settings["of"]])
 
 
-def check_sizes(settings: dict[str, Any], n_atoms: int, k: int, where: str, grid: int) -> None:
+def _check_encoder(where: str, base: str, settings: dict[str, Any]) -> None:
+    """Refuse to permute the decoder of a pursuit: that renames its atoms and changes nothing."""
+    if settings["algorithm"] != "sae" or settings["architecture"] == "matching_pursuit":
+        raise ConfigError(
+            f"{where}: expected an SAE with an encoder of its own, since permuting the atoms of a "
+            f"pursuit only renames them, got {base!r}"
+        )
+
+
+def check_sizes(settings: dict[str, Any], n_atoms: int, k: int, where: str, grid: str) -> None:
     """Check a method against the sizes of one of its fits: experts, heads, groups.
 
     Raises
     ------
     ConfigError
-        If they do not fit; the message names a key of the method (below `where`) or of ``fits``.
+        If they do not fit; the message names a key of the method (below `where`) or of `grid`.
     """
     try:
         if settings["algorithm"] == "sae":
             configure_architecture(complete_settings(settings), n_atoms, k)
         elif settings["algorithm"] == "dbksvd":
             split_groups(n_atoms, settings.get("groups"))
+        elif settings["algorithm"] == "pretrained":
+            check_published(settings, n_atoms)
     except ValueError as error:
         message = str(error)
-        place = f"fits[{grid}]" if message.startswith("k:") else where
+        place = grid if message.startswith(("k:", "n_atoms:")) else where
         raise ConfigError(f"{place}.{message}") from error
 
 
@@ -102,6 +190,7 @@ def _check_evals(config: dict[str, Any]) -> None:
         check_evals(evals, config["model"])
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    _check_skipped(config["text"]["sources"], evals)
     held_out = set(config["text"].get("held_out_datasets", ()))
     for name, settings in evals.items():
         for dataset in list_datasets({name: settings}):
@@ -112,42 +201,12 @@ def _check_evals(config: dict[str, Any]) -> None:
                 )
 
 
-def _check_ground_truth(activations: dict[str, Any], evals: dict[str, Any]) -> None:
-    """Check that truth is scored where it is known, and that its generative model can be made."""
-    source = activations["source"]
-    if source != "synthetic":
-        if "ground_truth" in evals:
+def _check_skipped(sources: list[dict[str, Any]], evals: dict[str, Any]) -> None:
+    """Check that the beginning of a hub's data set, which an eval reads, is not fitted."""
+    scored = {read["name"]: read["key"] for read in list_hub_reads(evals)}
+    for position, source in enumerate(sources):
+        if source.get("name") in scored and not source.get("skip"):
             raise ConfigError(
-                "evaluation.evals.ground_truth: expected activations.source: synthetic, whose "
-                f"features are known, got {source}"
+                f"text.sources[{position}].skip: expected a number of documents to leave to "
+                f"{scored[source['name']]}, which reads {source['name']} from its beginning"
             )
-        return
-    if list(evals) != ["ground_truth"]:
-        raise ConfigError(
-            "evaluation.evals: expected ground_truth alone for activations.source: synthetic, "
-            f"since there is no model to run, got {', '.join(evals) or 'none'}"
-        )
-    model = activations["synthetic"]
-    for key, whole in (
-        ("k", "num_features"),
-        ("k", "features_per_component"),
-        ("subspace_dim", "hidden_dim"),
-    ):
-        if key in model and whole in model and model[key] > model[whole]:
-            raise ConfigError(
-                f"activations.synthetic.{key}: expected at most {whole} = {model[whole]}, "
-                f"got {model[key]}"
-            )
-    if model["kind"] == "block_correlated" and model["num_features"] % model["block_size"]:
-        raise ConfigError(
-            "activations.synthetic.block_size: expected a divisor of num_features = "
-            f"{model['num_features']}, got {model['block_size']}"
-        )
-
-
-def _check_at_least_slices(activations: dict[str, Any], key: str) -> None:
-    if activations[key] < activations["slices"]:
-        raise ConfigError(
-            f"activations.{key}: expected at least slices = {activations['slices']}, "
-            f"got {activations[key]}"
-        )

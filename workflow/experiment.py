@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from workflow.checks import check_consistency, check_sizes
+from workflow.outside import list_outside
 from workflow.schema import ConfigError, check_schema, suggest
 
 
@@ -53,14 +54,21 @@ class Experiment:
     def sites(self) -> list[str]:
         """Places in the model that activations are taken from, such as ``layer4``."""
         activations = self.config["activations"]
-        if activations["source"] != "model":
-            return [activations["source"]]
-        return [f"layer{layer}" for layer in activations["layers"]]
+        if activations["source"] in ("model", "images"):
+            sites = [f"layer{layer}" for layer in activations["layers"]]
+        else:
+            sites = [activations["source"]]
+        return [*sites, "synthetic"] if "ground_truth" in self.config else sites
 
     @property
     def needs_text(self) -> bool:
         """Whether activations are extracted from text rather than read from files."""
         return self.config["activations"]["source"] == "model"
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether activations are extracted from images."""
+        return self.config["activations"]["source"] == "images"
 
     def section(self, *names: str, **extra: Any) -> str:
         """Return sections of the config as JSON with sorted keys, the exact param of a rule."""
@@ -68,9 +76,18 @@ class Experiment:
 
     def extraction(self, layer: int | None) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
+        return as_param(self._describe_extraction(layer))
+
+    def stream(self, layer: int | None) -> str | None:
+        """Return the param of fits whose training rows are streamed; None where all are stored."""
+        settings = self.config["activations"].get("stream")
+        if settings is None or layer is None:
+            return None
+        return as_param({**self._describe_extraction(layer), "stream": settings})
+
+    def _describe_extraction(self, layer: int | None) -> dict[str, Any]:
         settings = {**self.config["activations"], "layer": layer, "model": self.model}
-        settings.pop("layers", None)
-        return as_param(settings)
+        return {key: settings[key] for key in settings if key not in ("layers", "stream")}
 
     @property
     def model(self) -> dict[str, Any] | None:
@@ -85,6 +102,11 @@ class Experiment:
     def model_training(self) -> dict[str, Any] | None:
         """Settings of the language model to train; None where a ready one is used."""
         return (self.config.get("model") or {}).get("train")
+
+    def access(self) -> str | None:
+        """Return the param of asking for what is not on this machine; None where all is here."""
+        wanted = list_outside(self.config)
+        return as_param(wanted) if any(wanted.values()) else None
 
     def evals(self, site: str) -> dict[str, dict[str, Any]]:
         """Return SAEBench's evals at a site with their settings: none without a model."""
@@ -107,22 +129,32 @@ class Experiment:
         return as_param({"model": self.model, "seed": seed, "evals": evals})
 
     @property
+    def drawing(self) -> dict[str, Any]:
+        """What is drawn at the site ``synthetic``: its section of the config, or nothing."""
+        section: dict[str, Any] = self.config.get("ground_truth") or self.config["activations"]
+        return section if "synthetic" in section else {}
+
+    @property
     def ground_truth(self) -> str | None:
         """Kind of the generative model whose features are known; None without one."""
-        return self.config["activations"].get("synthetic", {}).get("kind")
+        return self.drawing.get("synthetic", {}).get("kind")
+
+    def count_slices(self, site: str) -> int:
+        """Return the number of parts that the activations of a site are made in."""
+        section = self.drawing if site == "synthetic" else self.config["activations"]
+        return int(section.get("slices", 0))
 
     def synthetic_model(self) -> str:
         """Return the param that makes the generative model."""
-        settings = dict(self.config["activations"].get("synthetic", {}))
+        settings = dict(self.drawing.get("synthetic", {}))
         settings.pop("sample_seed", None)
         return as_param(settings)
 
     def synthetic_samples(self) -> str:
         """Return the param of drawing samples from the generative model."""
-        activations = self.config["activations"]
         names = ("n_train_tokens", "n_heldout_tokens", "slices", "storage_dtype")
-        settings = {name: activations[name] for name in names if name in activations}
-        settings["sample_seed"] = activations.get("synthetic", {}).get("sample_seed", 0)
+        settings = {name: self.drawing[name] for name in names if name in self.drawing}
+        settings["sample_seed"] = self.drawing.get("synthetic", {}).get("sample_seed", 0)
         return as_param(settings)
 
     def ground_truth_scoring(self) -> str:
@@ -135,7 +167,12 @@ class Experiment:
     def figures(self) -> list[str]:
         """Names of the figures that this experiment has the data for."""
         names = ["variance_explained", "cost", "convergence", "atom_usage"]
-        if "sparse_probing_sae_probes" in self.config["evaluation"]["evals"]:
+        evals = set(self.config["evaluation"]["evals"]) - {"ground_truth"}
+        if evals:
+            names.append("evals")
+        if self.config["evaluation"]["evals"].get("core", {}).get("ce_loss"):
+            names.append("loss_recovered")
+        if "sparse_probing_sae_probes" in evals:
             names.append("probing")
         if self.ground_truth:
             names.append("identification")
@@ -169,21 +206,28 @@ class Experiment:
         )
 
     def _list_fits(self) -> Iterator[Fit]:
-        for position, grid in enumerate(self.config["fits"]):
+        sites = [site for site in self.sites if site != "synthetic"] or self.sites
+        yield from self._expand(self.config["fits"], "fits", sites)
+        if "ground_truth" in self.config:
+            grids = self.config["ground_truth"]["fits"]
+            yield from self._expand(grids, "ground_truth.fits", ["synthetic"])
+
+    def _expand(self, grids: list[dict[str, Any]], where: str, sites: list[str]) -> Iterator[Fit]:
+        """Yield the fits of a list of grids, which stands at `where` in the config."""
+        for position, grid in enumerate(grids):
             for method, m, k, seed in product(
                 grid["methods"], grid["n_atoms"], grid["k"], grid["seeds"]
             ):
+                place = f"{where}[{position}]"
                 if method not in self.config["methods"]:
                     raise ConfigError(
-                        f"fits[{position}].methods: expected a name from methods"
+                        f"{place}.methods: expected a name from methods"
                         f"{suggest(method, self.config['methods'])}, got {method!r}"
                     )
                 if k > m:
-                    raise ConfigError(
-                        f"fits[{position}].k: expected at most n_atoms = {m}, got {k}"
-                    )
-                check_sizes(self.config["methods"][method], m, k, f"methods.{method}", position)
-                for site in self.sites:
+                    raise ConfigError(f"{place}.k: expected at most n_atoms = {m}, got {k}")
+                check_sizes(self.config["methods"][method], m, k, f"methods.{method}", place)
+                for site in sites:
                     yield Fit(site, method, m, k, seed)
 
 

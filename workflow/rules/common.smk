@@ -3,10 +3,14 @@
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
+from dbksvd.files import remove_leftovers
 from dbksvd.fit.registry import find_base, list_sources
+from dbksvd.images import hash_images
 from dbksvd.saebench.registry import EVALS
+from workflow.caching import can_share_activations, list_shards
 from workflow.experiment import ConfigError, Experiment, as_param
 from workflow.source_hash import hash_sources
 
@@ -20,6 +24,20 @@ RESULTS = EXPERIMENT.folder
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
 GPUS = 1 if shutil.which("nvidia-smi") else 0
 
+# Activations are shared between working copies with --cache only.
+SHARED = workflow.workflow_settings.cache is not None
+if SHARED and not can_share_activations(config):
+    sys.exit(
+        "error: --cache: expected all that activations are made from to be fixed by the config:"
+        " no local files, a commit as revision (workflow/caching.py)"
+    )
+SHARED_SHARDS = list_shards(config) if SHARED else []
+
+
+def share(name):
+    """Prepare a rule for sharing: Snakemake allows no benchmark beside a cache."""
+    workflow.get_rule(name)._benchmark = None
+
 
 wildcard_constraints:
     site=r"layer\d+|files|synthetic",
@@ -27,8 +45,23 @@ wildcard_constraints:
     n_atoms=r"\d+",
     k=r"\d+",
     seed=r"\d+",
+    slice=r"\d+",
     figure=r"[a-z_]+",
     eval=r"[a-z_]+",
+
+
+def start_run(folder):
+    """Before the first job: see that it can run and write, remove what killed jobs left."""
+    if workflow.resource_settings.cores == 0:  # would wait for ever
+        sys.exit("error: --cores: expected at least 1, got 0")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        remove_leftovers(folder)
+    except OSError as error:
+        sys.exit(
+            f"error: {folder}: expected a folder to write to, got: {error.strerror}"
+        )
 
 
 def code(*entries):
@@ -73,10 +106,17 @@ def ravel_files(wildcards):
     return sorted(map(str, Path(data).glob("base/*.json")))
 
 
-def model_inputs(wildcards):
-    """The seal of the trained language model; nothing where a ready model is used."""
-    if EXPERIMENT.model_training is None:
+def access_inputs(wildcards):
+    """The record of what was found outside; only that it is there counts."""
+    if EXPERIMENT.access() is None:
         return {}
+    return {"access": ancient(rules.check_access.output.facts)}
+
+
+def model_inputs(wildcards):
+    """The seal of the trained language model; for a ready one, that it can be had."""
+    if EXPERIMENT.model_training is None:
+        return access_inputs(wildcards)
     return {"model": rules.train_language_model.output.seal}
 
 
