@@ -68,18 +68,18 @@ def encode_documents(
         If they do not fill one row.
     """
     batch_size = 1000
-    ids: list[int] = []
+    pieces = []
     for start in tqdm(range(0, len(documents), batch_size), desc=f"tokenize {what}"):
-        for row in tokenizer(documents[start : start + batch_size])["input_ids"]:
-            ids.extend(row)
-            ids.append(tokenizer.eos_token_id)
+        batch = tokenizer(documents[start : start + batch_size])["input_ids"]
+        pieces += [np.array([*row, tokenizer.eos_token_id], dtype=np.int32) for row in batch]
+    ids = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
     rows = len(ids) // context_length
     if rows == 0:
         raise ValueError(
             f"text: expected at least {context_length} {what} tokens, got {len(ids)} "
             f"from {len(documents)} documents"
         )
-    return np.array(ids[: rows * context_length], dtype=np.int32).reshape(rows, context_length)
+    return ids[: rows * context_length].reshape(rows, context_length)
 
 
 def choose_rows(n_rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from dbksvd.facts import read_facts
 from dbksvd.files import hash_file
-from dbksvd.language_model import scale_rate, train_language_model
+from dbksvd.language_model import build_model, train_language_model
 from dbksvd.language_model_data import LETTERS, choose_rows, train_tokenizer
+from dbksvd.language_model_settings import LanguageModelSettings
+from dbksvd.language_model_steps import choose_precision, measure_loss, scale_rate
 from dbksvd.model_files import find_kind
 from dbksvd.models import load_model
 from dbksvd.saebench.absorption import find_word_position
@@ -34,7 +37,13 @@ SETTINGS = {
     "lr": 0.01,
     "measure_every": 20,
     "device": "cpu",
+    "precision": "float32",
 }
+
+
+def read_progress(path: Path) -> dict:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["state"])["progress"]
 
 
 def test_trained_model_is_a_plain_folder(text_folder, tmp_path):
@@ -44,6 +53,7 @@ def test_trained_model_is_a_plain_folder(text_folder, tmp_path):
     assert [row["step"] for row in seal["log"]] == [20, 40, 60]
     assert seal["heldout_loss"] < seal["log"][0]["heldout_loss"] < math.log(300)
     assert seal["sample"].startswith("The")
+    assert seal["precision"] == "float32"
     loaded = load_model({"name": str(tmp_path / "lm"), "device": "cpu"})
     assert (loaded.kind, loaded.n_layers, loaded.width, loaded.max_length) == (
         "causal",
@@ -86,7 +96,9 @@ def test_training_goes_on_to_the_same_weights(text_folder, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed").exists()
+    before = read_progress(tmp_path / "b" / "checkpoint.safetensors")
     seal = train_language_model(whole, text_folder, tmp_path / "killed", tmp_path / "b")
+    assert seal["seconds"] > before["seconds"] > 0
     assert [row["step"] for row in seal["log"]] == [20, 40, 60]
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert one.keys() == other.keys()
@@ -100,7 +112,36 @@ def test_checkpoint_of_another_training_is_left_alone(text_folder, tmp_path, cap
     )
     with caplog.at_level("WARNING"):
         train_language_model({**SETTINGS, "seed": 1}, text_folder, tmp_path / "lm", tmp_path / "c")
-    assert "of other settings or text" in caplog.text
+    assert "it is of another settings" in caplog.text
+
+
+def test_loss_is_that_of_the_library_in_both_precisions():
+    tokenizer = train_tokenizer(["the word has the first letter: x"] * 50, 306)
+    settings = LanguageModelSettings(tokens=4096, layers=1, width=32, heads=2, vocabulary=306)
+    model = build_model(settings, tokenizer, torch.device("cpu"))
+    rows = np.random.default_rng(0).integers(306, size=(5, 256))  # more than one block of logits
+    ids = torch.from_numpy(rows)
+    wanted = model(input_ids=ids, labels=ids).loss
+    wanted.backward()
+    gradients = [weight.grad.clone() for weight in model.parameters()]
+    model.zero_grad()
+    loss = measure_loss(model, rows)
+    loss.backward()
+    torch.testing.assert_close(loss, wanted)
+    for weight, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-3, atol=1e-6)
+    rough = measure_loss(model, rows, torch.bfloat16)
+    assert rough.dtype == torch.float32
+    assert 0 < abs(float(rough.detach() - wanted.detach())) < 0.01
+
+
+def test_precision_is_looked_up_only_where_it_is_left_open(monkeypatch):
+    cpu = torch.device("cpu")
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    assert choose_precision("float32", cpu) == torch.float32
+    for feature, wanted in (("avx512_bf16", torch.bfloat16), ("avx2", torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=feature: {name: True})
+        assert choose_precision("auto", cpu) == wanted
 
 
 def test_an_epoch_sees_every_row_once():
@@ -118,6 +159,7 @@ def test_an_epoch_sees_every_row_once():
         ({"width": 33}, "width: expected a multiple of heads = 2, got 33"),
         ({"vocabulary": 200}, "vocabulary: expected at least 284, got 200"),
         ({"tokens": 100}, "tokens: expected at least 128, got 100"),
+        ({"precision": "half"}, "precision: expected one of auto, float32, bfloat16, got 'half'"),
         ({"max_positions": 8}, "max_positions: expected at least 16, got 8"),
         ({"facts": {"data": "nowhere", "repeats": 1}}, "facts.data: expected nowhere/base"),
     ],
