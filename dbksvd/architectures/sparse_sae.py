@@ -22,6 +22,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dbksvd.codes import SparseCodes, concatenate_codes
+from dbksvd.ops.ranks import ALONE, Ranks
 
 # Samples coded at once: bounds the memory of one call; results do not depend on it.
 ROWS_PER_BLOCK = 8192
@@ -115,6 +116,9 @@ class SparseTrainingSAE(SparseSAE, TrainingSAE[Any]):
     forward pass, and the decoder divides by the norms once more inside the graph: the norms are 1
     by then, and differentiating through them takes the radial part out of the gradient.
     """
+
+    # Who has the other rows of a batch, where a loss is not a mean over rows.
+    ranks: Ranks = ALONE
 
     @torch.no_grad()
     def normalise_decoder_(self) -> None:

@@ -198,7 +198,8 @@ class SwitchTrainingSAE(SwitchEncoder, SparseTrainingSAE):
         """
         n_experts = self.cfg.n_experts
         experts = hidden_pre.detach().argmax(dim=1)
-        routed = torch.bincount(experts, minlength=n_experts) / len(experts)
+        counts = self.ranks.sum_(torch.bincount(experts, minlength=n_experts))
+        routed = counts / counts.sum()
         balance = n_experts * (routed * hidden_pre.mean(dim=0)).sum()
         revival = sae_out.new_zeros(())
         dead = step_input.dead_neuron_mask

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dbksvd.fit.schedule import Step
 from dbksvd.fit.sources import ActivationSource, read_cycle
+from dbksvd.ops.ranks import ALONE, Ranks
 from dbksvd.shapes import Activations, Bias
 
 
 class BatchReader:
-    """Centred, scaled batches of the steps of a fit, on its device.
+    """Centred, scaled batches of the steps of a fit, or a rank's share of them, on its device.
 
     While an iteration computes, a thread reads the next batch, so that at most two are held; for
     a CUDA device it lies in pinned memory and is copied without waiting for the device.
@@ -31,6 +32,8 @@ class BatchReader:
         All iterations of the fit.
     device : torch.device
         Where the batches go.
+    ranks : Ranks
+        Each rank reads its own consecutive share of a batch, and no other rows.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class BatchReader:
         exponent: int,
         steps: Sequence[Step],
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.source, self.mean, self.exponent = source, mean, exponent
+        self.ranks = ranks
         self.steps, self.device = steps, device
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-batch")
         self.held: tuple[tuple[int, int], Tensor] | None = None
@@ -74,4 +79,5 @@ class BatchReader:
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def _find_rows(self, step: Step) -> tuple[int, int]:
-        return step.position % len(self.source), step.samples
+        start, stop = self.ranks.find_share(step.samples)
+        return (step.position + start) % len(self.source), stop - start

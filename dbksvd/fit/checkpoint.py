@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content
 from dbksvd.files import replace_file
+from dbksvd.ops.ranks import Ranks
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
+__all__ = ["CHECKPOINT_FILE", "FitState", "check_same", "load_state", "read_content", "save_state"]
 
 _logger = logging.getLogger(__name__)
 
@@ -93,30 +93,26 @@ def load_state(
     )
 
 
-def read_content(
-    path: Path, identity: dict[str, Any], names: Sequence[str] | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Return the JSON and the tensors of a checkpoint if it is there, whole and of `identity`.
+def check_same(done: int, folder: Path, ranks: Ranks) -> None:
+    """Check that all ranks go on from the same place.
 
-    `names` are the tensors it must have, and all that are read; None reads those it has. Else None;
-    the log says why a file that is there is not used.
+    Parameters
+    ----------
+    done : int
+        What this rank found done, 0 without a checkpoint.
+    folder : Path
+        Where it looked.
+    ranks : Ranks
+        All that must agree; only the first one writes there.
+
+    Raises
+    ------
+    ValueError
+        If they found something else: the folder is not one that all machines share.
     """
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in names or file.keys()}
-        found = content["identity"]
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        _logger.warning("%s: not used, it cannot be read (%s)", path, error)
-        return None
-    # through JSON and back, so that tuples and lists compare equal
-    wanted = json.loads(json.dumps(identity))
-    different = [
-        name for name in sorted(wanted.keys() | found) if wanted.get(name) != found.get(name)
-    ]
-    if different:
-        _logger.warning("%s: not used, it is of another %s", path, ", ".join(different))
-        return None
-    return content, tensors
+    expected = int(ranks.ask_first(done))
+    if ranks.sum_numbers(float(done != expected)) != [0.0]:
+        raise ValueError(
+            f"{folder}: expected a folder that all ranks see, got {done} done for rank "
+            f"{ranks.rank} and {expected} for rank 0"
+        )

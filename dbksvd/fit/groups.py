@@ -66,6 +66,7 @@ def encode_groups(
             nonnegative=settings.nonnegative,
             refit=settings.refit,
             rtol=settings.rtol,
+            threshold=settings.threshold,
             product_dtype=settings.product_dtype,
             implementation=implementation,
         )

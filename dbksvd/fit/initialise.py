@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dbksvd.ops.atom_update import update_atoms_
 from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.ops.ranks import ALONE, Ranks
 from dbksvd.shapes import Activations, Atoms
 
 KMEANS_ITERATIONS = 3
@@ -23,15 +24,51 @@ def draw_random_atoms(count: int, width: int, generator: torch.Generator) -> Ato
     return torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1)
 
 
-def draw_sample_atoms(x: Activations, count: int, generator: torch.Generator) -> Atoms:
-    """Return distinct random samples as unit atoms; random vectors where those run out or are 0."""
+def draw_sample_atoms(
+    x: Activations,
+    count: int,
+    generator: torch.Generator,
+    *,
+    n_samples: int,
+    among: int | None = None,
+    ranks: Ranks = ALONE,
+) -> Atoms:
+    """Return distinct random samples as unit atoms; random vectors where those run out or are 0.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, d)
+        Samples, or this rank's share of them.
+    count : int
+        Atoms wanted.
+    generator : torch.Generator
+        In the same state on all ranks.
+    n_samples : int
+        Samples of all ranks together.
+    among : int, optional
+        How many of them, the first ones, are drawn from; all by default.
+    ranks : Ranks
+        Who has the other samples.
+    """
     atoms = draw_random_atoms(count, x.shape[1], generator).to(x)
-    chosen = x[torch.randperm(len(x), generator=generator)[:count].to(x.device)]
+    places = torch.randperm(among or n_samples, generator=generator)[:count]
+    chosen = take_rows(x, places.to(x.device), n_samples, ranks)
     norms = torch.linalg.vector_norm(chosen, dim=1, keepdim=True)
     usable = norms > 0
     head = torch.where(usable, chosen / norms.masked_fill(~usable, 1), atoms[: len(chosen)])
     atoms[: len(chosen)] = head / torch.linalg.vector_norm(head, dim=1, keepdim=True)
     return atoms
+
+
+def take_rows(x: Activations, places: Tensor, n_samples: int, ranks: Ranks) -> Activations:
+    """Return the rows `places` of all samples, of which `x` is this rank's share, on each rank."""
+    if ranks.size == 1:
+        return x[places]
+    start, stop = ranks.find_share(n_samples)
+    mine = (places >= start) & (places < stop)
+    rows = x.new_zeros(len(places), x.shape[1])
+    rows[mine] = x[places[mine] - start]
+    return ranks.sum_(rows)
 
 
 def find_new_atoms(
@@ -41,6 +78,8 @@ def find_new_atoms(
     nonnegative: bool,
     generator: torch.Generator,
     implementation: str,
+    n_samples: int,
+    ranks: Ranks = ALONE,
 ) -> Atoms:
     """Return `count` unit atoms for a residual by a short k-means on lines (rays).
 
@@ -50,7 +89,8 @@ def find_new_atoms(
     Parameters
     ----------
     residual : tensor of shape (n, d)
-        Shuffled rows, of which the first `KMEANS_SAMPLES_PER_ATOM` an atom are used.
+        Shuffled rows, or this rank's share of them; of all, the first `KMEANS_SAMPLES_PER_ATOM`
+        an atom are used.
     count : int
         Atoms to find.
     nonnegative : bool
@@ -59,9 +99,19 @@ def find_new_atoms(
         Draws the rows that the k-means starts from.
     implementation : str
         As in :func:`dbksvd.sparse_encode`.
+    n_samples : int
+        Rows of all ranks together.
+    ranks : Ranks
+        Who has the other rows.
     """
-    rows = residual[: KMEANS_SAMPLES_PER_ATOM * count]
-    atoms = draw_sample_atoms(rows, count, generator)
+    used = min(KMEANS_SAMPLES_PER_ATOM * count, n_samples)
+    atoms = draw_sample_atoms(
+        residual, count, generator, n_samples=n_samples, among=used, ranks=ranks
+    )
+    rows = residual[: max(0, used - ranks.find_share(n_samples)[0])]
+    if len(rows) == 0:
+        # a rank that has none of them takes part with a sample that uses no atom
+        rows = torch.zeros_like(residual[:1])
     for _ in range(KMEANS_ITERATIONS):
         codes = sparse_encode(
             rows, atoms, 1, nonnegative=nonnegative, refit=False, implementation=implementation
@@ -74,6 +124,7 @@ def find_new_atoms(
             power_iterations=1,
             nonnegative=nonnegative,
             implementation=implementation,
+            ranks=ranks,
         )
     return atoms
 

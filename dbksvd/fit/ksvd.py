@@ -19,6 +19,7 @@ from dbksvd.fit.loop import FitLoop
 from dbksvd.fit.schedule import split_groups
 from dbksvd.fit.sources import READ_ROWS, as_source, read_rows
 from dbksvd.ops.pursuit import choose_pursuit
+from dbksvd.ops.ranks import ALONE, Ranks
 from dbksvd.ops.threads import hold_torch_to_one_thread
 
 
@@ -84,6 +85,10 @@ class DBKSVD:
         As in :func:`dbksvd.sparse_encode`.
     progress : bool
         Whether to show a progress bar.
+    ranks : Ranks
+        The processes that fit together, as :func:`dbksvd.ops.ranks.join_ranks` gives them, each
+        with the same settings and data: each codes its share of every batch. The result is that
+        of one process up to rounding.
 
     Attributes
     ----------
@@ -136,6 +141,7 @@ class DBKSVD:
         device: str | torch.device = "auto",
         implementation: str = "auto",
         progress: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         counts = {
             "n_atoms": n_atoms,
@@ -171,6 +177,7 @@ class DBKSVD:
         self.max_seconds, self.tol, self.heldout_every = max_seconds, tol, heldout_every
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_seconds, self.progress = checkpoint_seconds, progress
+        self.ranks = ranks
         self.implementation = implementation
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,7 +15,7 @@ from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit import checkpoint as checkpoints
 from dbksvd.fit.batches import BatchReader
-from dbksvd.fit.checkpoint import FitState
+from dbksvd.fit.checkpoint import FitState, check_same
 from dbksvd.fit.groups import encode_groups
 from dbksvd.fit.hygiene import replace_atoms_
 from dbksvd.fit.initialise import (
@@ -62,10 +62,18 @@ class FitLoop:
             n_samples=len(source),
             iterations_per_batch=model.iterations_per_batch,
         )
+        self.ranks = model.ranks
+        smallest = min(step.samples for step in self.steps)
+        if smallest < self.ranks.size:
+            raise ValueError(
+                f"ranks: expected at most the {smallest} samples of a batch, got {self.ranks.size}"
+            )
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
         self.exponent = find_exponent(first)
         self.preparation_seconds = time.perf_counter() - started
-        self.batches = BatchReader(source, self.mean, self.exponent, self.steps, model.device)
+        self.batches = BatchReader(
+            *(source, self.mean, self.exponent, self.steps, model.device, self.ranks)
+        )
 
     def run(self) -> None:
         """Do all steps, from the checkpoint on if there is one."""
@@ -81,7 +89,7 @@ class FitLoop:
             while not state.stop_reason:
                 started = time.perf_counter()
                 row = self.iterate(state)
-                state.seconds += time.perf_counter() - started
+                state.seconds += self.ranks.ask_first(time.perf_counter() - started)
                 row |= {
                     "seconds": state.seconds,
                     "seconds_iteration": time.perf_counter() - started,
@@ -91,10 +99,10 @@ class FitLoop:
                 state.stop_reason = self.find_stop_reason(state)
                 if self.heldout is not None and self.is_measured(state):
                     row["fve_heldout"] = measure_explained(
-                        self.make_dictionary(state), self.heldout, model.device
+                        self.make_dictionary(state), self.heldout, model.device, self.ranks
                     )
                 bar.update()
-                if model.checkpoint and (
+                if (model.checkpoint and self.ranks.is_first) and (
                     state.stop_reason or time.perf_counter() - saved >= model.checkpoint_seconds
                 ):
                     checkpoints.save_state(model.checkpoint, state, self.identify())
@@ -107,16 +115,21 @@ class FitLoop:
         model = self.model
         if model.checkpoint:
             state = checkpoints.load_state(model.checkpoint, self.identify(), model.device)
+            check_same(state.iteration if state else 0, model.checkpoint, self.ranks)
             if state is not None:
                 return state
         started = time.perf_counter()
         width, count = self.source.width, self.steps[0].n_atoms
         generator = derive_generator(model.seed, -1)
         if isinstance(model.init, str) and model.init == "samples":
-            atoms = draw_sample_atoms(self.batches.read(0), count, generator)
+            samples = self.steps[0].samples
+            atoms = draw_sample_atoms(
+                self.batches.read(0), count, generator, n_samples=samples, ranks=self.ranks
+            )
         else:
             atoms = make_first_atoms(model.init, count, width, generator)
         seconds = self.preparation_seconds + time.perf_counter() - started
+        seconds = self.ranks.ask_first(seconds)
         return FitState(atoms.to(model.device), seconds=seconds)
 
     def identify(self) -> dict[str, Any]:
@@ -159,6 +172,7 @@ class FitLoop:
                 seed=int(torch.randint(1 << 31, (1,), generator=generator)),
                 residual=residual,
                 implementation=model.implementation_,
+                ranks=self.ranks,
             )
 
         codes, residual = encode_groups(
@@ -166,15 +180,18 @@ class FitLoop:
             implementation=model.implementation_,
             update=update,
         )
-        usage = codes.count_usage()
-        updated, total = sum_squares(residual), sum_squares(batch)
+        usage = self.ranks.sum_(codes.count_usage())
+        coded, updated, total, active = self.ranks.sum_numbers(
+            coded, sum_squares(residual), sum_squares(batch), float(codes.l0.sum())
+        )
         replaced = (0, 0)
         if state.iteration + 1 < len(self.steps):
             replaced = replace_atoms_(
                 *(state.atoms, usage, residual),
-                min_usage=min(model.min_usage, -(-len(batch) * step.budget // step.n_atoms)),
+                min_usage=min(model.min_usage, -(-step.samples * step.budget // step.n_atoms)),
                 max_cosine=model.max_cosine,
                 nonnegative=model.settings.nonnegative,
+                ranks=self.ranks,
             )
         unit = 4.0**self.exponent
         seen = state.log[-1]["samples_seen"] if state.log else 0
@@ -182,10 +199,10 @@ class FitLoop:
             "iteration": state.iteration + 1,
             "stage": step.stage,
             "n_atoms": step.n_atoms,
-            "samples_seen": seen + len(batch),
+            "samples_seen": seen + step.samples,
             "fve_train": 1 - updated / total if total else 1.0,
             "fve_heldout": None,
-            "l0": float(codes.l0.double().mean()),
+            "l0": active / step.samples,
             "dead_atoms": int((usage == 0).sum()),
             "replaced_unused": replaced[0],
             "replaced_duplicate": replaced[1],
@@ -215,6 +232,8 @@ class FitLoop:
             nonnegative=settings.nonnegative,
             generator=generator,
             implementation=model.implementation_,
+            n_samples=step.samples,
+            ranks=self.ranks,
         )
         return torch.cat([atoms, new])
 

@@ -10,6 +10,7 @@ from dbksvd.dictionary import Dictionary
 from dbksvd.fit.sources import READ_ROWS, ActivationSource, read_rows
 from dbksvd.ops.atom_update import compute_residual
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
+from dbksvd.ops.ranks import ALONE, Ranks
 
 # Of a sum of squares in float64, what a difference of two of them does not resolve.
 ROUNDING = 1e-12
@@ -34,7 +35,10 @@ def find_exponent(x: Tensor) -> int:
 
 
 def measure_explained(
-    dictionary: Dictionary, source: ActivationSource, device: torch.device | str = "cpu"
+    dictionary: Dictionary,
+    source: ActivationSource,
+    device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
 ) -> float:
     """Return ``1 − Σ‖x − x̂‖² / Σ‖x − x̄‖²`` over all samples of `source`, x̄ their own mean.
 
@@ -46,11 +50,13 @@ def measure_explained(
         Samples, read in blocks.
     device : torch.device or str
         Where to compute.
+    ranks : Ranks
+        Who shares the blocks; all get the same answer.
     """
     dictionary = dictionary.to(device)
     error = total = 0.0
     offset = torch.zeros(source.width, dtype=torch.float64, device=device)
-    for start in range(0, len(source), READ_ROWS):
+    for start in range(READ_ROWS * ranks.rank, len(source), READ_ROWS * ranks.size):
         stop = min(len(source), start + READ_ROWS)
         rows = read_rows(source, start, stop, "heldout").to(device)
         codes = dictionary.encode(rows)
@@ -58,6 +64,8 @@ def measure_explained(
         error += sum_squares(compute_residual(centred, codes, dictionary.atoms))
         total += sum_squares(centred)
         offset += centred.sum(dim=0, dtype=torch.float64)
+    error, total = ranks.sum_numbers(error, total)
+    ranks.sum_(offset)
     # Σ‖x − x̄‖² = Σ‖x − b‖² − n ‖x̄ − b‖²; equal samples leave rounding where they should leave 0
     spread = total - float(offset @ offset) / len(source)
     return 1 - error / spread if spread > ROUNDING * total else float(error == 0)

@@ -25,14 +25,17 @@ class BatchStream:
     seed : int
         Seed of every order.
     blocks : int
-        Batches in a block.
+        Batches in a block; where `shards` is made of blocks itself (``block_rows``), as many as one
+        of those has.
     """
 
     def __init__(
         self, shards: ActivationShards, batch_size: int, *, seed: int, blocks: int = 16
     ) -> None:
-        self.shards, self.seed, self.blocks = shards, seed, blocks
+        self.shards, self.seed = shards, seed
         self.batch_size = min(batch_size, len(shards))
+        block_rows = getattr(shards, "block_rows", blocks * self.batch_size)
+        self.blocks = max(1, block_rows // self.batch_size)
         self.n_batches = len(shards) // self.batch_size
         self._cached: tuple[tuple[int, int] | None, Tensor] = (None, torch.empty(0))
 

@@ -16,9 +16,11 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 from tqdm import tqdm
 
+from dbksvd.fit.checkpoint import check_same
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sae_batches import BatchStream
 from dbksvd.fit.sae_checkpoint import load_checkpoint, save_checkpoint
+from dbksvd.fit.sae_ranks import RankTrainer
 from dbksvd.fit.sae_settings import STEERED, configure_architecture
 from dbksvd.fit.sae_sparsity import SparsityController
 from dbksvd.fit.source import fingerprint_source
@@ -45,11 +47,16 @@ class SAELoop:
     """
 
     def __init__(self, task: FitTask, settings: dict[str, Any]) -> None:
-        self.task, self.settings = task, settings
+        self.task, self.settings, self.ranks = task, settings, task.ranks
         self.uses_autocast = bool(settings["autocast"]) and task.device.type == "cuda"
         ignored = settings["autocast"] and not self.uses_autocast
         _logger.info("%s%s", self.precision, ": autocast is for CUDA only" if ignored else "")
         self.batches = BatchStream(task.train, settings["batch_size"], seed=task.seed)
+        if self.batches.batch_size < self.ranks.size:
+            raise ValueError(
+                f"batch_size: expected at least a sample for each of {self.ranks.size} ranks, "
+                f"got {self.batches.batch_size}"
+            )
         self.n_steps = max(1, settings["training_samples"] // self.batches.batch_size)
         self.trainer = self.build_trainer()
         self.controller: SparsityController | None = None
@@ -97,11 +104,15 @@ class SAELoop:
             device=str(task.device),
             autocast=self.uses_autocast,
         )
-        return SAETrainer(cfg=config, sae=sae_class(sae_config), data_provider=iter(()))
+        sae = sae_class(sae_config)
+        if self.ranks.size > 1:
+            return RankTrainer(config, sae, self.ranks)
+        return SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
 
     def run(self) -> None:
         """Do all steps, from the checkpoint on if there is one."""
         progress = load_checkpoint(self.task.checkpoint, self.trainer, self.identity)
+        check_same(self.trainer.n_training_steps, self.task.checkpoint, self.ranks)
         if progress is None:
             self.initialise()
         else:
@@ -117,6 +128,7 @@ class SAELoop:
             unit_scale=True,
             desc=f"train {self.settings['architecture']}",
             mininterval=2,
+            disable=not self.ranks.is_first,
         ) as bar:
             while not self.stop_reason:
                 self.step()
@@ -146,7 +158,7 @@ class SAELoop:
         else:
             mean = task.train.mean.to(task.device)
             trainer.sae.b_dec.data = trainer.activation_scaler(mean)
-        self.seconds += time.perf_counter() - started
+        self.seconds += self._count_seconds(started)
 
     def step(self) -> None:
         """Train on one batch; measure, and find out whether to stop, where that is due."""
@@ -154,24 +166,29 @@ class SAELoop:
         trainer = self.trainer
         lr = trainer.optimizer.param_groups[0]["lr"]
         trainer.maybe_reset_sparsity()
-        output = trainer.step(self.batches.read(trainer.n_training_steps))
+        rows = self.batches.read(trainer.n_training_steps)
+        first, last = self.ranks.find_share(len(rows))
+        share = (last - first) / len(rows)
+        output = trainer.step(rows[first:last])
         trainer.n_training_steps += 1
         if self.settings["architecture"] == "matching_pursuit":
             # Its pursuit is one only over unit atoms, which SAELens leaves to the caller.
             weights = trainer.sae.W_dec.data
             weights /= torch.linalg.vector_norm(weights, dim=1, keepdim=True)
         if self.controller is not None and self.controller.is_due(trainer.n_training_steps):
-            self.controller.update(_count_active(output.feature_acts), trainer.n_training_steps)
+            (l0,) = self.ranks.sum_numbers(share * _count_active(output.feature_acts))
+            self.controller.update(l0, trainer.n_training_steps)
         is_last = trainer.n_training_steps == self.n_steps
         limit = self.settings["max_seconds"]
-        is_late = limit is not None and self.seconds + time.perf_counter() - started >= limit
+        is_late = limit is not None and self.seconds + self._count_seconds(started) >= limit
         every, seen = self.settings["measure_every"], trainer.n_training_samples
         is_measured = seen // every > (seen - self.batches.batch_size) // every
         if not (is_last or is_late or is_measured):
-            self.seconds += time.perf_counter() - started
+            self.seconds += self._count_seconds(started)
             return
-        loss = output.loss.item()  # waits for the device, so its time is counted
-        self.seconds += time.perf_counter() - started
+        # waits for the device, so its time is counted
+        (loss,) = self.ranks.sum_numbers(share * output.loss.item())
+        self.seconds += self._count_seconds(started)
         if not math.isfinite(loss):
             raise ValueError(
                 f"lr: expected a rate at which training is stable, got {self.settings['lr']}: "
@@ -182,6 +199,10 @@ class SAELoop:
             self.stop_reason = "samples" if is_last else "max_seconds"
         elif self.has_converged():
             self.stop_reason = "converged"
+
+    def _count_seconds(self, started: float) -> float:
+        """Return the seconds since `started`, the same on all ranks."""
+        return self.ranks.ask_first(time.perf_counter() - started)
 
     def measure(self) -> dict[str, Any]:
         """Return a row of the log: the SAE as it would be saved now, on held-out samples."""
@@ -214,7 +235,9 @@ class SAELoop:
         return now["fve_heldout"] - before["fve_heldout"] < self.settings["tol"]
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint: the first rank does, for all."""
+        if not self.ranks.is_first:
+            return
         progress = {
             "log": self.log,
             "seconds": self.seconds,

@@ -17,7 +17,8 @@ FINGERPRINT_ROWS = 64
 class ActivationSource(Protocol):
     """Shuffled samples that can be read by ranges of rows; ``ActivationShards`` is one.
 
-    A source may also have ``mean``, a tensor of shape (d,), which then is not computed again.
+    A source may also have ``mean``, a tensor of shape (d,), which then is not computed again, and
+    ``fingerprint``, a text, where reading rows costs much.
     """
 
     @property
@@ -34,6 +35,9 @@ class ActivationSource(Protocol):
 
 def fingerprint_source(source: ActivationSource) -> str:
     """Return a hash of size, first and last rows: enough to tell that a checkpoint is of them."""
+    known = getattr(source, "fingerprint", None)
+    if isinstance(known, str):
+        return known
     n = len(source)
     digest = hashlib.sha256(f"{n} {source.width}".encode())
     for start in (0, max(0, n - FINGERPRINT_ROWS)):

@@ -46,8 +46,9 @@ def encode(x, atoms, k, method="mp", nonnegative=False, refit=True, rtol=0.0, **
     return found[0].cpu(), found[1].cpu()
 
 
-def assert_agrees(x, atoms, k, method="mp", nonnegative=False, refit=True, rtol=0.0):
+def assert_agrees(x, atoms, k, method="mp", nonnegative=False, refit=True, rtol=0.0, threshold=0.0):
     settings = {"method": method, "nonnegative": nonnegative, "refit": refit, "rtol": rtol}
+    settings["threshold"] = threshold
     expected = reference.encode(x, atoms, k, **settings)
     found = encode(x, atoms, k, **settings)
     assert found[1].dtype == x.dtype
@@ -65,6 +66,7 @@ def test_pursuit_agrees_with_reference(shape, method, nonnegative):
     x, atoms = make_problem(n, d, m)
     assert_agrees(x, atoms, k, method, nonnegative)
     assert_agrees(x, atoms, k, method, nonnegative, refit=False, rtol=0.5)
+    assert_agrees(x, atoms, k, method, nonnegative, threshold=1.5)
 
 
 @pytest.mark.parametrize(("method", "nonnegative"), METHODS)

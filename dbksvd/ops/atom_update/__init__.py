@@ -15,6 +15,7 @@ from dbksvd.codes import SparseCodes
 from dbksvd.ops.implementation import choose_implementation, load_implementation
 from dbksvd.ops.memory import explain_memory
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT, SAFE_EXPONENT, as_matrix, check_atoms
+from dbksvd.ops.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     # Loaded by name; listed here for whoever follows imports (workflow/source_hash.py).
@@ -34,6 +35,7 @@ def update_atoms_(
     seed: int = 0,
     residual: Tensor | None = None,
     implementation: str = "auto",
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Improve atoms and coefficients in place, each atom by rank-1 power iterations.
 
@@ -63,6 +65,9 @@ def update_atoms_(
         ``x − Z D``, brought up to date in place; by default computed from `x`.
     implementation : {"auto", "reference", "batched", "cpu", "cuda"}
         Who computes.
+    ranks : Ranks
+        The processes that hold the other samples. All have the same atoms, and ``E_jᵀ z_j`` is
+        summed over them: b · (d + 1) floats a batch of b atoms and power iteration, at most.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def update_atoms_(
     if residual is None:
         residual = compute_residual(target, codes, atoms, implementation=name)
     order = torch.randperm(len(atoms), generator=torch.Generator().manual_seed(seed))
-    shift = _find_shift(residual, codes.values)
+    shift = _find_shift(residual, codes.values, ranks)
     if shift:
         residual.copy_(torch.ldexp(residual, torch.tensor(-shift)))
         codes.values.copy_(torch.ldexp(codes.values, torch.tensor(-shift)))
@@ -96,7 +101,7 @@ def update_atoms_(
     with explain_memory(_describe(codes, atoms) + f" and atom_batch={atom_batch}"):
         module.update_(
             *(residual, codes.indices, codes.values, atoms),
-            *(order, atom_batch, power_iterations, nonnegative),
+            *(order, atom_batch, power_iterations, nonnegative, ranks),
         )
     if shift:
         residual.copy_(torch.ldexp(residual, torch.tensor(shift)))
@@ -152,9 +157,10 @@ def _check_update(
             raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
-def _find_shift(residual: Tensor, values: Tensor) -> int:
+def _find_shift(residual: Tensor, values: Tensor, ranks: Ranks) -> int:
     """Return the power of two to take out so that squares neither over- nor underflow."""
     largest = max(abs(float(bound)) for part in (residual, values) for bound in part.aminmax())
+    largest = ranks.find_largest(largest)
     limit = LARGEST_SHIFT[residual.dtype]
     exponent = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
     exponent = max(-limit, min(exponent, limit))

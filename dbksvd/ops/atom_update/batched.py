@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dbksvd.ops.memory import map_blocks
+from dbksvd.ops.ranks import ALONE, Ranks
 
 # Elements of gathered rows held at once.
 GATHER_ELEMENTS = 1 << 26
@@ -32,6 +33,7 @@ def update_(
     atom_batch: int,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`."""
     m, k = len(atoms), indices.shape[1]
@@ -46,14 +48,14 @@ def update_(
     for number, low in enumerate(range(0, m, atom_batch)):
         batch = order[low : low + atom_batch].to(residual.device)
         part = entries[limits[number] : limits[number + 1]]
-        if len(part) == 0:
+        if len(part) == 0 and ranks.size == 1:
             continue
         rows = part // k
         owner = turns[limits[number] : limits[number + 1]] - low
         starts = offsets[low : low + len(batch)] - limits[number]
         z, d = flat[part], atoms[batch]
         new_d, new_z = improve_atoms(
-            residual, rows, owner, starts, z, d, power_iterations, nonnegative
+            residual, rows, owner, starts, z, d, power_iterations, nonnegative, ranks
         )
         subtract_change_(residual, rows, owner, z, d, new_z, new_d)
         flat[part] = new_z
@@ -67,6 +69,8 @@ def sum_segments(table: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -
 
 def multiply_rows(table: Tensor, rows: Tensor, owner: Tensor, d: Tensor) -> Tensor:
     """Return table[rows_e] · d[owner_e] of each entry, gathering a bounded number at once."""
+    if len(rows) == 0:
+        return table.new_empty(0)
     parts = map_blocks(
         lambda block: multiply_block(rows[block], owner[block], table, d),
         len(rows),
@@ -90,6 +94,7 @@ def improve_atoms(
     d: Tensor,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks,
 ) -> tuple[Tensor, Tensor]:
     """Return new atoms (b, d) and coefficients (entries,): power iterations of a whole batch."""
     new_d, new_z = d, z
@@ -97,7 +102,7 @@ def improve_atoms(
         overlap = torch.segment_reduce(
             new_z * z, "sum", offsets=F.pad(starts, (0, 1), value=len(z)), initial=0
         )
-        g = sum_segments(R, rows, starts, new_z) + overlap.unsqueeze(1) * d
+        g = ranks.sum_(sum_segments(R, rows, starts, new_z) + overlap.unsqueeze(1) * d)
         norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
         trial_d = g / norm.clamp(min=torch.finfo(g.dtype).tiny)
         trial_z = multiply_rows(R, rows, owner, trial_d) + z * (d * trial_d).sum(1)[owner]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dbksvd.ops.atom_update import kernels
+from dbksvd.ops.ranks import ALONE, Ranks
 from dbksvd.ops.threads import count_workers, map_in_threads
 
 ROWS = 2048
@@ -37,6 +38,7 @@ def update_(
     atom_batch: int,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`."""
     R, Z, D = residual.numpy(), values.numpy(), atoms.numpy()
@@ -55,6 +57,7 @@ def update_(
                 pool,
                 power_iterations,
                 nonnegative,
+                ranks,
             )
 
 
@@ -67,6 +70,7 @@ def _update_batch_(
     pool: ThreadPoolExecutor,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks,
 ) -> None:
     samples, slots, owners = entries
     ends = kernels.cut_chunks(samples)
@@ -83,7 +87,8 @@ def _update_batch_(
         lambda *span: kernels.start_sums(R, Z, samples, slots, owners, z, new_z, ends, G, S, *span),
     )
     for iteration in range(power_iterations):
-        kernels.turn_atoms(G, S, d, new_d, along, moving, nonnegative)
+        sums = (G, S) if ranks.size == 1 else _sum_over_ranks(G, S, ranks)
+        kernels.turn_atoms(*sums, d, new_d, along, moving, nonnegative)
         if iteration + 1 < power_iterations:
             _run(
                 pool,
@@ -125,6 +130,13 @@ def _update_batch_(
         ),
     )
     D[batch] = new_d
+
+
+def _sum_over_ranks(G: np.ndarray, S: np.ndarray, ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums over the chunks of all ranks in the place of those over chunks."""
+    total = np.concatenate([G.sum(axis=0), S.sum(axis=0)[:, None]], axis=1)
+    ranks.sum_(torch.from_numpy(total))
+    return np.ascontiguousarray(total[None, :, :-1]), np.ascontiguousarray(total[None, :, -1])
 
 
 def _run(pool: ThreadPoolExecutor, chunks: int, kernel: Callable[[int, int], None]) -> None:

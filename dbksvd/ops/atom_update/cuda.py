@@ -10,6 +10,7 @@ import triton
 from torch import Tensor
 
 from dbksvd.ops.atom_update import batched, triton_kernels
+from dbksvd.ops.ranks import ALONE, Ranks
 
 # Widest row of R that a program holds, with the old and the new atom beside it.
 WIDEST_BYTES = 1 << 16
@@ -53,9 +54,10 @@ def update_(
     atom_batch: int,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`."""
-    settings = (order, atom_batch, power_iterations, nonnegative)
+    settings = (order, atom_batch, power_iterations, nonnegative, ranks)
     if triton.next_power_of_2(atoms.shape[1]) * atoms.element_size() > WIDEST_BYTES:
         batched.update_(residual, indices, values, atoms, *settings)
         return
@@ -75,6 +77,7 @@ def _update_rows_(
     atom_batch: int,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks,
 ) -> None:
     n, k = indices.shape
     m, d = atoms.shape
@@ -84,7 +87,7 @@ def _update_rows_(
     )
     # a sample has an atom once
     most = n * min(k, atom_batch)
-    programs = min(PROGRAMS, triton.cdiv(most, LEAST_ENTRIES))
+    programs = max(1, min(PROGRAMS, triton.cdiv(most, LEAST_ENTRIES)))
     new_atoms, along = R.new_empty(atom_batch, d), R.new_empty(atom_batch)
     moved = torch.empty(atom_batch, dtype=torch.int32, device=R.device)
     sums, overlaps = R.new_empty(programs + atom_batch, d), R.new_empty(programs + atom_batch)
@@ -104,6 +107,22 @@ def _update_rows_(
                 num_warps=8,
                 **shape,
             )
+            if ranks.size > 1:
+                g = R.new_empty(high - low, d)
+                triton_kernels.add_runs[(high - low,)](
+                    *(sums, overlaps, offsets, atoms, order, g, low, high, programs, d),
+                    num_warps=row_warps,
+                    BLOCK=block,
+                )
+                turn_atoms_(
+                    *(ranks.sum_(g), atoms[order[low:high]]),
+                    new_atoms[: high - low],
+                    along[: high - low],
+                    moved[: high - low],
+                    nonnegative=nonnegative,
+                    is_first=iteration == 0,
+                )
+                continue
             triton_kernels.turn_atoms[(high - low,)](
                 *(sums, overlaps, offsets, atoms, order, new_atoms, along, moved),
                 *(low, high, programs, d),
@@ -118,6 +137,33 @@ def _update_rows_(
             **shape,
         )
         atoms.index_copy_(0, order[low:high], new_atoms[: high - low])
+
+
+def turn_atoms_(
+    g: Tensor,
+    old: Tensor,
+    new_atoms: Tensor,
+    along: Tensor,
+    moved: Tensor,
+    *,
+    nonnegative: bool,
+    is_first: bool,
+) -> None:
+    """As the kernel of this name, for ``g = Eᵀz'`` (b, d) that was summed over ranks."""
+    if is_first:
+        new_atoms.copy_(old)
+        along.fill_(1)
+        moved.zero_()
+    norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
+    turns = norm > 0
+    new = g / norm.masked_fill(~turns, 1)
+    cosine = (new * old).sum(dim=1, keepdim=True)
+    if not nonnegative:
+        sign = torch.where(cosine < 0, -1.0, 1.0).to(g.dtype)
+        new, cosine = new * sign, cosine * sign
+    new_atoms.copy_(torch.where(turns, new, new_atoms))
+    along.copy_(torch.where(turns, cosine, along.unsqueeze(1)).squeeze(1))
+    moved.bitwise_or_(turns.squeeze(1).to(moved.dtype))
 
 
 def sort_entries(

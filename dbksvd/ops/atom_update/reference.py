@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dbksvd.ops.ranks import ALONE, Ranks
+
 
 def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
     """Return X − Z D in float64, cast to the dtype of `x`."""
@@ -26,6 +28,7 @@ def update_(
     atom_batch: int,
     power_iterations: int,
     nonnegative: bool,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`.
 
@@ -37,10 +40,11 @@ def update_(
     places = indices.cpu().numpy()
     support = {j: np.nonzero((places == j) & (Z != 0)) for j in order.tolist()}
     for batch in order.split(atom_batch):
+        steps = (power_iterations, nonnegative, ranks)
         found = [
-            (j, improve_atom(R[support[j][0]], Z[support[j]], D[j], power_iterations, nonnegative))
+            (j, improve_atom(R[support[j][0]], Z[support[j]], D[j], *steps))
             for j in batch.tolist()
-            if len(support[j][0])
+            if len(support[j][0]) or ranks.size > 1
         ]
         for j, (d, z) in found:
             np.add.at(R, support[j][0], np.outer(Z[support[j]], D[j]) - np.outer(z, d))
@@ -50,18 +54,24 @@ def update_(
 
 
 def improve_atom(
-    R: np.ndarray, z: np.ndarray, d: np.ndarray, power_iterations: int, nonnegative: bool
+    R: np.ndarray,
+    z: np.ndarray,
+    d: np.ndarray,
+    power_iterations: int,
+    nonnegative: bool,
+    ranks: Ranks = ALONE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a better unit atom and its coefficients: power iterations on E = R + z dᵀ.
 
     Each half step is the best one with the other half fixed, so ‖E − z dᵀ‖ never rises. The
     atom keeps the half space of the old one (a sign is otherwise free). Where Eᵀz vanishes, the
     best so far is returned. Clipping never leaves z = 0: z·E d = ‖Eᵀz‖ > 0 for the z before.
+    Each rank has the rows of R and z of its own samples.
     """
     E = R + np.outer(z, d)
     new_d, new_z = d, z
     for _ in range(power_iterations):
-        g = E.T @ new_z
+        g = ranks.sum_(torch.from_numpy(E.T @ new_z)).numpy()
         norm = np.linalg.norm(g)
         if norm == 0:
             break

@@ -143,6 +143,28 @@ def turn_atoms(
 
 
 @triton.jit(do_not_specialize=["low", "high"])
+def add_runs(
+    sums, overlaps, offsets, atoms, order, out, low, high, programs, d, BLOCK: tl.constexpr
+):
+    """Set out ← Eᵀz' of this rank's entries; an owner each, zeros for one without entries."""
+    owner = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    inside = column < d
+    first, _last, length = cut_batch(offsets, low, high, programs)
+    start = tl.load(offsets + low + owner)
+    stop = tl.load(offsets + low + owner + 1)
+    g = tl.zeros([BLOCK], sums.dtype.element_ty)
+    if start < stop:
+        overlap = tl.sum(g, 0)
+        for stretch in range((start - first) // length, (stop - 1 - first) // length + 1):
+            g += tl.load(sums + (stretch + owner) * d + column, inside, 0.0)
+            overlap += tl.load(overlaps + stretch + owner)
+        old = tl.load(atoms + tl.load(order + low + owner) * d + column, inside, 0.0)
+        g += overlap * old
+    tl.store(out + owner.to(tl.int64) * d + column, g, inside)
+
+
+@triton.jit(do_not_specialize=["low", "high"])
 def finish_samples(
     residual,
     values,
