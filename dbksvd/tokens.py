@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -23,6 +23,44 @@ class TokenizedDocument:
     kept: np.ndarray
 
 
+def tokenize_documents(
+    documents: Iterable[Document],
+    tokenizer: Any,
+    *,
+    context_length: int,
+    tokens_per_document: int | None = None,
+) -> Iterator[TokenizedDocument]:
+    """Yield every document as tokens, in order, those too of which no token is kept.
+
+    Parameters
+    ----------
+    documents : iterable of Document
+        In the order of use.
+    tokenizer
+        Tokenizer of transformers.
+    context_length : int
+        A document is cut to its first tokens, special ones counted.
+    tokens_per_document : int, optional
+        Most tokens kept of a document, drawn with the document's index as seed.
+    """
+    documents = iter(documents)
+    while batch := list(islice(documents, TOKENIZED_AT_ONCE)):
+        encoded = tokenizer(
+            [document.text for document in batch],
+            truncation=True,
+            max_length=context_length,
+            return_special_tokens_mask=True,
+        )
+        for position, document in enumerate(batch):
+            special = np.asarray(encoded["special_tokens_mask"][position], dtype=bool)
+            kept = np.flatnonzero(~special)
+            if tokens_per_document is not None and len(kept) > tokens_per_document:
+                draw = np.random.default_rng(document.index)
+                kept = np.sort(draw.choice(kept, size=tokens_per_document, replace=False))
+            ids = np.asarray(encoded["input_ids"][position], dtype=np.int32)
+            yield TokenizedDocument(document.index, ids, kept)
+
+
 def select_tokens(
     documents: Iterable[Document],
     tokenizer: Any,
@@ -36,16 +74,10 @@ def select_tokens(
 
     Parameters
     ----------
-    documents : iterable of Document
-        In the order of use.
-    tokenizer
-        Tokenizer of transformers.
+    documents, tokenizer, context_length, tokens_per_document
+        As in :func:`tokenize_documents`.
     quota : int
         Tokens wanted; the last document gives no more than is missing.
-    context_length : int
-        A document is cut to its first tokens, special ones counted.
-    tokens_per_document : int, optional
-        Most tokens kept of a document, drawn with the document's index as seed.
     what : str
         What is counted, for messages.
 
@@ -55,27 +87,18 @@ def select_tokens(
         If the documents end before.
     """
     selected: list[TokenizedDocument] = []
-    documents = iter(documents)
     total, n_documents = 0, 0
-    while total < quota and (batch := list(islice(documents, TOKENIZED_AT_ONCE))):
-        encoded = tokenizer(
-            [document.text for document in batch],
-            truncation=True,
-            max_length=context_length,
-            return_special_tokens_mask=True,
-        )
-        for position, document in enumerate(batch):
-            n_documents += 1
-            special = np.asarray(encoded["special_tokens_mask"][position], dtype=bool)
-            kept = np.flatnonzero(~special)
-            if tokens_per_document is not None and len(kept) > tokens_per_document:
-                draw = np.random.default_rng(document.index)
-                kept = np.sort(draw.choice(kept, size=tokens_per_document, replace=False))
-            kept = kept[: quota - total]
-            total += len(kept)
-            if len(kept):
-                ids = np.asarray(encoded["input_ids"][position], dtype=np.int32)
-                selected.append(TokenizedDocument(document.index, ids, kept))
-            if total == quota:
-                return selected
+    for document in tokenize_documents(
+        documents,
+        tokenizer,
+        context_length=context_length,
+        tokens_per_document=tokens_per_document,
+    ):
+        n_documents += 1
+        kept = document.kept[: quota - total]
+        total += len(kept)
+        if len(kept):
+            selected.append(replace(document, kept=kept))
+        if total == quota:
+            return selected
     raise ValueError(f"text: expected {quota} {what}, got {total} from {n_documents} documents")

@@ -1,4 +1,4 @@
-"""Fit one dictionary to the training shards."""
+"""Fit one dictionary to the training shards, in one process or in several under torchrun."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import argparse
 import json
 import logging
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
 from dbksvd.commands import report_errors
-from dbksvd.fit.registry import FitTask, find_method
+from dbksvd.files import check_folder
+from dbksvd.fit.registry import DATA_PARALLEL, FitTask, find_method
+from dbksvd.fit.result import SEAL_FILE
+from dbksvd.ops.ranks import ALONE, Ranks, choose_gpu, count_local_ranks, join_ranks
 from dbksvd.provenance import choose_device, describe_run, seed_everything
-from dbksvd.shards import ActivationShards
+from dbksvd.shards import SPLITS, ActivationShards
 
 
 @report_errors()
@@ -25,21 +29,46 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="dictionary folder that the fit begins from")
+    parser.add_argument(
+        "--stream", type=json.loads, help="section of the config: extract the training rows here"
+    )
+    parser.add_argument("--text", type=Path, help="folder of prepare_text, to stream from")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
     arguments = parser.parse_args()
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(arguments.threads)
+    with join_ranks() as ranks:
+        if arguments.settings["algorithm"] in DATA_PARALLEL:
+            fit(arguments, ranks)
+        elif ranks.is_first:
+            fit(arguments, ALONE)
+
+
+def fit(arguments: argparse.Namespace, ranks: Ranks) -> None:
+    """Fit as one of several ranks; the first one writes."""
+    logging.basicConfig(
+        level=logging.INFO if ranks.is_first else logging.WARNING, format="%(message)s"
+    )
+    torch.set_num_threads(max(1, arguments.threads // count_local_ranks()))
     seed_everything(arguments.seed)
     settings = dict(arguments.settings)
     device = choose_device(settings.pop("device", "auto"), gpus=arguments.gpus)
-    train = ActivationShards.open(arguments.shards, split="train")
+    if device.type == "cuda" and ranks.size > 1:
+        device = torch.device("cuda", choose_gpu())
+    if arguments.base is not None:
+        check_folder(arguments.base / SEAL_FILE)
+    train, heldout = (open_shards(arguments.shards, split, ranks) for split in SPLITS)
+    if arguments.stream is not None:
+        # by name: the fit of stored rows does not depend on how they were extracted
+        streams = import_module("dbksvd.stream")
+        train = streams.ActivationStream(
+            arguments.stream, arguments.text, train, gpus=arguments.gpus
+        )
     task = FitTask(
         train=train,
-        heldout=ActivationShards.open(arguments.shards, split="heldout"),
+        heldout=heldout,
         n_atoms=arguments.n_atoms,
         k=arguments.k,
         seed=arguments.seed,
@@ -48,11 +77,25 @@ def main() -> None:
         checkpoint=arguments.checkpoint,
         metadata=train.describe(),
         base=arguments.base,
+        ranks=ranks,
     )
     result = find_method(settings["algorithm"])(task)
+    if not ranks.is_first:
+        return
     result.summary |= describe_run(seed=arguments.seed, device=device)
+    if arguments.stream is not None:
+        result.summary["stream"] = arguments.stream["stream"]
+    if ranks.size > 1:
+        result.summary |= {"ranks": ranks.size, "summed_bytes": ranks.summed_bytes}
     result.save(arguments.output)
     shutil.rmtree(arguments.checkpoint, ignore_errors=True)
+
+
+def open_shards(folder: Path, split: str, ranks: Ranks) -> ActivationShards:
+    """Open one split; ranks share the check of its files."""
+    shards = ActivationShards.open(folder, split=split, verify=False)
+    shards.verify(ranks.rank, ranks.size)
+    return shards
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from dbksvd.fit.result import FitResult
+    from dbksvd.ops.ranks import Ranks
     from dbksvd.shards import ActivationShards
 
 ALGORITHMS = {
@@ -27,7 +28,13 @@ ALGORITHMS = {
     "pca": "dbksvd.fit.controls",
     "kmeans": "dbksvd.fit.controls",
     "itda": "dbksvd.fit.itda",
+    "grown": "dbksvd.fit.grown",
+    "permuted": "dbksvd.fit.permuted",
+    "pretrained": "dbksvd.fit.pretrained",
 }
+
+# What several processes can fit together.
+DATA_PARALLEL = ("dbksvd", "ksvd", "sae")
 
 # Architectures that are ours: their modules shape the fits that use them, and no others.
 ARCHITECTURES = {
@@ -37,6 +44,12 @@ ARCHITECTURES = {
 
 # Settings that name another method of the experiment, whose dictionary becomes `FitTask.base`.
 BASE_KEYS = ("warm_start", "of")
+
+
+def _be_alone() -> Ranks:
+    from dbksvd.ops.ranks import ALONE  # configs are checked with this module: no torch
+
+    return ALONE
 
 
 @dataclass
@@ -59,6 +72,8 @@ class FitTask:
         Model, layer and context of the activations, to be kept in ``cfg.json``.
     base : Path, optional
         Dictionary folder of the fit that this one begins from, where the settings name its method.
+    ranks : Ranks
+        The processes that fit together; all have the same task.
     """
 
     train: ActivationShards
@@ -71,6 +86,7 @@ class FitTask:
     checkpoint: Path
     metadata: dict[str, Any] = field(default_factory=dict)
     base: Path | None = None
+    ranks: Ranks = field(default_factory=_be_alone)
 
 
 def find_method(algorithm: str) -> Callable[[FitTask], FitResult]:

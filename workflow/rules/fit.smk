@@ -3,21 +3,78 @@
 DICTIONARY = f"{RESULTS}/{{site}}/dictionaries/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
-def base_inputs(wildcards):
-    """The fit that a method begins from: same site, sizes and seed."""
+def base_folder(wildcards):
+    """The dictionary that a method begins from: same site, sizes and seed; None for most."""
     base = find_base(method_settings(wildcards))
-    if base is None:
+    return base and DICTIONARY.format(**{**wildcards, "method": base})
+
+
+def base_inputs(wildcards):
+    """Seal and weights of the dictionary that a method begins from."""
+    folder = base_folder(wildcards)
+    if folder is None:
         return {}
-    folder = DICTIONARY.format(**{**wildcards, "method": base})
     return {
         "base": f"{folder}/fit.json",
         "base_weights": ancient(f"{folder}/sae_weights.safetensors"),
     }
 
 
+def base_option(wildcards):
+    """Argument of a fit that begins from another; empty for the others."""
+    folder = base_folder(wildcards)
+    return "" if folder is None else f"--base {shlex.quote(folder)}"
+
+
+def stream_inputs(wildcards):
+    """Text and model, where the fit extracts its training rows itself."""
+    if EXPERIMENT.stream(layer_of(wildcards)) is None:
+        return {}
+    found = text_inputs(wildcards)
+    return {"text": found.pop("manifest"), **found}
+
+
+def stream_option(wildcards):
+    """Argument of a fit that streams; empty for the others."""
+    settings = EXPERIMENT.stream(layer_of(wildcards))
+    return "" if settings is None else f"--stream {shlex.quote(settings)}"
+
+
+def text_option(wildcards, input):
+    """Where a fit streams from. Apart: a param of inputs is no reason to run again."""
+    if "text" not in input.keys():
+        return ""
+    return f"--text {shlex.quote(str(Path(input.text).parent))}"
+
+
+def fit_sources(wildcards):
+    """Files that a fit begins at. A method is one module: an edit reruns the fits of it only."""
+    streamed = EXPERIMENT.stream(layer_of(wildcards)) is not None
+    return [
+        "scripts/fit_dictionary.py",
+        *list_sources(method_settings(wildcards)),
+        *(["dbksvd/stream.py"] if streamed else []),
+    ]
+
+
+# One process, several on this node, or several on each of some nodes of a Slurm allocation: profiles
+# choose by the resources ranks (processes a node) and nodes; results are the same up to rounding.
+LAUNCH = (
+    'case "{resources.nodes} {resources.ranks}" in'
+    ' "1 1") set -- python ;;'
+    ' "1 "*) set -- python -m torch.distributed.run --standalone'
+    " --nproc-per-node={resources.ranks} ;;"
+    " *) set -- srun --nodes={resources.nodes} --ntasks={resources.nodes} --ntasks-per-node=1"
+    " --cpus-per-task={threads} python -m torch.distributed.run --nnodes={resources.nodes}"
+    " --nproc-per-node={resources.ranks} --rdzv-backend=c10d --rdzv-id=$SLURM_JOB_ID"
+    ' --rdzv-endpoint="$(hostname):$((20000 + SLURM_JOB_ID % 40000))" ;; esac; "$@"'
+)
+
+
 rule fit_dictionary:
     input:
         unpack(base_inputs),
+        unpack(stream_inputs),
         manifest=rules.shard_activations.output.manifest,
     output:
         config=f"{DICTIONARY}/cfg.json",
@@ -35,19 +92,18 @@ rule fit_dictionary:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=GPUS,
+        ranks=1,
+        nodes=1,
     params:
         cfg=lambda wildcards: as_param(method_settings(wildcards)),
-        # A method is one module: an edit reruns the fits of that method only.
-        code=lambda wildcards: code(
-            "scripts/fit_dictionary.py", *list_sources(method_settings(wildcards))
-        ),
-        base=lambda wildcards, input: (
-            f"--base {shlex.quote(str(Path(input.base).parent))}" if "base" in input.keys() else ""
-        ),
+        code=lambda wildcards: code(*fit_sources(wildcards)),
+        stream=stream_option,
+        text=text_option,
+        base=base_option,
         checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:
-        'python "$DBKSVD/scripts/fit_dictionary.py" --settings {params.cfg:q}'
-        " {params.base} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
+        f'{LAUNCH} "$DBKSVD/scripts/fit_dictionary.py" --settings {{params.cfg:q}}'
+        " {params.base} {params.stream} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
         ' --shards "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
         ' --output "$(dirname {output.seal:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
