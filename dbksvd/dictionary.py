@@ -64,6 +64,10 @@ class PursuitSettings:
         Relative residual norm at which the pursuit of a sample ends.
     product_dtype : {None, "bfloat16"}
         Dtype in which samples are multiplied with atoms; None is their own.
+    threshold : float
+        Product with the residual, in the unit of the samples, up to which no atom is picked.
+    penalties : None or tuple of m floats
+        What picking each atom costs, in the squared unit of the samples.
     """
 
     k: int
@@ -72,6 +76,8 @@ class PursuitSettings:
     refit: bool = True
     rtol: float = 0.0
     product_dtype: Literal["bfloat16"] | None = None
+    threshold: float = 0.0
+    penalties: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -169,8 +175,10 @@ class Dictionary:
             )
         weights = read_weights(path / WEIGHTS_FILE, ("W_dec", "b_dec"))
         names = PursuitSettings.__dataclass_fields__
-        # files from before there was a product_dtype mean its default
-        given = {"product_dtype": None} | config
+        # files from before there were these mean their defaults
+        given = {"product_dtype": None, "threshold": 0.0, "penalties": None} | config
+        if given["penalties"] is not None:
+            given["penalties"] = tuple(given["penalties"])
         settings = PursuitSettings(**{name: given[name] for name in names})
         return cls(weights["W_dec"], weights["b_dec"], settings, config["metadata"]).to(device)
 

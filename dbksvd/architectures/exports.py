@@ -27,6 +27,8 @@ MATCHING_PURSUIT = {
     "refit": False,
     "rtol": 0.0,
     "product_dtype": None,
+    "threshold": 0.0,
+    "penalties": None,
 }
 
 
@@ -89,6 +91,8 @@ def export_matching_pursuit(dictionary: Dictionary, path: str | Path) -> None:
         "refit": False,
         "rtol": 0.0,
         "product_dtype": None,
+        "threshold": 0.0,
+        "penalties": None,
     }
     for name, value in wanted.items():
         if getattr(settings, name) != value:

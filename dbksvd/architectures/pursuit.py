@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -33,6 +34,10 @@ class PursuitSAEConfig(SAEConfig):
         Relative residual norm at which the pursuit of a sample ends.
     product_dtype : {None, "bfloat16"}
         Dtype in which samples are multiplied with atoms; None is their own.
+    threshold : float
+        Product with the residual, in the unit of the samples, up to which no atom is picked.
+    penalties : None or sequence of m floats
+        What picking each atom costs, in the squared unit of the samples.
     sign_split : bool
         Whether the rows of ``W_dec`` are ``[D; -D]``: samples are then coded over D, and a
         coefficient z is given as the two latents relu(z) and relu(-z).
@@ -44,6 +49,8 @@ class PursuitSAEConfig(SAEConfig):
     refit: bool = True
     rtol: float = 0.0
     product_dtype: Literal["bfloat16"] | None = None
+    threshold: float = 0.0
+    penalties: Sequence[float] | None = None
     sign_split: bool = False
 
     @override
@@ -94,6 +101,8 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
             nonnegative=cfg.nonnegative,
             refit=cfg.refit,
             rtol=cfg.rtol,
+            threshold=cfg.threshold,
+            penalties=cfg.penalties,
             product_dtype=cfg.product_dtype,
             implementation="auto",
         )

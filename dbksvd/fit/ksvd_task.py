@@ -23,7 +23,8 @@ def fit(task: FitTask) -> FitResult:
         seed=task.seed,
         device=task.device,
         checkpoint=task.checkpoint,
-        progress=True,
+        progress=task.ranks.is_first,
+        ranks=task.ranks,
         **settings,
     ).fit(task.train, heldout=task.heldout)
     model.dictionary_.metadata |= task.metadata

@@ -6,6 +6,7 @@ derivation is in the README beside this file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from dbksvd.ops.memory import explain_memory
 from dbksvd.ops.pursuit.checks import (
     as_matrix,
     check_atoms,
+    check_penalties,
     check_product_dtype,
     check_settings,
 )
@@ -30,15 +32,23 @@ __all__ = ["sparse_encode"]
 
 
 def choose_pursuit(
-    implementation: str, device: torch.device, product_dtype: Literal["bfloat16"] | None = None
+    implementation: str,
+    device: torch.device,
+    product_dtype: Literal["bfloat16"] | None = None,
+    *,
+    has_penalties: bool = False,
 ) -> str:
     """Return the implementation that :func:`sparse_encode` takes on a device.
 
     Raises
     ------
     ValueError
-        If it is not available there, or has no products of that dtype.
+        If it is not available there, or has no products of that dtype, or no penalties.
     """
+    if has_penalties and implementation == "cuda":
+        raise ValueError("implementation: expected 'auto' or 'batched' for penalties, got 'cuda'")
+    if has_penalties and implementation == "auto" and device.type == "cuda":
+        implementation = "batched"
     if product_dtype is not None and implementation == "auto" and device.type == "cpu":
         implementation = "batched"
     name = choose_implementation(__name__, implementation, device)
@@ -56,6 +66,8 @@ def sparse_encode(
     nonnegative: bool = False,
     refit: bool = True,
     rtol: float = 0.0,
+    threshold: float = 0.0,
+    penalties: Sequence[float] | None = None,
     product_dtype: Literal["bfloat16"] | None = None,
     implementation: str = "auto",
 ) -> SparseCodes:
@@ -80,6 +92,12 @@ def sparse_encode(
     rtol : float
         The pursuit of a sample ends when its residual norm is at most `rtol` times its norm; 0
         leaves this rule out. In float32, differences below about 1e-3 are not resolved.
+    threshold : float
+        Atoms are picked only while their product with the residual is larger, in the unit of `x`:
+        one threshold for all samples gives each as many atoms as it needs, up to `k`.
+    penalties : sequence of m floats, optional
+        What picking each atom costs, in the squared unit of `x`: the pick is the atom whose squared
+        product exceeds its penalty most, and there is none where none does. For mp.
     product_dtype : {None, "bfloat16"}
         Dtype in which samples are multiplied with atoms; None is that of `x`. With bfloat16,
         twice as fast or more on CUDA, atoms are picked by rounded products; a refit (omp, ols) then
@@ -112,9 +130,13 @@ def sparse_encode(
     """
     x = as_matrix(x, "x")
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)
-    check_settings(k, tuple(atoms.shape), method, rtol)
-    name = choose_pursuit(implementation, x.device, product_dtype)
-    options = {} if product_dtype is None else {"product_dtype": product_dtype}
+    check_settings(k, tuple(atoms.shape), method, rtol, threshold)
+    name = choose_pursuit(
+        implementation, x.device, product_dtype, has_penalties=penalties is not None
+    )
+    options: dict[str, Any] = {} if product_dtype is None else {"product_dtype": product_dtype}
+    if penalties is not None:
+        options["penalties"] = check_penalties(penalties, len(atoms), method).to(x.device)
     module = load_implementation(__name__, name)
     with explain_memory(f"n={len(x)}, m={len(atoms)}, d={x.shape[1]}"):
         indices, values = module.encode(
@@ -123,6 +145,7 @@ def sparse_encode(
             nonnegative=nonnegative,
             refit=refit,
             rtol=rtol,
+            threshold=threshold,
             **options,
         )
     return SparseCodes(indices, values, len(atoms))

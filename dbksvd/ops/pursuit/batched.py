@@ -7,6 +7,8 @@ synchronisation) only once most can have, and then every few steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -14,7 +16,12 @@ from torch.nn import functional as F  # noqa: N812
 from dbksvd.ops.memory import map_blocks
 from dbksvd.ops.pursuit.checks import scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_nonnegative, grow_factor, solve_support
-from dbksvd.ops.pursuit.reference import STEPS_PER_ATOM, find_tolerances
+from dbksvd.ops.pursuit.reference import (
+    STEPS_PER_ATOM,
+    find_floors,
+    find_tolerances,
+    square_scales,
+)
 
 # Products held at once (elements): bounds the memory, and on the CPU keeps them in cache.
 BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
@@ -31,11 +38,15 @@ def encode(
     refit: bool,
     rtol: float,
     product_dtype: str | None = None,
+    threshold: float = 0.0,
+    penalties: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
     gram = atoms @ atoms.T
-    pursue = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}[method]
+    pursuits: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]]
+    pursuits = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}
+    pursue = pursuits[method]
     refit = needs_fit(method, refit, product_dtype)
     _, dependent = find_tolerances(x.dtype)
 
@@ -43,7 +54,12 @@ def encode(
         scaled, exponents = scale_rows(x[rows])
         start = multiply(scaled, atoms, product_dtype)
         norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True, dtype=torch.float64)
-        support, used, z = pursue(start, gram, norm, k, nonnegative, rtol)
+        floor = find_floors(norm.squeeze(1), x.dtype, threshold, exponents).unsqueeze(1)
+        if penalties is None:
+            support, used, z = pursue(start, gram, norm, floor, k, nonnegative, rtol)
+        else:
+            costs = square_scales(exponents, len(scaled)).to(penalties)[:, None] * penalties
+            support, used, z = match(start, gram, norm, floor, k, nonnegative, rtol, costs)
         if refit:
             b = multiply_support(scaled, atoms, start, support, product_dtype)
             z = fit_block(b, gram, support, used, z, nonnegative, dependent, norm)
@@ -92,7 +108,14 @@ def find_largest(p: Tensor, nonnegative: bool) -> tuple[Tensor, Tensor]:
 
 
 def match(
-    start: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+    start: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    floor: Tensor,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
+    costs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pursue a block of samples by matching pursuit.
 
@@ -104,13 +127,16 @@ def match(
         Products of the atoms.
     norm : float64 tensor of shape (n, 1)
         Norms of the samples.
+    floor : float64 tensor of shape (n, 1)
+        Products up to this are not picked.
+    costs : float64 tensor of shape (n, m), optional
+        Penalties of the atoms, at the scale of each sample.
 
     Returns
     -------
     tuple
         Support, whether a slot of it is used, and float64 coefficients, all (n, k).
     """
-    zero, _ = find_tolerances(start.dtype)
     p = start.clone()
     energy = norm**2
     support = torch.full((len(p), k), -1, device=p.device)
@@ -119,8 +145,12 @@ def match(
     running = torch.ones_like(size, dtype=torch.bool)
     slots = slot_range(k, p)
     for step in range(STEPS_PER_ATOM * k):
-        top, j = find_largest(p, nonnegative)
-        running &= top > zero * norm
+        if costs is None:
+            top, j = find_largest(p, nonnegative)
+            running &= top > floor
+        else:
+            j, is_worthy = find_worthiest(p, costs, floor, nonnegative)
+            running &= is_worthy
         v = p.gather(1, j).masked_fill(~running, 0)
         slot, is_new = find_slot(support, j, size)
         is_new &= running
@@ -170,23 +200,30 @@ def fit_block(
 
 
 def match_optimally(
-    start: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+    start: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    floor: Tensor,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what :func:`match` does, by orthogonal least squares."""
-    return match_orthogonally(start, gram, norm, k, nonnegative, rtol, is_recursive=True)
+    return match_orthogonally(start, gram, norm, floor, k, nonnegative, rtol, is_recursive=True)
 
 
 def match_orthogonally(
     start: Tensor,
     gram: Tensor,
     norm: Tensor,
+    floor: Tensor,
     k: int,
     nonnegative: bool,
     rtol: float,
     is_recursive: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what :func:`match` does, by orthogonal matching pursuit (or ols: `is_recursive`)."""
-    zero, dependent = find_tolerances(start.dtype)
+    _, dependent = find_tolerances(start.dtype)
     p = start.clone()
     distances = torch.diagonal(gram).expand_as(p).contiguous() if is_recursive else None
     support = torch.zeros(len(p), k, dtype=torch.int64, device=p.device)
@@ -201,8 +238,8 @@ def match_orthogonally(
             top, j = find_largest(p.masked_fill_(out, 0), nonnegative)
         else:
             out |= distances <= dependent
-            top, j = find_steepest(p.masked_fill_(out, 0), distances, zero * norm, nonnegative)
-        running &= top > zero * norm
+            top, j = find_steepest(p.masked_fill_(out, 0), distances, floor, nonnegative)
+        running &= top > floor
         out.scatter_(1, j, True)
         place = (slots == size) & running
         row = gram[j, support].double().masked_fill_(slots >= size, 0)
@@ -227,6 +264,15 @@ def match_orthogonally(
         if asked and not running.any():
             break
     return support.masked_fill(~used, 0), used, z
+
+
+def find_worthiest(
+    p: Tensor, costs: Tensor, floor: Tensor, nonnegative: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the lowest index of the largest p² − costs, and whether it is positive, (n, 1)."""
+    eligible = (p if nonnegative else p.abs()) > floor
+    gain, j = torch.where(eligible, p.double() ** 2 - costs, 0).max(dim=1, keepdim=True)
+    return j, gain > 0
 
 
 def find_steepest(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,8 +66,10 @@ def check_atoms(atoms: Tensor, x: Tensor) -> Atoms:
     return atoms.to(x.dtype).contiguous()
 
 
-def check_settings(k: int, shape: tuple[int, ...], method: str, rtol: float) -> None:
-    """Raise unless k, method and rtol make sense for atoms of `shape` (m, d).
+def check_settings(
+    k: int, shape: tuple[int, ...], method: str, rtol: float, threshold: float
+) -> None:
+    """Raise unless k, method, rtol and threshold make sense for atoms of `shape` (m, d).
 
     Raises
     ------
@@ -80,6 +84,27 @@ def check_settings(k: int, shape: tuple[int, ...], method: str, rtol: float) -> 
         raise ValueError(f"k: expected at most the width d={shape[1]} for {method}, got {k}")
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol: expected a number from 0 to below 1, got {rtol!r}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold: expected a finite number of at least 0, got {threshold!r}")
+
+
+def check_penalties(penalties: Sequence[float], n_atoms: int, method: str) -> Tensor:
+    """Return penalties as a float64 tensor of shape (m,), or raise.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    if method != "mp":
+        raise ValueError(f"penalties: expected method 'mp' with them, got {method!r}")
+    costs = torch.as_tensor(penalties, dtype=torch.float64)
+    if costs.shape != (n_atoms,) or not (torch.isfinite(costs) & (costs >= 0)).all():
+        raise ValueError(
+            f"penalties: expected {n_atoms} finite numbers of at least 0, one for each atom, "
+            f"got {len(costs)} from {costs.min().item():.3g} to {costs.max().item():.3g}"
+        )
+    return costs
 
 
 def check_product_dtype(product_dtype: str, implementation: str) -> str:

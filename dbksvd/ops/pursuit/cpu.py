@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dbksvd.ops.pursuit import kernels, orthogonal_kernels
 from dbksvd.ops.pursuit.checks import scale_rows
-from dbksvd.ops.pursuit.reference import find_tolerances
+from dbksvd.ops.pursuit.reference import find_floors, find_tolerances, square_scales
 from dbksvd.ops.threads import map_in_threads
 
 # Samples whose products are made at once: enough for a fast matrix product, few enough for the
@@ -18,24 +19,36 @@ GRAM_ROWS = 256
 
 
 def encode(
-    x: Tensor, atoms: Tensor, k: int, *, method: str, nonnegative: bool, refit: bool, rtol: float
+    x: Tensor,
+    atoms: Tensor,
+    k: int,
+    *,
+    method: str,
+    nonnegative: bool,
+    refit: bool,
+    rtol: float,
+    threshold: float = 0.0,
+    penalties: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
-    zero, dependent = find_tolerances(x.dtype)
+    _, dependent = find_tolerances(x.dtype)
     indices = torch.empty(len(x), k, dtype=torch.int64)
     values = x.new_empty(len(x), k)
     gram = make_gram(atoms).numpy()
+    costs = np.empty(0) if penalties is None else penalties.numpy()
 
     def encode_rows(start: int) -> None:
         rows = slice(start, start + ROWS)
         scaled, exponents = scale_rows(x[rows])
         products = (scaled @ atoms.T).numpy()
-        norms = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64).numpy()
+        norms = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
+        floors = find_floors(norms, x.dtype, threshold, exponents)
         out = indices[rows].numpy(), values[rows].numpy()
-        common = (products, norms, gram, k)
-        limits = (float(rtol), zero, dependent)
+        common = (products, norms.numpy(), floors.numpy(), gram, k)
+        limits = (float(rtol), dependent)
         if method == "mp":
-            kernels.match(*common, nonnegative, refit, *limits, *out)
+            scales = square_scales(exponents, len(scaled)).numpy()
+            kernels.match(*common, nonnegative, refit, *limits, costs, scales, *out)
         else:
             recursive = method == "ols"
             orthogonal_kernels.match_orthogonally(*common, recursive, nonnegative, *limits, *out)

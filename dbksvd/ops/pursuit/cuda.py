@@ -14,7 +14,7 @@ from torch import Tensor
 from dbksvd.ops.memory import map_blocks
 from dbksvd.ops.pursuit import batched, triton_kernels, triton_least_squares
 from dbksvd.ops.pursuit.checks import scale_rows
-from dbksvd.ops.pursuit.reference import STEPS_PER_ATOM, find_tolerances
+from dbksvd.ops.pursuit.reference import STEPS_PER_ATOM, find_floors, find_tolerances
 
 # Products made at once.
 BLOCK_BYTES = 1 << 30
@@ -39,6 +39,7 @@ def encode(
     refit: bool,
     rtol: float,
     product_dtype: str | None = None,
+    threshold: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
@@ -46,7 +47,9 @@ def encode(
         gram = atoms @ atoms.T
         blocks = map_blocks(
             lambda rows: encode_block(
-                x[rows], atoms, gram, k, method, nonnegative, refit, rtol, product_dtype
+                *(x[rows], atoms, gram, k, method, nonnegative, refit, rtol),
+                product_dtype,
+                threshold,
             ),
             len(x),
             max(1, BLOCK_BYTES // (m * x.element_size())),
@@ -65,13 +68,15 @@ def encode_block(
     refit: bool,
     rtol: float,
     product_dtype: str | None,
+    threshold: float,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values of a block of samples."""
     scaled, exponents = scale_rows(x)
     products = batched.multiply(scaled, atoms, product_dtype)
     norm = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
     pursue = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}[method]
-    support, z = pursue(products, gram, norm, k, nonnegative, rtol)
+    floors = find_floors(norm, x.dtype, threshold, exponents)
+    support, z = pursue(products, gram, norm, floors, k, nonnegative, rtol)
     b = z
     if refit := batched.needs_fit(method, refit, product_dtype):
         places = support.long().clamp_(min=0)
@@ -80,15 +85,20 @@ def encode_block(
     return indices, values if exponents is None else torch.ldexp(values, exponents)
 
 
-def find_limits(products: Tensor, norm: Tensor, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return floors, energies and goals of the samples; see :mod:`triton_kernels`."""
-    zero, _ = find_tolerances(products.dtype)
+def find_limits(norm: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
+    """Return energies and goals of the samples; see :mod:`triton_kernels`."""
     goals = (rtol * norm) ** 2 if rtol > 0 else torch.full_like(norm, -torch.inf)
-    return zero * norm, norm**2, goals
+    return norm**2, goals
 
 
 def match(
-    products: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+    products: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    floors: Tensor,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
 ) -> tuple[Tensor, Tensor]:
     """Return support (int32, −1 where unused) and float64 coefficients (n, k), by mp."""
     n, m = products.shape
@@ -103,7 +113,8 @@ def match(
     triton_kernels.match[(n,)](
         products,
         gram,
-        *find_limits(products, norm, rtol),
+        floors,
+        *find_limits(norm, rtol),
         support,
         z,
         m,
@@ -120,22 +131,34 @@ def match(
 
 
 def match_optimally(
-    products: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+    products: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    floors: Tensor,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`match` does, by ols."""
     support, used, z = batched.match_optimally(
-        products, gram, norm.unsqueeze(1), k, nonnegative, rtol
+        products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
     )
     return support.masked_fill(~used, -1).int(), z
 
 
 def match_orthogonally(
-    products: Tensor, gram: Tensor, norm: Tensor, k: int, nonnegative: bool, rtol: float
+    products: Tensor,
+    gram: Tensor,
+    norm: Tensor,
+    floors: Tensor,
+    k: int,
+    nonnegative: bool,
+    rtol: float,
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`match` does, by omp."""
     if k > LARGEST_K:
         support, used, z = batched.match_orthogonally(
-            products, gram, norm.unsqueeze(1), k, nonnegative, rtol
+            products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
         )
         return support.masked_fill(~used, -1).int(), z
     n, m = products.shape
@@ -145,7 +168,8 @@ def match_orthogonally(
     triton_kernels.match_orthogonally[(n,)](
         products.clone(),
         gram,
-        *find_limits(products, norm, rtol),
+        floors,
+        *find_limits(norm, rtol),
         support,
         z,
         m,

@@ -147,9 +147,39 @@ def write_codes(support, z, size, indices, values):
         values[i] = 0
 
 
+@njit(nogil=True, cache=True, fastmath=FAST)
+def find_worthiest(p, costs, scale, nonnegative):
+    """Return the lowest index of the largest p² − scale · costs above 0, or −1."""
+    best = 0.0
+    place = -1
+    for i in range(p.size):
+        gain = np.float64(p[i]) * p[i] - scale * costs[i]
+        if gain > best and (p[i] > 0 or not nonnegative):
+            best = gain
+            place = i
+    return place
+
+
 @njit(nogil=True, cache=True)
-def match(products, norms, G, k, nonnegative, refit, rtol, zero, dependent, indices, values):
-    """Code a block of samples by matching pursuit; `products` (rows, m) is overwritten."""
+def match(
+    products,
+    norms,
+    floors,
+    G,
+    k,
+    nonnegative,
+    refit,
+    rtol,
+    dependent,
+    costs,
+    scales,
+    indices,
+    values,
+):
+    """Code a block of samples by matching pursuit; `products` (rows, m) is overwritten.
+
+    `costs` (m,) are the penalties, or of size 0 where there are none.
+    """
     support = np.empty(k, np.int64)
     gram = np.empty((k, k))
     L = np.empty((k, k))
@@ -162,7 +192,9 @@ def match(products, norms, G, k, nonnegative, refit, rtol, zero, dependent, indi
         energy = norms[n] * norms[n]
         j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
         for _ in range(STEPS_PER_ATOM * k):
-            if j < 0 or abs(p[j]) <= zero * norms[n]:
+            if costs.size:
+                j = find_worthiest(p, costs, scales[n], nonnegative)
+            if j < 0 or abs(p[j]) <= floors[n]:
                 break
             v = p[j]
             slot = 0

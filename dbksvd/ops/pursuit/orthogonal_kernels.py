@@ -174,7 +174,7 @@ def multiply_transposed(L, z, size, c):
 
 @njit(nogil=True, cache=True)
 def match_orthogonally(
-    products, norms, G, k, recursive, nonnegative, rtol, zero, dependent, indices, values
+    products, norms, floors, G, k, recursive, nonnegative, rtol, dependent, indices, values
 ):
     """Code a block of samples by orthogonal matching pursuit, or least squares if `recursive`."""
     kind = products.dtype.type
@@ -193,7 +193,7 @@ def match_orthogonally(
         e[:] = corners
         size = 0
         energy = norms[n] * norms[n]
-        rule = (recursive, nonnegative, kind(zero * norms[n]), kind(dependent))
+        rule = (recursive, nonnegative, kind(floors[n]), kind(dependent))
         j = find_best(p, e, scores, rule)
         for _ in range(STEPS_PER_ATOM * k):
             if j < 0:

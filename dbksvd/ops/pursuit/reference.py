@@ -7,6 +7,9 @@ Numerical zero
     Products of at most ``ZERO_EPS · eps · ‖x‖`` count as zero, and an atom whose squared distance
     to the span of others is at most ``√eps`` counts as lying in that span; eps is that of the
     dtype of the caller's samples, so that float32 and float64 implementations mean the same.
+
+Floor
+    Products of at most φ are not picked: φ is the larger of the numerical zero and ``threshold``.
 """
 
 from __future__ import annotations
@@ -28,24 +31,69 @@ def find_tolerances(dtype: torch.dtype) -> tuple[float, float]:
     return ZERO_EPS * eps, eps**0.5
 
 
+def find_floors(
+    norms: Tensor, dtype: torch.dtype, threshold: float, exponents: Tensor | None
+) -> Tensor:
+    """Return φ, the largest product that is not picked, of each sample.
+
+    Parameters
+    ----------
+    norms : float64 tensor of shape (n,)
+        Norms of the samples as :func:`dbksvd.ops.pursuit.checks.scale_rows` gives them.
+    dtype : torch.dtype
+        That of the caller's samples.
+    threshold : float
+        In the unit of the caller's samples.
+    exponents : integer tensor of shape (n, 1), or None
+        The powers of two taken out of the samples.
+    """
+    zeros = find_tolerances(dtype)[0] * norms
+    limits = torch.full_like(norms, threshold)
+    if exponents is not None:
+        limits = torch.ldexp(limits, -exponents.squeeze(1))
+    return torch.maximum(zeros, limits)
+
+
+def square_scales(exponents: Tensor | None, n: int) -> Tensor:
+    """Return what penalties are multiplied by for scaled samples: float64 of shape (n,)."""
+    if exponents is None:
+        return torch.ones(n, dtype=torch.float64)
+    ones = torch.ones_like(exponents.squeeze(1), dtype=torch.float64)
+    return torch.ldexp(ones, -2 * exponents.squeeze(1))
+
+
 def encode(
-    x: Tensor, atoms: Tensor, k: int, *, method: str, nonnegative: bool, refit: bool, rtol: float
+    x: Tensor,
+    atoms: Tensor,
+    k: int,
+    *,
+    method: str,
+    nonnegative: bool,
+    refit: bool,
+    rtol: float,
+    threshold: float = 0.0,
+    penalties: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
-    zero, dependent = find_tolerances(x.dtype)
+    _, dependent = find_tolerances(x.dtype)
     scaled, exponents = scale_rows(x.double())
+    norms = torch.linalg.vector_norm(scaled, dim=1)
+    floors = find_floors(norms, x.dtype, threshold, exponents).tolist()
+    costs = np.zeros(len(atoms)) if penalties is None else penalties.cpu().numpy()
+    squares = square_scales(exponents, len(x))
     D = atoms.double().cpu().numpy()
     G = D @ D.T
     indices = np.zeros((len(x), k), np.int64)
     values = np.zeros((len(x), k))
     for row, sample in enumerate(scaled.cpu().numpy()):
         if method == "mp":
-            support, z = match(sample, D, G, k, nonnegative, rtol, zero)
+            scale = float(squares[row])
+            support, z = match(sample, D, G, k, nonnegative, rtol, floors[row], scale * costs)
             if refit and support:
                 z = fit_support(sample, D, G, support, nonnegative, dependent)
         else:
             pursue = match_orthogonally if method == "omp" else match_optimally
-            support, z = pursue(sample, D, G, k, nonnegative, rtol, zero, dependent)
+            support, z = pursue(sample, D, G, k, nonnegative, rtol, floors[row], dependent)
         used = np.flatnonzero(z)
         indices[row, : len(used)] = np.array(support, np.int64)[used]
         values[row, : len(used)] = z[used]
@@ -62,14 +110,16 @@ def match(
     k: int,
     nonnegative: bool,
     rtol: float,
-    zero: float,
+    floor: float,
+    costs: np.ndarray,
 ) -> tuple[list[int], np.ndarray]:
     """Code one sample by matching pursuit with Gram updates.
 
     p ← D x. Then, at most 4k times:
 
-    1. j ← argmax |p_j| (argmax p_j where non-negative), the lowest index of equals;
-       end if that product is numerically zero (or not positive);
+    1. j ← argmax p_j² − c_j over the atoms with |p_j| > φ (p_j > φ where non-negative), the lowest
+       index of equals; end if there is none, or none with p_j² > c_j. The costs c are 0 unless
+       ``penalties`` are given: then j is the argmax of |p_j|;
     2. z_j ← z_j + p_j, a new atom of the support if it is not in it yet;
     3. end if the support has k atoms, or rtol > 0 and ‖r‖ ≤ rtol ‖x‖,
        where ‖r‖² falls by p_j² in each step;
@@ -84,10 +134,12 @@ def match(
     support: list[int] = []
     z = np.zeros(k)
     for _ in range(STEPS_PER_ATOM * k):
-        j = int(np.argmax(p if nonnegative else np.abs(p)))
-        v = p[j]
-        if (v if nonnegative else abs(v)) <= zero * norm:
+        eligible = (p if nonnegative else np.abs(p)) > floor
+        gain = np.where(eligible, p**2 - costs, 0)
+        j = int(np.argmax(gain))
+        if gain[j] <= 0:
             break
+        v = p[j]
         if j not in support:
             support.append(j)
         z[support.index(j)] += v
@@ -105,7 +157,7 @@ def match_orthogonally(
     k: int,
     nonnegative: bool,
     rtol: float,
-    zero: float,
+    floor: float,
     dependent: float,
 ) -> tuple[list[int], np.ndarray]:
     """Code one sample by orthogonal matching pursuit.
@@ -123,7 +175,7 @@ def match_orthogonally(
     for _ in range(STEPS_PER_ATOM * k):
         score = np.where(eligible, p if nonnegative else np.abs(p), -1)
         j = int(np.argmax(score))
-        if score[j] <= zero * norm:
+        if score[j] <= floor:
             break
         eligible[j] = False
         if not keep_independent(G, [*support, j], dependent)[-1]:
@@ -144,7 +196,7 @@ def match_optimally(
     k: int,
     nonnegative: bool,
     rtol: float,
-    zero: float,
+    floor: float,
     dependent: float,
 ) -> tuple[list[int], np.ndarray]:
     """Code one sample by orthogonal least squares (order-recursive, optimised matching pursuit).
@@ -153,8 +205,8 @@ def match_optimally(
     error. With Q the orthonormal basis of the span of S that Gram and Schmidt make of the atoms in
     their order, and e_j = ‖d_j‖² − Σ_i (q_i·d_j)² the squared distance of atom j to that span:
 
-    1. j ← argmax p_j² / e_j, over atoms whose product is not numerically zero (is positive where
-       non-negative) and with e_j > the numerically zero distance; end if there is none;
+    1. j ← argmax p_j² / e_j, over atoms with |p_j| > φ (p_j > φ where non-negative) and
+       e_j > the numerically zero distance; end if there is none;
     2. q ← (d_j − Σ_i (q_i·d_j) q_i) / √e_j,  u ← D q,  e ← e − u²;
     3. z ← the (non-negative) least-squares fit on S ∪ {j},  p ← D (x − D_Sᵀ z), which is
        p − (q·x) u where coefficients may have any sign.
@@ -169,7 +221,7 @@ def match_optimally(
     support: list[int] = []
     z = np.zeros(0)
     for _ in range(k):
-        eligible = ((p if nonnegative else np.abs(p)) > zero * norm) & (e > dependent)
+        eligible = ((p if nonnegative else np.abs(p)) > floor) & (e > dependent)
         if not eligible.any():
             break
         j = int(np.argmax(np.where(eligible, p**2 / np.maximum(e, dependent), -1)))

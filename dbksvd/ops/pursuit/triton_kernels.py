@@ -4,7 +4,7 @@ Legend: see :mod:`dbksvd.ops.pursuit.reference`. Products and Gram rows have the
 samples; coefficients and what is left of the energy are carried in float64. A row or a Gram matrix
 may have more than 2³¹ elements, so offsets of rows are int64.
 
-Per sample come ``floors`` (a product up to it is numerically zero), ``energies`` (‖x‖²) and
+Per sample come ``floors`` (a product up to it is not picked), ``energies`` (‖x‖²) and
 ``goals`` (the pursuit ends when ‖r‖² is at most that; −inf where rtol is 0), all float64.
 """
 

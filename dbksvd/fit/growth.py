@@ -1,0 +1,184 @@
+"""A dictionary that grows: rounds in which atoms join, polishing, sharing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from dbksvd.codes import SparseCodes
+from dbksvd.dictionary import WEIGHTS_FILE, Dictionary, PursuitSettings, read_weights
+from dbksvd.fit.candidates import find_general_atoms
+from dbksvd.fit.initialise import check_warm_start, derive_generator
+from dbksvd.fit.penalties import encode_thrifty, find_usage, set_penalties
+from dbksvd.fit.registry import FitTask
+from dbksvd.fit.sharing import share_atoms_
+from dbksvd.ops.atom_update import compute_residual, update_atoms_
+from dbksvd.shapes import Activations, Bias
+
+if TYPE_CHECKING:
+    from dbksvd.fit.grown import GrownSettings
+
+POWER_ITERATIONS = 2
+# A sample may have this many times the non-zeros it has on average.
+MOST_TIMES_MEAN = 3
+FEWEST_ROWS, MOST_ROWS = 10_000, 50_000
+POLISH_ROWS_PER_ATOM = 200
+# Threshold of a pursuit that is to find most of what is there, in that of the growth.
+PLAIN = 0.8
+# Times that usage and penalties are found from one another.
+CONFIRMATIONS = 2
+
+
+class Growth:
+    """A dictionary on its way: atoms, bias, the place in the data, the log."""
+
+    def __init__(self, task: FitTask, settings: GrownSettings) -> None:
+        self.started = time.perf_counter()
+        self.task, self.settings = task, settings
+        self.position = self.seen = 0
+        self.atoms = torch.empty(0, task.train.width, device=task.device)
+        mean = task.train.mean.to(task.device)
+        self.bias: Bias = torch.zeros_like(mean) if settings.bias == "zero" else mean.clone()
+        rows = task.train.read(0, min(FEWEST_ROWS, len(task.train))).to(task.device) - mean
+        self.threshold = settings.threshold * float(rows.double().square().mean().sqrt())
+        self.pursuit = PursuitSettings(
+            min(MOST_TIMES_MEAN * task.k, task.n_atoms),
+            nonnegative=True,
+            threshold=self.threshold,
+        )
+        self.log: list[dict[str, Any]] = []
+
+    def start_from(self, base: Path) -> None:
+        """Take atoms and bias from another dictionary."""
+        loaded = read_weights(base / WEIGHTS_FILE, ("W_dec", "b_dec"))
+        atoms = check_warm_start(loaded["W_dec"], self.task.n_atoms, self.task.train.width)
+        self.atoms, self.bias = atoms.to(self.task.device), loaded["b_dec"].to(self.bias)
+
+    def read(self, count: int) -> Activations:
+        """Return the next `count` centred samples (fewer if there are), from the start again."""
+        n = len(self.task.train)
+        count = min(count, n)
+        if self.position + count > n:
+            self.position = 0
+        rows = self.task.train.read(self.position, self.position + count)
+        self.position += count
+        self.seen += count
+        return rows.to(self.task.device) - self.bias
+
+    def read_round(self) -> Activations:
+        """Return the samples of a round."""
+        wanted = self.settings.samples_per_atom * len(self.atoms)
+        return self.read(max(FEWEST_ROWS, min(MOST_ROWS, wanted)))
+
+    def grow(self) -> None:
+        """Let atoms join until there are enough."""
+        n_atoms = self.task.n_atoms
+        bar = tqdm(total=n_atoms, desc="growth", unit="atom")
+        while len(self.atoms) < n_atoms:
+            held = len(self.atoms)
+            self.join(derive_generator(self.task.seed, len(self.log)))
+            for _ in range(self.settings.round_iterations):
+                before = self.atoms[:held].clone()
+                self.iterate(self.read_round())
+                step = self.settings.damping * (self.atoms[:held] - before)
+                self.atoms[:held] = normalize(before + step, dim=1)
+            bar.update(len(self.atoms) - held)
+        bar.close()
+
+    def join(self, generator: torch.Generator) -> None:
+        """Find new atoms in what the dictionary leaves."""
+        x = self.read_round()
+        residual = x if not len(self.atoms) else compute_residual(x, self.encode(x), self.atoms)
+        residual = residual - self.follow(residual)
+        most = max(2, int(self.settings.growth * len(self.atoms)))
+        new = find_general_atoms(
+            residual,
+            min(self.task.n_atoms - len(self.atoms), most),
+            self.threshold,
+            self.settings.starts,
+            generator,
+        )
+        if not len(new):
+            raise ValueError(
+                f"n_atoms: expected at most {len(self.atoms)}, which explain all samples of a "
+                f"round, got {self.task.n_atoms}"
+            )
+        self.atoms = torch.cat([self.atoms, new])
+
+    def encode(self, x: Activations) -> SparseCodes:
+        """Return the codes of centred samples as the pursuit stands."""
+        return encode_thrifty(x, self.atoms, self.pursuit)
+
+    def follow(self, residual: Activations) -> Bias:
+        """Move the bias by the mean of the residual; return the step."""
+        step = residual.mean(dim=0)
+        self.bias = self.bias + step
+        return step
+
+    def iterate(self, x: Activations) -> SparseCodes:
+        """Do one iteration of DB-KSVD; return the codes."""
+        codes = self.encode(x)
+        l0 = float(codes.l0.double().mean())
+        residual = compute_residual(x, codes, self.atoms)
+        update_atoms_(
+            *(x, codes, self.atoms),
+            atom_batch=max(1, int(len(self.atoms) / max(1.0, l0))),
+            power_iterations=POWER_ITERATIONS,
+            nonnegative=True,
+            seed=self.task.seed + len(self.log),
+            residual=residual,
+        )
+        left, total = (float(part.double().square().sum()) for part in (residual, x))
+        self.follow(residual)
+        self.log.append(
+            {
+                "iteration": len(self.log) + 1,
+                "n_atoms": len(self.atoms),
+                "samples_seen": self.seen,
+                "l0": l0,
+                "fve_train": 1 - left / total if total else 1.0,
+                "fve_heldout": None,
+                "seconds": time.perf_counter() - self.started,
+            }
+        )
+        return codes
+
+    def polish(self) -> Dictionary:
+        """Iterate on many samples with penalties, share, and return the dictionary."""
+        rows = POLISH_ROWS_PER_ATOM * len(self.atoms)
+        usage = None
+        for _ in range(self.settings.polish_iter):
+            x = self.read(rows)
+            self.penalise(x, usage)
+            usage = find_usage(self.iterate(x))
+        x = self.read(MOST_ROWS)
+        if self.settings.sharing:
+            codes = encode_thrifty(x, self.atoms, self.find_plain_pursuit())
+            share_atoms_(self.atoms, codes, self.settings.sharing)
+        self.penalise(x, usage)
+        self.follow(compute_residual(x, self.encode(x), self.atoms))
+        task = self.task
+        self.log[-1]["seconds"] = time.perf_counter() - self.started
+        atoms = self.atoms / torch.linalg.vector_norm(self.atoms, dim=1, keepdim=True)
+        return Dictionary(atoms.cpu(), self.bias.cpu(), self.pursuit, dict(task.metadata))
+
+    def find_plain_pursuit(self) -> PursuitSettings:
+        """Return a pursuit that finds who is there before penalties are known."""
+        return replace(self.pursuit, threshold=PLAIN * self.threshold, penalties=None)
+
+    def penalise(self, x: Activations, usage: Tensor | None) -> None:
+        """Set the penalties from usage, found by the growth's pursuit if there is none yet."""
+        if usage is None:
+            self.pursuit = self.find_plain_pursuit()
+            usage = find_usage(self.encode(x[:FEWEST_ROWS]))
+        for _ in range(CONFIRMATIONS):
+            self.pursuit = set_penalties(x, self.atoms, usage, self.task.k, self.pursuit)
+            usage = find_usage(self.encode(x[:FEWEST_ROWS]))
+        self.pursuit = set_penalties(x, self.atoms, usage, self.task.k, self.pursuit)
