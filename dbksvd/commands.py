@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from dbksvd.files import DamagedFileError
+
 
 @contextmanager
 def report_errors() -> Iterator[None]:
@@ -16,6 +18,8 @@ def report_errors() -> Iterator[None]:
 
     - ``ValueError`` (JSON errors among them) and ``OSError`` (missing file, full disk):
       ``error: ...``, exit status 1;
+    - a damaged file of the results: the same, and its seal is renamed to ``….damaged``, so that
+      the next run of the workflow makes the file anew;
     - Ctrl-C, and SIGTERM as a scheduler sends it: ``interrupted``, exit status 130. Both unwind
       the stack, so temporary files are removed;
     - anything else is a bug and keeps its traceback.
@@ -26,8 +30,10 @@ def report_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _leave("interrupted", 130)
+    except DamagedFileError as error:
+        _leave(f"error: {_set_aside(error)}", 1)
     except (ValueError, OSError) as error:
-        _leave(f"error: {' '.join(str(error).split()) or type(error).__name__}", 1)
+        _leave(f"error: {_flatten(error)}", 1)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, previous)
@@ -35,6 +41,21 @@ def report_errors() -> Iterator[None]:
 
 def _interrupt(_signal: int, _frame: Any) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _set_aside(error: DamagedFileError) -> str:
+    """Rename the seal of a damaged file; return what to tell."""
+    try:
+        error.seal.replace(f"{error.seal}.damaged")
+    except OSError:  # read-only, or another job was faster
+        return _flatten(error)
+    reason = " ".join(error.reason.split())
+    name = error.seal.name
+    return f"{reason}; run again to make it anew ({name} is now {name}.damaged)"
+
+
+def _flatten(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _leave(line: str, status: int) -> NoReturn:

@@ -5,12 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# The temporary names of `replace_file` and `replace_folder`: a dot, the name, 8 characters.
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.[^.]+)?")
+
+
+class DamagedFileError(ValueError):
+    """A file that is not what was written, though the workflow can make it anew.
+
+    Parameters
+    ----------
+    reason : str
+        File, what was expected and what came.
+    seal : path
+        The file without which a rerun of the workflow makes all that it describes anew.
+    """
+
+    def __init__(self, reason: str, seal: str | os.PathLike[str]) -> None:
+        super().__init__(f"{reason}; delete {os.fspath(seal)} and run again")
+        self.reason, self.seal = reason, Path(seal)
 
 
 @contextmanager
@@ -43,7 +63,9 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    temporary, old = (
+        Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)) for _ in range(2)
+    )
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -51,11 +73,26 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
         temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # renamed, since a kill while files are deleted would leave some of them
+            path.rename(old)
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove and return temporary files and folders below `folder` that a killed process left.
+
+    Nothing may write there at the same time.
+    """
+    found = [path for path in Path(folder).rglob(".*") if _TEMPORARY.fullmatch(path.name)]
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # gone where its folder was one of them
+    return found
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -85,3 +122,73 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     """Return the sha256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_content(content: Any) -> str:
+    """Return the sha256 of JSON-able content, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_seal(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file of the workflow that says what other files are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    DamagedFileError
+        If the file is not a JSON object.
+    """
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise DamagedFileError(str(error), path) from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(
+            f"{path}: expected a JSON object, got {type(content).__name__}", path
+        )
+    return content
+
+
+def check_folder(seal: str | os.PathLike[str]) -> Any:
+    """Return the content of a seal after checking the files beside it.
+
+    Parameters
+    ----------
+    seal : path
+        JSON file whose entry ``sha256`` holds the hash of each file by its name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such seal.
+    DamagedFileError
+        If a file is missing or another.
+    """
+    content = read_seal(seal)
+    for name, sha256 in content.get("sha256", {}).items():
+        check_hash(Path(seal).parent / name, sha256, seal)
+    return content
+
+
+def check_hash(path: str | os.PathLike[str], sha256: Any, seal: str | os.PathLike[str]) -> None:
+    """Check that a file is the one that its seal describes.
+
+    Parameters
+    ----------
+    path, seal : path
+        The file, and the JSON file that holds its hash.
+    sha256 : str
+        That hash.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is missing or another.
+    """
+    if not Path(path).is_file():
+        raise DamagedFileError(f"{path}: no such file", seal)
+    actual = hash_file(path)
+    if actual != sha256:
+        raise DamagedFileError(f"{path}: expected sha256 {sha256}, got {actual}", seal)

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dbksvd.files import hash_file, read_json, replace_file
+from dbksvd.files import check_hash, read_seal, replace_file
 
 SCHEMA_VERSION = 1
 LABELS = ("document", "position", "token")
@@ -206,11 +206,8 @@ def _to_plain(value: Any) -> Any:
 
 def _check_seal(path: Path) -> None:
     seal = path.with_suffix(".json")
-    if not seal.is_file():
-        return
-    expected, got = read_json(seal).get("sha256"), hash_file(path)
-    if expected != got:
-        raise ValueError(f"{path}: expected sha256 {expected}, got {got}; delete it and run again")
+    if seal.is_file():
+        check_hash(path, read_seal(seal).get("sha256"), seal)
 
 
 def iterate_blocks(

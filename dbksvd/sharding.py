@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dbksvd.files import hash_file, replace_folder, write_json
+from dbksvd.files import hash_content, hash_file, replace_folder, write_json
 from dbksvd.parts import (
     SCHEMA_VERSION,
     check_parts,
@@ -115,6 +115,7 @@ def write_shards(
     dict
         The manifest. ``mean`` (d floats) and ``scale`` are of the training rows:
         ``scale = sqrt(E‖x − mean‖² / d)``, the root mean square coordinate after centring.
+        ``sha256`` is of all else in the manifest.
 
     Raises
     ------
@@ -159,6 +160,7 @@ def write_shards(
             "model": shared,
             "settings": asdict(checked),
         }
+        manifest["sha256"] = hash_content(manifest)
         write_json(folder / MANIFEST_FILE, manifest)
     return manifest
 

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dbksvd.files import hash_file, read_json
+from dbksvd.files import DamagedFileError, check_hash, hash_content, read_seal
 from dbksvd.parts import SCHEMA_VERSION, open_checked
 from dbksvd.shapes import Activations
 
 MANIFEST_FILE = "manifest.json"
 SPLITS = ("train", "heldout")
-_MANIFEST_KEYS = ("d", "dtype", "mean", "scale", "splits", "model")
 
 
 class ActivationShards:
@@ -60,12 +59,14 @@ class ActivationShards:
         Raises
         ------
         FileNotFoundError
-            If the manifest or a shard is missing.
+            If there is no manifest.
+        DamagedFileError
+            If the manifest was changed, or a shard is missing or not as it says.
         ValueError
-            If something is not as the manifest says; the message names the file.
+            If the manifest is of another version.
         """
         folder = Path(folder)
-        manifest = read_json(folder / MANIFEST_FILE)
+        manifest = read_seal(folder / MANIFEST_FILE)
         _check_manifest(manifest, folder, split)
         shards = cls(folder, manifest, split)
         if verify:
@@ -122,23 +123,22 @@ class ActivationShards:
             "prepend_bos": bool(model.get("prepend_bos", False)),
         }
 
-    def verify(self) -> None:
-        """Check that every shard of this split is there and as the manifest says.
+    def verify(self, first: int = 0, step: int = 1) -> None:
+        """Check that shards of this split are there and as the manifest says.
+
+        Parameters
+        ----------
+        first, step : int
+            Which: first, first + step, …; all by default. Several processes can share the work.
 
         Raises
         ------
-        FileNotFoundError, ValueError
+        DamagedFileError
             For the first shard that is not.
         """
-        heal = f"delete {self.folder} and run again"
-        for shard in self._shards:
-            path = self.folder / shard["file"]
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: shard is missing; {heal}")
-            actual = hash_file(path)
-            if actual != shard["sha256"]:
-                raise ValueError(f"{path}: expected sha256 {shard['sha256']}, got {actual}; {heal}")
-        for position in range(len(self._shards)):
+        for shard in self._shards[first::step]:
+            check_hash(self.folder / shard["file"], shard["sha256"], self.folder / MANIFEST_FILE)
+        for position in range(first, len(self._shards), step):
             self._handle(position)
 
     def read(self, start: int, stop: int) -> Activations:
@@ -183,10 +183,8 @@ class ActivationShards:
             # h5py converts to float32 here where the shard holds float16.
             self._handle(position)["activations"].read_direct(out, np.s_[low:high])
         except OSError as error:
-            raise ValueError(
-                f"{path}: expected readable rows {low} to {high}, got: {error}; "
-                f"delete {self.folder} and run again"
-            ) from error
+            reason = f"{path}: expected readable rows {low} to {high}, got: {error}"
+            raise DamagedFileError(reason, self.folder / MANIFEST_FILE) from error
         finite = np.isfinite(out).all(axis=1)
         if not finite.all():
             row = low + int(np.argmin(finite))
@@ -203,29 +201,20 @@ class ActivationShards:
             got = file["activations"].shape if "activations" in file else None
             if got != expected:
                 file.close()
-                raise ValueError(
-                    f"{path}: expected activations of shape {expected}, got {got}; "
-                    f"delete {self.folder} and run again"
-                )
+                reason = f"{path}: expected activations of shape {expected}, got {got}"
+                raise DamagedFileError(reason, self.folder / MANIFEST_FILE)
             self._open[position] = file
         return self._open[position]
 
-    def __getstate__(self) -> dict[str, Any]:
-        # HDF5 handles cannot go to another process; they open again there.
-        return {**self.__dict__, "_open": {}}
 
-
-def _check_manifest(manifest: Any, folder: Path, split: str) -> None:
+def _check_manifest(manifest: dict[str, Any], folder: Path, split: str) -> None:
     path = folder / MANIFEST_FILE
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}")
-    missing = [key for key in _MANIFEST_KEYS if key not in manifest]
-    if missing or not manifest["splits"].get(split, {}).get("files"):
-        raise ValueError(f"{path}: expected shards of split {split!r}, missing {missing or split}")
-    if len(manifest["mean"]) != manifest["d"]:
-        raise ValueError(
-            f"{path}: expected a mean of {manifest['d']} floats, got {len(manifest['mean'])}"
-        )
+    expected = manifest.get("sha256")
+    actual = hash_content({key: value for key, value in manifest.items() if key != "sha256"})
+    if actual != expected:
+        raise DamagedFileError(f"{path}: expected content of sha256 {expected}, got {actual}", path)

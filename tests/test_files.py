@@ -3,7 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from dbksvd.files import hash_file, read_json, replace_file, replace_folder, write_json
+from dbksvd.commands import report_errors
+from dbksvd.files import (
+    DamagedFileError,
+    check_folder,
+    hash_file,
+    read_json,
+    remove_leftovers,
+    replace_file,
+    replace_folder,
+    write_json,
+)
 
 
 def list_names(folder: Path) -> list[str]:
@@ -53,3 +63,64 @@ def test_hash_file_is_sha256(tmp_path: Path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     assert hash_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / ".part-0-abc_1234.h5").touch()
+    (deep / ".shards-qwertyui").mkdir()
+    (deep / ".shards-qwertyui" / ".manifest-12345678.json").touch()
+    kept = [
+        deep / "part-0.h5",
+        deep / ".snakemake_timestamp",
+        deep / ".hidden",
+        deep / "x-12345678",
+    ]
+    for path in kept:
+        path.touch()
+    removed = remove_leftovers(tmp_path)
+    assert {path.name for path in removed} >= {".part-0-abc_1234.h5", ".shards-qwertyui"}
+    assert sorted(deep.iterdir()) == sorted(kept)
+    assert remove_leftovers(tmp_path) == []
+
+
+def test_temporary_names_are_those_that_are_removed(tmp_path: Path):
+    with replace_file(tmp_path / "a.json") as file, replace_folder(tmp_path / "b") as folder:
+        assert set(remove_leftovers(tmp_path)) >= {file, folder}
+        file.touch()
+        folder.mkdir()
+
+
+def test_a_seal_tells_which_file_is_damaged(tmp_path: Path):
+    (tmp_path / "weights").write_text("abc")
+    seal = tmp_path / "fit.json"
+    content = {"sha256": {"weights": hash_file(tmp_path / "weights")}}
+    write_json(seal, content)
+    assert check_folder(seal) == content
+    (tmp_path / "weights").write_text("abd")
+    with pytest.raises(DamagedFileError, match=r"weights: expected sha256 .*; delete .*fit\.json"):
+        check_folder(seal)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(DamagedFileError, match=r"weights: no such file; delete .*fit\.json"):
+        check_folder(seal)
+    seal.write_text('{"sha256": ')
+    with pytest.raises(DamagedFileError, match=r"fit\.json: expected JSON"):
+        check_folder(seal)
+    with pytest.raises(FileNotFoundError):
+        check_folder(tmp_path / "none.json")
+
+
+def test_the_seal_of_a_damaged_file_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    seal = tmp_path / "manifest.json"
+    seal.write_text("{}")
+    for message in (
+        "error: x.h5: got none; run again to make it anew (manifest.json is now manifest.json.damaged)\n",
+        f"error: x.h5: got none; delete {seal} and run again\n",  # another job was faster
+    ):
+        with pytest.raises(SystemExit), report_errors():
+            raise DamagedFileError("x.h5: got none", seal)
+        assert capsys.readouterr().err == message
+        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json.damaged"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+LONGEST = 200  # characters of a value in a message
 SCHEMA = Path(__file__).parent / "schemas" / "config.schema.yaml"
 
 
@@ -27,10 +30,14 @@ def check_schema(config: dict[str, Any]) -> None:
         For the first thing that is wrong, in one line.
     """
     _check_values(config, "")
-    schema = yaml.safe_load(SCHEMA.read_text())
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    error = best_match(_make_validator().iter_errors(config))
     if error is not None:
         raise ConfigError(_explain(error))
+
+
+@cache
+def _make_validator() -> Draft202012Validator:
+    return Draft202012Validator(yaml.safe_load(SCHEMA.read_text()))
 
 
 def _check_values(value: Any, where: str) -> None:
@@ -61,43 +68,54 @@ def _explain(error: ValidationError) -> str:
             return f"{_join(where, key)}: missing key"
         case "type":
             kind = " or ".join(rule) if isinstance(rule, list) else rule
-            return f"{where}: expected {kind}, got {value!r}"
+            return f"{where}: expected {kind}, got {_show(value)}"
         case "enum":
-            return f"{where}: expected one of {', '.join(map(repr, rule))}, got {value!r}"
+            return f"{where}: expected one of {', '.join(map(repr, rule))}, got {_show(value)}"
         case "minimum":
-            return f"{where}: expected at least {rule}, got {value!r}"
+            return f"{where}: expected at least {rule}, got {_show(value)}"
         case "maximum":
-            return f"{where}: expected at most {rule}, got {value!r}"
+            return f"{where}: expected at most {rule}, got {_show(value)}"
         case "exclusiveMinimum":
-            return f"{where}: expected more than {rule}, got {value!r}"
+            return f"{where}: expected more than {rule}, got {_show(value)}"
         case "exclusiveMaximum":
-            return f"{where}: expected less than {rule}, got {value!r}"
+            return f"{where}: expected less than {rule}, got {_show(value)}"
         case "pattern":
-            return f"{where}: expected text matching {rule}, got {value!r}"
+            return f"{where}: expected text matching {rule}, got {_show(value)}"
         case "oneOf" if "required" not in rule[0]:
-            return f"{where}: expected a positive whole number or a list of them, got {value!r}"
+            return (
+                f"{where}: expected a positive whole number or a list of them, got {_show(value)}"
+            )
         case "oneOf":
             names = " or ".join(option["required"][0] for option in rule)
-            return f"{where}: expected exactly one of the keys {names}, got {sorted(value)}"
+            return f"{where}: expected exactly one of the keys {names}, got {_show(sorted(value))}"
         case "uniqueItems":
-            return f"{where}: expected no repeats, got {value!r}"
+            return f"{where}: expected no repeats, got {_show(value)}"
         case "minProperties":
             return f"{where}: expected at least {rule} entry, got none"
         case "minItems":
-            return f"{where}: expected at least {rule} item, got {value!r}"
+            return f"{where}: expected at least {rule} item, got {_show(value)}"
         case _:
-            return f"{where}: {error.message}"
+            return f"{where}: {_shorten(error.message)}"
 
 
 def _format_path(path: Any) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".") or "config"
+        text = f"{text}[{part}]" if isinstance(part, int) else _join(text, part)
+    return text or "config"
 
 
 def _join(where: str, key: str) -> str:
-    return key if where in ("", "config") else f"{where}.{key}"
+    shown = key if re.fullmatch(r"[\w-]+", key) else _show(key)
+    return shown if where in ("", "config") else f"{where}.{shown}"
+
+
+def _show(value: Any) -> str:
+    return _shorten(repr(value))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def suggest(word: str, known: Any) -> str:

@@ -19,7 +19,8 @@ from dbksvd.dictionary import (
     Dictionary,
     SparseDictionary,
 )
-from dbksvd.files import read_json
+from dbksvd.files import check_folder, read_json
+from dbksvd.fit.result import SEAL_FILE
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -99,8 +100,10 @@ def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> S
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing, cut short, of an unknown architecture, or not of unit-norm rows.
+        If a file is missing, cut short, of an unknown architecture, or not of unit-norm rows; or
+        not what the seal of its fit says, where there is one.
     """
+    _check_fit(Path(folder))
     config = read_json(Path(folder) / CONFIG_FILE)
     if config.get("architecture") == ARCHITECTURE and not config.get("sign_split", False):
         return Dictionary.load(folder, device)
@@ -117,11 +120,18 @@ def load_sae(folder: str | Path, device: torch.device | str = "cpu") -> SAE[Any]
     FileNotFoundError, ValueError
         As :func:`load_dictionary`.
     """
+    _check_fit(Path(folder))
     sae = _load_unit_norm(Path(folder), device)
     if getattr(sae, "is_signed", False):
         sae = sae.split_signs()  # type: ignore[operator]
         logger.info("signed codes: sign-split into %d non-negative latents", sae.cfg.d_sae)
     return sae
+
+
+def _check_fit(folder: Path) -> None:
+    """Check a dictionary against the seal of the workflow's fit; others have none."""
+    if (folder / SEAL_FILE).is_file():
+        check_folder(folder / SEAL_FILE)
 
 
 def _load_unit_norm(folder: Path, device: torch.device | str) -> SAE[Any]:

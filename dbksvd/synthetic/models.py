@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dbksvd.files import hash_file, read_json, replace_folder, write_json
+from dbksvd.files import check_folder, hash_file, replace_folder, write_json
 from dbksvd.synthetic.base import GenerativeModel
 from dbksvd.synthetic.block_correlated import BlockCorrelated
 from dbksvd.synthetic.expert_mixture import ExpertMixture
@@ -63,16 +63,13 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Genera
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    FileNotFoundError
+        If there is no manifest.
+    DamagedFileError
         If a file is missing or not what the manifest says.
     """
     folder = Path(folder)
-    manifest = read_json(folder / MANIFEST_FILE)
-    for name, expected in manifest["sha256"].items():
-        actual = hash_file(folder / name)
-        if actual != expected:
-            raise ValueError(f"{folder / name}: expected sha256 {expected}, got {actual}")
-    settings = manifest["settings"]
+    settings = check_folder(folder / MANIFEST_FILE)["settings"]
     own = {key: value for key, value in settings.items() if key != "kind"}
     return _find_kind(settings["kind"]).load(folder, own, torch.device(device))
 

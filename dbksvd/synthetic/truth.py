@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dbksvd.files import hash_file, read_json, replace_file, write_json
+from dbksvd.files import check_hash, hash_file, read_seal, replace_file, write_json
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,15 @@ def load_truth(paths: Sequence[str | Path]) -> Truth:
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    FileNotFoundError
+        If there is no seal.
+    DamagedFileError
         If a file is missing or not what its seal says.
     """
     truths = []
     for path in map(Path, paths):
-        expected, actual = read_json(path.with_suffix(".json"))["sha256"], hash_file(path)
-        if actual != expected:
-            raise ValueError(f"{path}: expected sha256 {expected}, got {actual}")
+        seal = path.with_suffix(".json")
+        check_hash(path, read_seal(seal).get("sha256"), seal)
         try:
             truths.append(Truth(**load_file(path)))
         except (SafetensorError, TypeError) as error:

@@ -9,6 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "experiments/tiny.yaml"
+SMALL = "small.yaml"  # beside this file
+# All stages; of figures and tables one each, since importing what draws takes longest.
+SMALL_TARGETS = (
+    "results/small/table.csv",
+    "results/small/curves.csv",
+    "results/small/figures/variance_explained.png",
+)
 SOURCES = (
     "Snakefile",
     "config.yaml",

@@ -1,0 +1,65 @@
+"""SIGKILL at any time: a rerun ends with the same bytes as a run that nothing disturbed."""
+
+from pathlib import Path
+
+import pytest
+from running import SMALL, SMALL_TARGETS
+
+from benchmarks.kills import Experiment
+from benchmarks.run_soak import soak
+from benchmarks.same_results import compare_results, digest_results
+
+KILLS = 6
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_bytes(small_run: Path, small_project: Path, tmp_path: Path):
+    reference = digest_results(small_run / "results" / "small")
+    jobs = len(list((small_run / "results" / "small" / "benchmarks").rglob("*.jsonl")))
+    disturbed = Experiment(small_project, SMALL, SMALL_TARGETS)
+    output = tmp_path / "soak.csv"
+    faults = soak(*(disturbed, reference), jobs=jobs, kills=KILLS, seed=1, output=output)
+    assert len(faults) >= KILLS
+    assert faults["survived"].all(), "\n".join(faults["why_not"].unique())
+    assert faults["kind"].nunique() > 1
+    assert faults["jobs_done"].max() > faults["jobs_done"].min()
+    assert len(output.read_text().splitlines()) == len(faults) + 1
+    assert not list(disturbed.results.rglob(".*"))
+    assert not list(disturbed.results.rglob("checkpoint*.safetensors"))
+
+
+def test_the_comparison_sees_every_byte_but_times(tmp_path: Path):
+    def write(name: str, content: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    write("fit.json", '{"seconds": 1.5, "sha256": {"a": "b"}, "of": [{"seconds": 2, "l0": 3}]}')
+    write("log.csv", "iteration,seconds,fve\n1,0.5,0.25\n")
+    write("scores.csv", "method,metric,value\na,seconds,1\na,l0,4\n")
+    write("logs/fit.log", "10:00")
+    write("shards/train.h5", "bytes")
+    write("budgets.csv", "seconds\n1\n")
+    before = digest_results(tmp_path)
+    assert len(before) == 5
+
+    write("fit.json", '{"seconds": 9, "sha256": {"a": "b"}, "of": [{"seconds": 8, "l0": 3}]}')
+    write("log.csv", "iteration,seconds,fve\n1,0.75,0.25\n")
+    write("scores.csv", "method,metric,value\na,seconds,2\na,l0,4\n")
+    write("logs/fit.log", "11:00")
+    write("budgets.csv", "seconds\n2\n")
+    assert compare_results(before, digest_results(tmp_path)) == []
+
+    write("fit.json", '{"seconds": 9, "sha256": {"a": "c"}, "of": [{"seconds": 8, "l0": 3}]}')
+    write("log.csv", "iteration,seconds,fve\n1,0.75,0.26\n")
+    write("scores.csv", "method,metric,value\na,seconds,2\na,l0,5\n")
+    write("shards/train.h5", "bytfs")
+    write("new.txt", "")
+    (tmp_path / "budgets.csv").unlink()
+    assert compare_results(before, digest_results(tmp_path)) == [
+        "budgets.csv: missing",
+        "fit.json: differs",
+        "log.csv: differs",
+        "new.txt: new",
+        "scores.csv: differs",
+        "shards/train.h5: differs",
+    ]
