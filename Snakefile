@@ -22,6 +22,7 @@ shell.prefix(
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/access.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/language_model.smk"

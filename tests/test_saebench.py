@@ -223,7 +223,9 @@ def test_missing_key_and_ravel_files_are_refused(tiny_causal, tmp_path, monkeypa
         check_access({"judge": judge})
     monkeypatch.setenv("NO_SUCH_KEY", "k")
     assert check_access({"judge": judge}) == (None, {"data_sets": []})
-    with pytest.raises(ValueError, match=r"ravel\.data: expected 'hub' or a folder with RAVEL's files"):
+    with pytest.raises(
+        ValueError, match=r"ravel\.data: expected 'hub' or a folder with RAVEL's files"
+    ):
         check_evals({"ravel": {"data": str(tmp_path)}}, model)
 
 

@@ -35,7 +35,7 @@ SHARED_SHARDS = list_shards(config) if SHARED else []
 
 
 def share(name):
-    """Prepare a rule for sharing: Snakemake allows no benchmark beside a cache."""
+    """Drop the benchmark of what is shared, which Snakemake does not allow beside a cache."""
     workflow.get_rule(name)._benchmark = None
 
 
@@ -67,69 +67,3 @@ def start_run(folder):
 def code(*entries):
     """Hash of scripts or modules and all they import: changes when results may change."""
     return hash_sources(Path(workflow.basedir), entries)
-
-
-def layer_of(wildcards):
-    """Number of the layer of a site such as layer4; None where there is no model."""
-    if not wildcards.site.startswith("layer"):
-        return None
-    return int(wildcards.site.removeprefix("layer"))
-
-
-def text_inputs(wildcards):
-    """The documents, where activations come from text. Only the manifest's content counts."""
-    if not EXPERIMENT.needs_text:
-        return {}
-    return {
-        "manifest": rules.prepare_text.output.manifest,
-        "documents": ancient(rules.prepare_text.output.documents),
-        **model_inputs(wildcards),
-    }
-
-
-def method_settings(wildcards):
-    """The section of a method in the config."""
-    return config["methods"][wildcards.method]
-
-
-def fact_files():
-    """Files of facts that the language model reads beside the text."""
-    facts = (EXPERIMENT.model_training or {}).get("facts")
-    return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
-
-
-def ravel_files(wildcards):
-    """Files of RAVEL, where the eval is ravel."""
-    if wildcards.eval != "ravel":
-        return []
-    data = config["evaluation"]["evals"]["ravel"]["data"]
-    return sorted(map(str, Path(data).glob("base/*.json")))
-
-
-def access_inputs(wildcards):
-    """The record of what was found outside; only that it is there counts."""
-    if EXPERIMENT.access() is None:
-        return {}
-    return {"access": ancient(rules.check_access.output.facts)}
-
-
-def model_inputs(wildcards):
-    """The seal of the trained language model; for a ready one, that it can be had."""
-    if EXPERIMENT.model_training is None:
-        return access_inputs(wildcards)
-    return {"model": rules.train_language_model.output.seal}
-
-
-def eval_code(name):
-    """Hash of one eval's sources and what all evals share."""
-    return code(
-        "dbksvd/saebench/runner.py", EVALS[name].module.replace(".", os.sep) + ".py"
-    )
-
-
-def prepared_evals(wildcards):
-    """Manifests of all evals at a site."""
-    return [
-        f"{RESULTS}/{wildcards.site}/prepared/{name}/manifest.json"
-        for name in EXPERIMENT.evals(wildcards.site)
-    ]

@@ -3,60 +3,6 @@
 DICTIONARY = f"{RESULTS}/{{site}}/dictionaries/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}"
 
 
-def base_folder(wildcards):
-    """The dictionary that a method begins from: same site, sizes and seed; None for most."""
-    base = find_base(method_settings(wildcards))
-    return base and DICTIONARY.format(**{**wildcards, "method": base})
-
-
-def base_inputs(wildcards):
-    """Seal and weights of the dictionary that a method begins from."""
-    folder = base_folder(wildcards)
-    if folder is None:
-        return {}
-    return {
-        "base": f"{folder}/fit.json",
-        "base_weights": ancient(f"{folder}/sae_weights.safetensors"),
-    }
-
-
-def base_option(wildcards):
-    """Argument of a fit that begins from another; empty for the others."""
-    folder = base_folder(wildcards)
-    return "" if folder is None else f"--base {shlex.quote(folder)}"
-
-
-def stream_inputs(wildcards):
-    """Text and model, where the fit extracts its training rows itself."""
-    if EXPERIMENT.stream(layer_of(wildcards)) is None:
-        return {}
-    found = text_inputs(wildcards)
-    return {"text": found.pop("manifest"), **found}
-
-
-def stream_option(wildcards):
-    """Argument of a fit that streams; empty for the others."""
-    settings = EXPERIMENT.stream(layer_of(wildcards))
-    return "" if settings is None else f"--stream {shlex.quote(settings)}"
-
-
-def text_option(wildcards, input):
-    """Where a fit streams from. Apart: a param of inputs is no reason to run again."""
-    if "text" not in input.keys():
-        return ""
-    return f"--text {shlex.quote(str(Path(input.text).parent))}"
-
-
-def fit_sources(wildcards):
-    """Files that a fit begins at. A method is one module: an edit reruns the fits of it only."""
-    streamed = EXPERIMENT.stream(layer_of(wildcards)) is not None
-    return [
-        "scripts/fit_dictionary.py",
-        *list_sources(method_settings(wildcards)),
-        *(["dbksvd/stream.py"] if streamed else []),
-    ]
-
-
 # One process, several on this node, or several on each of some nodes of a Slurm allocation: profiles
 # choose by the resources ranks (processes a node) and nodes; results are the same up to rounding.
 LAUNCH = (

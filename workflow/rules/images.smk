@@ -3,14 +3,6 @@
 IMAGES = f"{RESULTS}/images"
 
 
-def image_content(wildcards):
-    """Hash of the images themselves; None where the job will say what is wrong with them."""
-    try:
-        return hash_images(config["images"]["folder"], f"{IMAGES}/images.jsonl")
-    except OSError:
-        return None
-
-
 rule prepare_images:
     output:
         manifest=f"{IMAGES}/manifest.json",

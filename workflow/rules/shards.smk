@@ -3,16 +3,6 @@
 PARTS = f"{RESULTS}/{{site}}/parts/part-{{slice}}"
 
 
-def list_parts(ending):
-    """All parts of a site's activations."""
-
-    def list_files(wildcards):
-        slices = range(EXPERIMENT.count_slices(wildcards.site))
-        return expand(f"{PARTS}.{ending}", site=wildcards.site, slice=slices)
-
-    return list_files
-
-
 rule shard_activations:
     input:
         seals=list_parts("json"),

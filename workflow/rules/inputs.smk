@@ -1,0 +1,139 @@
+"""What the rules take as input and how scripts are told: functions of the wildcards."""
+
+
+def layer_of(wildcards):
+    """Number of the layer of a site such as layer4; None where there is no model."""
+    if not wildcards.site.startswith("layer"):
+        return None
+    return int(wildcards.site.removeprefix("layer"))
+
+
+def text_inputs(wildcards):
+    """The documents, where activations come from text. Only the manifest's content counts."""
+    if not EXPERIMENT.needs_text:
+        return {}
+    return {
+        "manifest": rules.prepare_text.output.manifest,
+        "documents": ancient(rules.prepare_text.output.documents),
+        **model_inputs(wildcards),
+    }
+
+
+def method_settings(wildcards):
+    """The section of a method in the config."""
+    return config["methods"][wildcards.method]
+
+
+def fact_files():
+    """Files of facts that the language model reads beside the text."""
+    facts = (EXPERIMENT.model_training or {}).get("facts")
+    return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
+
+
+def ravel_files(wildcards):
+    """Files of RAVEL, where the eval is ravel."""
+    if wildcards.eval != "ravel":
+        return []
+    data = config["evaluation"]["evals"]["ravel"]["data"]
+    return sorted(map(str, Path(data).glob("base/*.json")))
+
+
+def access_inputs(wildcards):
+    """The record of what was found outside; only that it is there counts."""
+    if EXPERIMENT.access() is None:
+        return {}
+    return {"access": ancient(rules.check_access.output.facts)}
+
+
+def model_inputs(wildcards):
+    """The seal of the trained language model; for a ready one, that it can be had."""
+    if EXPERIMENT.model_training is None:
+        return access_inputs(wildcards)
+    return {"model": rules.train_language_model.output.seal}
+
+
+def eval_code(name):
+    """Hash of one eval's sources and what all evals share."""
+    return code(
+        "dbksvd/saebench/runner.py", EVALS[name].module.replace(".", os.sep) + ".py"
+    )
+
+
+def prepared_evals(wildcards):
+    """Manifests of all evals at a site."""
+    return [
+        f"{RESULTS}/{wildcards.site}/prepared/{name}/manifest.json"
+        for name in EXPERIMENT.evals(wildcards.site)
+    ]
+
+
+def image_content(wildcards):
+    """Hash of the images themselves; None where the job will say what is wrong with them."""
+    try:
+        return hash_images(config["images"]["folder"], f"{IMAGES}/images.jsonl")
+    except OSError:
+        return None
+
+
+def list_parts(ending):
+    """All parts of a site's activations."""
+
+    def list_files(wildcards):
+        slices = range(EXPERIMENT.count_slices(wildcards.site))
+        return expand(f"{PARTS}.{ending}", site=wildcards.site, slice=slices)
+
+    return list_files
+
+
+def base_folder(wildcards):
+    """The dictionary that a method begins from: same site, sizes and seed; None for most."""
+    base = find_base(method_settings(wildcards))
+    return base and DICTIONARY.format(**{**wildcards, "method": base})
+
+
+def base_inputs(wildcards):
+    """Seal and weights of the dictionary that a method begins from."""
+    folder = base_folder(wildcards)
+    if folder is None:
+        return {}
+    return {
+        "base": f"{folder}/fit.json",
+        "base_weights": ancient(f"{folder}/sae_weights.safetensors"),
+    }
+
+
+def base_option(wildcards):
+    """Argument of a fit that begins from another; empty for the others."""
+    folder = base_folder(wildcards)
+    return "" if folder is None else f"--base {shlex.quote(folder)}"
+
+
+def stream_inputs(wildcards):
+    """Text and model, where the fit extracts its training rows itself."""
+    if EXPERIMENT.stream(layer_of(wildcards)) is None:
+        return {}
+    found = text_inputs(wildcards)
+    return {"text": found.pop("manifest"), **found}
+
+
+def stream_option(wildcards):
+    """Argument of a fit that streams; empty for the others."""
+    settings = EXPERIMENT.stream(layer_of(wildcards))
+    return "" if settings is None else f"--stream {shlex.quote(settings)}"
+
+
+def text_option(wildcards, input):
+    """Where a fit streams from. Apart: a param of inputs is no reason to run again."""
+    if "text" not in input.keys():
+        return ""
+    return f"--text {shlex.quote(str(Path(input.text).parent))}"
+
+
+def fit_sources(wildcards):
+    """Files that a fit begins at. A method is one module: an edit reruns the fits of it only."""
+    streamed = EXPERIMENT.stream(layer_of(wildcards)) is not None
+    return [
+        "scripts/fit_dictionary.py",
+        *list_sources(method_settings(wildcards)),
+        *(["dbksvd/stream.py"] if streamed else []),
+    ]
