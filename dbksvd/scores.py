@@ -1,7 +1,8 @@
-"""Reading what SAEBench wrote. Light to import: neither torch nor SAEBench is needed."""
+"""Where fits and scores are, and what SAEBench wrote. Light to import: no torch, no SAEBench."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,37 @@ RESULT_SUFFIX = "_eval_results.json"
 CORRECTIONS = "corrections.json"
 # In the place of SAEBench's JSON, where an eval finds that it does not apply: reason, metrics.
 NOT_APPLICABLE = "not_applicable.json"
+
+
+def name_fit(method: str, n_atoms: int, k: int, seed: int) -> str:
+    """Return the folder of a fit below ``<site>/dictionaries/`` and below its scores."""
+    return f"{method}/m{n_atoms}-k{k}-s{seed}"
+
+
+def expand_rows(text: str) -> list[dict[str, Any]]:
+    """Return the fits of an experiment, each with the folders of its dictionary and scores.
+
+    Parameters
+    ----------
+    text : str
+        JSON with ``folder`` (of the experiment) and ``fits``: lists of site, method, n_atoms, k and
+        seed. Short, because a command line holds 128 KiB: some 3,000 fits.
+    """
+    content = json.loads(text)
+    rows = []
+    for site, *sizes in content["fits"]:
+        folder, name = f"{content['folder']}/{site}", name_fit(*sizes)
+        row = dict(zip(("method", "n_atoms", "k", "seed"), sizes, strict=True))
+        row |= {
+            "site": site,
+            "dictionary": f"{folder}/dictionaries/{name}",
+            "evaluation": f"{folder}/evaluations/{name}",
+            "ground_truth": f"{folder}/ground_truth/{name}/scores.json"
+            if site == "synthetic"
+            else None,
+        }
+        rows.append(row)
+    return rows
 
 
 def find_result(folder: Path) -> Path:

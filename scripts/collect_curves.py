@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from dbksvd.commands import report_errors
 from dbksvd.files import read_json, replace_file
+from dbksvd.scores import expand_rows
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 
@@ -40,7 +40,7 @@ def _repeat_keys(row: dict[str, Any], times: int) -> pd.DataFrame:
 @report_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=json.loads, required=True)
+    parser.add_argument("--rows", type=expand_rows, required=True)
     parser.add_argument("--curves", type=Path, required=True)
     parser.add_argument("--usage", type=Path, required=True)
     arguments = parser.parse_args()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from dbksvd.commands import report_errors
 from dbksvd.files import read_json, replace_file
+from dbksvd.scores import expand_rows
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 COLUMNS = [*KEYS, "component", "expert", "samples"]
@@ -30,7 +30,7 @@ def read_routing(row: dict[str, Any]) -> list[list[Any]]:
 @report_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=json.loads, required=True)
+    parser.add_argument("--rows", type=expand_rows, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ import pandas as pd
 
 from dbksvd.commands import report_errors
 from dbksvd.files import read_json, replace_file
-from dbksvd.scores import read_metrics
+from dbksvd.scores import expand_rows, read_metrics
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 COLUMNS = [*KEYS, "eval", "metric", "value"]
@@ -59,7 +58,7 @@ def collect_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
 @report_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=json.loads, required=True, help="keys and folders, as JSON")
+    parser.add_argument("--rows", type=expand_rows, required=True, help="keys and folders, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 

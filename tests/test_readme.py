@@ -42,7 +42,7 @@ def test_own_model_config_is_valid():
     for section, changes in yaml.safe_load(block).items():
         config[section] |= changes
     del config["model"]["package"], config["model"]["sha256"]
-    assert Experiment(config).sites == ["layer8"]
+    assert Experiment(config).sites == ["layer8", "synthetic"]
 
 
 @pytest.mark.parametrize("target", re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE))

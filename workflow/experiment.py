@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from typing import Any
 
+from dbksvd.scores import name_fit
 from workflow.checks import check_consistency, check_sizes
 from workflow.outside import list_outside
 from workflow.schema import ConfigError, check_schema, suggest
@@ -26,7 +27,7 @@ class Fit:
     @property
     def name(self) -> str:
         """Folder of the dictionary below ``dictionaries/``."""
-        return f"{self.method}/m{self.n_atoms}-k{self.k}-s{self.seed}"
+        return name_fit(self.method, self.n_atoms, self.k, self.seed)
 
 
 class Experiment:
@@ -192,18 +193,8 @@ class Experiment:
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
     def rows(self) -> str:
-        """Return all fits with the folders of their dictionary and scores."""
-        return as_param(
-            [
-                {
-                    **asdict(fit),
-                    "dictionary": f"{self.folder}/{fit.site}/dictionaries/{fit.name}",
-                    "evaluation": f"{self.folder}/{fit.site}/evaluations/{fit.name}",
-                    "ground_truth": self.ground_truth_file(fit),
-                }
-                for fit in self.fits
-            ]
-        )
+        """Return all fits, shortly; `dbksvd.scores.expand_rows` adds their folders."""
+        return as_param({"folder": self.folder, "fits": [astuple(fit) for fit in self.fits]})
 
     def _list_fits(self) -> Iterator[Fit]:
         sites = [site for site in self.sites if site != "synthetic"] or self.sites

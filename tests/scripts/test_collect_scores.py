@@ -39,7 +39,11 @@ FIT = {"seconds": 12.5, "iterations": 7, "seed": 0, "stop_reason": "done", "sha2
 
 
 def write_folders(root: Path, seed: int = 0) -> dict:
-    evaluation, dictionary = root / f"evaluation{seed}", root / f"dictionary{seed}"
+    name = f"pursuit/m64-k8-s{seed}"
+    evaluation, dictionary = (
+        root / f"layer4/evaluations/{name}",
+        root / f"layer4/dictionaries/{name}",
+    )
     files = {
         evaluation / "metrics.json": METRICS,
         evaluation / "core" / RESULT: CORE,
@@ -50,18 +54,20 @@ def write_folders(root: Path, seed: int = 0) -> dict:
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
-    keys = {"site": "layer4", "method": "pursuit", "n_atoms": 64, "k": 8, "seed": seed}
-    return {**keys, "dictionary": str(dictionary), "evaluation": str(evaluation)}
+    return {"dictionary": str(dictionary), "evaluation": str(evaluation)}
 
 
-def collect(root: Path, rows: list[dict]) -> subprocess.CompletedProcess:
+def collect(root: Path, *seeds: int) -> subprocess.CompletedProcess:
+    rows = {"folder": str(root), "fits": [["layer4", "pursuit", 64, 8, seed] for seed in seeds]}
     command = [sys.executable, SCRIPT, "--rows", json.dumps(rows), "--output", root / "scores.csv"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
 
 
 def test_one_row_for_each_dictionary_and_metric(tmp_path):
-    done = collect(tmp_path, [write_folders(tmp_path, seed) for seed in (0, 1)])
+    for seed in (0, 1):
+        write_folders(tmp_path, seed)
+    done = collect(tmp_path, 0, 1)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "scores.csv")
     assert list(table) == ["site", "method", "n_atoms", "k", "seed", "eval", "metric", "value"]
@@ -86,7 +92,7 @@ def test_cut_file_is_named(tmp_path, name):
     row = write_folders(tmp_path)
     path = Path(row["evaluation"]) / name
     path.write_text(path.read_text()[:10])
-    done = collect(tmp_path, [row])
+    done = collect(tmp_path, 0)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {path}: expected JSON")
     assert len(done.stderr.splitlines()) == 1
@@ -96,7 +102,7 @@ def test_cut_file_is_named(tmp_path, name):
 def test_missing_file_is_named(tmp_path):
     row = write_folders(tmp_path)
     (Path(row["evaluation"]) / "metrics.json").unlink()
-    done = collect(tmp_path, [row])
+    done = collect(tmp_path, 0)
     assert done.returncode == 1
     assert str(Path(row["evaluation"]) / "metrics.json") in done.stderr
 
@@ -108,5 +114,5 @@ def test_dictionary_without_fit_or_evals(tmp_path):
         path.unlink()
         if not list(path.parent.iterdir()):
             path.parent.rmdir()
-    assert collect(tmp_path, [row]).returncode == 0
+    assert collect(tmp_path, 0).returncode == 0
     assert set(pd.read_csv(tmp_path / "scores.csv")["eval"]) == {"heldout"}

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dbksvd.fit.sae_settings import ARCHITECTURES, complete_settings
+from dbksvd.scores import expand_rows
 from workflow.experiment import ConfigError, Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +191,17 @@ def test_params_do_not_depend_on_the_order_of_keys(config: dict[str, Any]):
     assert one.section("text", "model") == other.section("text", "model")
     assert one.extraction(4) == other.extraction(4)
     assert one.rows() == other.rows()
+
+
+def test_largest_shipped_experiment_fits_on_a_command_line():
+    experiments = [Experiment(yaml.safe_load(path.read_text())) for path in SHIPPED]
+    largest = max(experiments, key=lambda experiment: len(experiment.fits))
+    assert len(largest.fits) > 500
+    assert len(largest.rows()) < 128 * 1024
+    rows = expand_rows(largest.rows())
+    assert [Path(row["dictionary"]).parts[-2:] for row in rows] == [
+        tuple(fit.name.split("/")) for fit in largest.fits
+    ]
 
 
 def test_params_tell_swapped_values_apart(config: dict[str, Any]):
