@@ -17,6 +17,14 @@ from dbksvd.model_files import ModelSizes
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LABEL_BYTES = 12  # document, position and token of a stored row
 
+# Stages of the methods; all others are controls.
+STAGES = {
+    "dbksvd": "fit DB-KSVD",
+    "grown": "fit DB-KSVD",
+    "ksvd": "fit K-SVD",
+    "sae": "train SAEs",
+}
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -113,9 +121,7 @@ def estimate_stages(
     for fit in fits:
         settings, place = config["methods"][fit.method], places[fit.site]
         numbers = (fit.n_atoms, fit.k, place.width)
-        name = {"dbksvd": "fit DB-KSVD", "ksvd": "fit K-SVD", "sae": "train SAEs"}.get(
-            settings["algorithm"], "fit controls"
-        )
+        name = STAGES.get(settings["algorithm"], "fit controls")
         n_train = streamed if streamed and place.name.startswith("layer") else place.n_train
         work = count_fit(settings, *numbers, n_train, place.n_heldout)
         if sizes is not None and n_train > place.n_train:

@@ -64,6 +64,8 @@ def count_fit(
         return _count_ksvd(settings, n_atoms, k, d, n_train, n_heldout) + Work(disk=disk)
     if algorithm == "sae":
         return _count_sae(settings, n_atoms, k, d, n_heldout) + Work(disk=disk)
+    if algorithm == "grown":
+        return _count_grown(settings, n_atoms, k, d, n_train, n_heldout) + Work(disk=disk)
     products = {
         "kmeans": 2 * 2.0 * n_train * n_atoms * d,
         "pca": 2.0 * n_train * d * d,
@@ -77,7 +79,8 @@ def count_coding(settings: Mapping[str, Any], n_atoms: int, k: int, d: int) -> W
     """Return the work of coding one sample by the finished dictionary."""
     if settings["algorithm"] == "sae":
         return Work(products=count_encoder_flops(_describe_sae(settings, n_atoms, k, d)))
-    method = settings.get("method", "omp" if settings["algorithm"] == "ksvd" else "ols")
+    defaults = {"ksvd": "omp", "grown": "mp"}
+    method = settings.get("method", defaults.get(settings["algorithm"], "ols"))
     return _count_pursuit(d, n_atoms, k, method, refit=settings.get("refit", True))
 
 
@@ -135,6 +138,35 @@ def _complete_ksvd(settings: Mapping[str, Any]) -> dict[str, Any]:
         parameters = inspect.signature(learner).parameters.values()
         chosen |= {p.name: p.default for p in parameters if p.default is not p.empty}
     return {**chosen, **settings}
+
+
+def _count_grown(
+    settings: Mapping[str, Any], n_atoms: int, k: int, d: int, n_train: int, n_heldout: int
+) -> Work:
+    """Count rounds in which as many atoms join as may; fewer join where few are worth it."""
+    from dbksvd.fit import growth
+    from dbksvd.fit.candidates import CLIMBS
+    from dbksvd.fit.grown import GrownSettings
+
+    names = inspect.signature(GrownSettings).parameters
+    own = {name: value for name, value in settings.items() if name in names}
+    chosen = GrownSettings(**own)
+    update = k * d * (4.0 * growth.POWER_ITERATIONS + 4)
+    total, m = Work(), n_atoms if chosen.warm_start else 0
+    while m < n_atoms:
+        rows = min(
+            n_train, max(growth.FEWEST_ROWS, min(growth.MOST_ROWS, chosen.samples_per_atom * m))
+        )
+        total += Work(products=rows * chosen.starts * d * 4.0 * CLIMBS)
+        m = min(n_atoms, m + max(2, int(chosen.growth * m)))
+        coding = _count_pursuit(d, m, min(k, m), "mp", refit=True)
+        total += _times(coding, rows * (1 + chosen.round_iterations))
+        total += Work(steps=rows * chosen.round_iterations * update)
+    coding = count_coding(settings, n_atoms, k, d)
+    rows = min(n_train, growth.POLISH_ROWS_PER_ATOM * n_atoms)
+    total += _times(coding, rows * (chosen.polish_iter + growth.CONFIRMATIONS) + n_heldout)
+    total += Work(steps=rows * chosen.polish_iter * update)
+    return total + Work(memory=(rows * (2.0 * d + 2 * k) + 3.0 * n_atoms * d) * FLOAT)
 
 
 def _describe_sae(settings: Mapping[str, Any], n_atoms: int, k: int, d: int) -> dict[str, Any]:

@@ -40,6 +40,17 @@ def test_fit_of_matryoshka_groups_codes_each_group():
     assert work.steps == 100 * 2 * (8 + 24) + 100 * 4 * 8 * 16  # 1 step more a group; 3 power its.
 
 
+def test_fit_of_a_grown_dictionary_by_hand():
+    settings = {"algorithm": "grown", "warm_start": "x", "polish_iter": 3}
+    sizes = {"n_atoms": 32, "k": 4, "d": 8, "n_train": 1000, "n_heldout": 10}
+    work = count_fit(settings, **sizes)
+    # Nothing grows: 3 iterations and 2 more codings of all samples, and one measurement.
+    assert work.products == 5010 * 512
+    whole = count_fit({"algorithm": "grown", "polish_iter": 3}, **sizes)
+    assert whole.products > work.products
+    assert whole.memory == work.memory == 4 * (1000 * (2 * 8 + 2 * 4) + 3 * 32 * 8)
+
+
 def test_fit_of_an_sae_by_hand():
     settings = {"algorithm": "sae", "architecture": "topk", "training_samples": 1000}
     settings |= {"batch_size": 100, "measure_every": 500}
