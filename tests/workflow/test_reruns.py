@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from running import CONFIG, plan
+from running import CONFIG, copy_project, plan, run_snakemake
 
-FIGURES = 5
+FIGURES = 6
 AFTER_FITS = {
     "collect_scores": 1,
     "collect_curves": 1,
     "compare_budgets": 1,
+    "match_l0": 1,
     "summarise_scores": 1,
     "draw_figure": FIGURES,
 }
@@ -52,7 +53,7 @@ def test_nothing_after_reordering_the_keys(project: Path):
     path.write_text(yaml.safe_dump(reverse(yaml.safe_load(path.read_text())), sort_keys=False))
     assert "methods" in path.read_text().split("experiment:")[0]  # the order did change
     # Figures depend on the order of the methods: it decides the colours.
-    assert set(plan(project)) <= {"draw_figure", "summarise_scores", "compare_budgets"}
+    assert set(plan(project)) <= {"draw_figure", "summarise_scores", "compare_budgets", "match_l0"}
 
 
 def test_figure_setting_reruns_figures_only(project: Path):
@@ -112,6 +113,22 @@ def test_edited_extraction_reruns_from_there(project: Path):
     assert planned["extract_activations"] == 2
     assert planned["fit_dictionary"] == 4
     assert "prepare_text" not in planned
+
+
+def test_local_text_is_known_by_its_content(tmp_path: Path):
+    project = copy_project(tmp_path / "project")
+    text = project / "text.txt"
+    text.write_text("".join(f"A document, number {number}.\n" for number in range(300)))
+    source = {"kind": "file", "path": "text.txt"}
+    edit_config(project, lambda config: config["text"].update(sources=[source]))
+    done = run_snakemake(project, "--cores", "1", "--", "results/tiny/text/manifest.json")
+    assert done.returncode == 0, done.stderr
+    text.touch()
+    assert "prepare_text" not in plan(project)
+    times = text.stat()
+    text.write_text(text.read_text().replace("number 7.", "number 8."))
+    os.utime(text, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert plan(project)["prepare_text"] == 1
 
 
 def test_missing_file_is_made_again(project: Path):

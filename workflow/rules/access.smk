@@ -13,8 +13,8 @@ rule check_access:
         "../../envs/activations.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=EXPERIMENT.access() or "{}",
         code=code("scripts/check_access.py"),

@@ -1,12 +1,12 @@
 """Config, paths and the two params that decide what reruns."""
 
-import math
+import hashlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from dbksvd.files import remove_leftovers
+from dbksvd.files import hash_file, remove_leftovers
 from dbksvd.fit.registry import find_base, list_sources
 from dbksvd.images import hash_images
 from dbksvd.saebench.registry import EVALS

@@ -15,7 +15,7 @@ rule prepare_images:
         "../../envs/activations.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         cfg=EXPERIMENT.section("images"),

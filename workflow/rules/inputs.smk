@@ -8,6 +8,22 @@ def layer_of(wildcards):
     return int(wildcards.site.removeprefix("layer"))
 
 
+def text_content(wildcards):
+    """Hash of local text, whose content the config does not fix; None where a file is missing."""
+    digest = hashlib.sha256()
+    for source in (config.get("text") or {}).get("sources", []):
+        if "path" not in source:
+            continue
+        path = Path(source["path"]).expanduser()
+        try:
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if not file.is_dir():
+                    digest.update(hash_file(file).encode())
+        except OSError:  # the job will say what is wrong
+            return None
+    return digest.hexdigest()
+
+
 def text_inputs(wildcards):
     """The documents, where activations come from text. Only the manifest's content counts."""
     if not EXPERIMENT.needs_text:

@@ -39,8 +39,8 @@ rule collect_scores:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=EXPERIMENT.rows(),
         code=code("scripts/collect_scores.py"),
@@ -61,8 +61,8 @@ rule collect_routing:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=EXPERIMENT.rows(),
         code=code("scripts/collect_routing.py"),
@@ -85,8 +85,8 @@ rule collect_curves:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=EXPERIMENT.rows(),
         code=code("scripts/collect_curves.py"),
@@ -114,8 +114,8 @@ rule summarise_scores:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=as_param(list(config["methods"])),
         code=code("scripts/summarise_scores.py"),
@@ -143,8 +143,8 @@ rule match_l0:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=as_param(RIVALS),
         code=code("scripts/match_l0.py"),
@@ -172,8 +172,8 @@ rule compare_budgets:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         cfg=as_param(RIVALS),
         code=code("scripts/compare_budgets.py"),

@@ -19,6 +19,7 @@ rule prepare_text:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         cfg=EXPERIMENT.section("text"),
+        content=text_content,
         code=code("scripts/prepare_text.py"),
     shell:
         'python "$DBKSVD/scripts/prepare_text.py" --settings {params.cfg:q} --output "$(dirname {output.manifest:q})"'
