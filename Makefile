@@ -47,8 +47,10 @@ report: env
 estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
 	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
 
+# Files side by side, one thread each; tests of one file stay together and share what they made.
+TEST_JOBS ?= 2
 test: env  ## run all tests
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 lint: env  ## check style, types and the workflow
 	ruff check .
