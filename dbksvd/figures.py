@@ -6,7 +6,7 @@ them, have figures of their own (:mod:`dbksvd.synthetic_figures`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import matplotlib
 
@@ -79,8 +79,8 @@ def make_panels(table: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFr
     return figure, list(zip(panels[0], rows, strict=True))
 
 
-def place_legend(figure: Figure) -> None:
-    """Put one legend with the labels of all panels on the right of the last one."""
+def place_legend(figure: Figure, names: Mapping[str, str] | None = None) -> None:
+    """Put one legend with the labels of all panels on the right of the last one, renamed."""
     handles: dict[str, Artist] = {}
     for axes in figure.axes:
         found, labels = axes.get_legend_handles_labels()
@@ -90,7 +90,7 @@ def place_legend(figure: Figure) -> None:
             legend.remove()
     figure.axes[-1].legend(
         list(handles.values()),
-        list(handles),
+        [(names or {}).get(label, label) for label in handles],
         title=None,
         frameon=False,
         loc="center left",
@@ -133,7 +133,7 @@ def _draw_against_l0(
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         _label_shares(axes)
-    place_legend(figure)
+    place_legend(figure, _name_hidden(styles.present(table), metric))
     return figure
 
 
@@ -188,8 +188,14 @@ def draw_cost(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
         label_powers(axes)
         _label_shares(axes)
     figure.axes[0].set_ylabel("Variance explained on held-out tokens")
-    place_legend(figure)
+    place_legend(figure, _name_hidden(styles.present(table), "explained_variance"))
     return figure
+
+
+def _name_hidden(table: pd.DataFrame, metric: str) -> dict[str, str]:
+    """Return legend entries for what lies below the axis, with the value that is not seen."""
+    highest = table.groupby("label", observed=True)[metric].max()
+    return {label: f"{label} ({value:.0%})" for label, value in highest.items() if value < 0}
 
 
 def _label_shares(axes: Axes) -> None:
