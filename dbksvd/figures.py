@@ -32,6 +32,7 @@ from dbksvd.styles import Styles
 KEYS = ["site", "method", "n_atoms", "k", "seed"]
 SIZE = (7.0, 4.2)  # inches, of one panel with its legend
 WIDTH = 5.2  # inches, of each further panel
+MARGIN = 1.15  # of a logarithmic axis, on both sides; a single k does not fill it
 
 
 def pick_metric(scores: pd.DataFrame, evaluation: str, metric: str) -> pd.DataFrame:
@@ -129,6 +130,8 @@ def _draw_against_l0(
             _draw_line(axes, rows[rows["label"] == label], label, styles, metric)
         mark_published(axes, tables.get("published"), rows["site"].iloc[0], metric)
         axes.set(xlabel="L0, mean non-zero coefficients per token", xscale="log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, rows["l0"].min() / MARGIN), max(high, rows["l0"].max() * MARGIN))
         ticks = sorted(rows["k"].unique())
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,14 @@ import seaborn as sns
 # One more than there are colours: where colours repeat, colour and marker together do not.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 CONTROL_COLOURS = ("0.25", "0.38", "0.50", "0.62", "0.73", "0.83")
+# Names that look the same in every experiment; others take the places that these leave free.
+LEARNED = (
+    *("dbksvd-signed", "dbksvd", "dbksvd-matryoshka", "topk-sae", "matryoshka-sae"),
+    *("switch-sae", "kron-sae", "batchtopk-sae", "grown", "jumprelu-sae"),
+    *("standard-sae", "gated-sae", "mp-sae", "polished-sae", "ksvd"),
+)
+CONTROLS = ("random", "identity", "pca", "kmeans", "itda", "permuted-topk")
+FIRST_CONTROL_MARKER = 7
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class Styles:
     Parameters
     ----------
     methods : sequence of str
-        Methods in the order of the config, which decides colours and the order in legends.
+        Methods in the order of the config and of the legends.
     labels : dict of str
         How a method is written, for those that differ from their name.
     controls : sequence of str
@@ -44,19 +53,28 @@ class Styles:
     @property
     def palette(self) -> dict[str, Any]:
         """Colour of each label, distinguishable by colour-blind readers (seaborn's palette)."""
-        learned = [method for method in self.methods if method not in self.controls]
-        colours = dict(zip(learned, sns.color_palette("colorblind", len(learned)), strict=True))
-        greys = [CONTROL_COLOURS[i % len(CONTROL_COLOURS)] for i in range(len(self.controls))]
-        colours |= dict(zip(self.controls, greys, strict=True))
-        return {self.label(method): colours[method] for method in self.methods}
+        colours = sns.color_palette("colorblind")
+        found = {name: colours[place % len(colours)] for name, place in self._learned.items()}
+        for name, place in self._greys.items():
+            found[name] = CONTROL_COLOURS[place % len(CONTROL_COLOURS)]
+        return {self.label(method): found[method] for method in self.methods}
 
     @property
     def markers(self) -> dict[str, str]:
         """Marker of each label."""
+        places = dict(self._learned)
+        places |= {name: FIRST_CONTROL_MARKER + place for name, place in self._greys.items()}
         return {
-            self.label(method): MARKERS[position % len(MARKERS)]
-            for position, method in enumerate(self.methods)
+            self.label(method): MARKERS[places[method] % len(MARKERS)] for method in self.methods
         }
+
+    @property
+    def _learned(self) -> dict[str, int]:
+        return _find_places([name for name in self.methods if name not in self.controls], LEARNED)
+
+    @property
+    def _greys(self) -> dict[str, int]:
+        return _find_places(self.controls, CONTROLS)
 
     def present(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return `table` with a column ``label``, rows in the order of the methods."""
@@ -68,3 +86,10 @@ class Styles:
     def among(self, table: pd.DataFrame) -> list[str]:
         """Return the labels that occur in `table`, in order."""
         return [label for label in self.order if label in set(table["label"])]
+
+
+def _find_places(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Return a place for each name: its own among the known ones, else the first that is free."""
+    places = {name: known.index(name) for name in names if name in known}
+    free = (place for place in count() if place not in places.values())
+    return places | {name: next(free) for name in names if name not in known}

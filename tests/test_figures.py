@@ -1,16 +1,20 @@
 """Figures show the numbers they were given, with the same colour for a method everywhere."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.colors import to_rgb
 
 from dbksvd.eval_figures import EVAL_FIGURES
 from dbksvd.figures import FIGURES, list_sites
 from dbksvd.fit_figures import FIT_FIGURES
-from dbksvd.styles import Styles
+from dbksvd.styles import CONTROLS, LEARNED, Styles
 
+ROOT = Path(__file__).parents[1]
 DRAW = FIGURES | FIT_FIGURES | EVAL_FIGURES
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])
@@ -176,3 +180,19 @@ def test_missing_metric_is_named(tables: dict[str, pd.DataFrame]):
     tables["scores"] = tables["scores"][tables["scores"]["metric"] != "l0"]
     with pytest.raises(ValueError, match="scores: expected rows of heldout l0, got none"):
         DRAW["variance_explained"](tables, STYLES)
+
+
+def test_methods_look_the_same_in_every_experiment():
+    looks: dict[str, tuple] = {}
+    for path in [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]:
+        config = yaml.safe_load(path.read_text())
+        styles = Styles(list(config["methods"]), {}, config["figures"]["controls"])
+        own = [
+            (styles.palette[name], styles.markers[name], name in styles.controls)
+            for name in config["methods"]
+        ]
+        assert len(set(own)) == len(own), path.name
+        for name, look in zip(config["methods"], own, strict=True):
+            if name in LEARNED + CONTROLS and (name in CONTROLS) == look[2]:
+                assert looks.setdefault(name, look) == look, (path.name, name)
+    assert len(looks) > 15
