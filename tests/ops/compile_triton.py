@@ -98,6 +98,7 @@ def replace_kernels() -> None:
             "fit_codes",
             "sum_runs",
             "turn_atoms",
+            "add_runs",
             "finish_samples",
             "subtract_codes",
         ):
@@ -109,9 +110,9 @@ def compile_pursuit(m: int, k: int, dtype: torch.dtype, nonnegative: bool) -> No
     products = torch.zeros(1, m, dtype=dtype)
     # never read, so it needs no memory
     gram = torch.empty(m, m, dtype=dtype, device="meta")
-    norm = torch.ones(1, dtype=torch.float64)
-    support, z = pursuit.match(products, gram, norm, k, nonnegative, 0.0)
-    pursuit.match_orthogonally(products, gram, norm, k, nonnegative, 0.0)
+    norm, floors = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    support, z = pursuit.match(products, gram, norm, floors, k, nonnegative, 0.0)
+    pursuit.match_orthogonally(products, gram, norm, floors, k, nonnegative, 0.0)
     pursuit.fit_codes(support, z, z.to(dtype), gram, norm, True, nonnegative)
 
 

@@ -8,6 +8,7 @@
 # a machine that has a slurm.conf of its own is left alone. Exit status 3: cannot run here, and the
 # last line of the output says why.
 set -euo pipefail
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # daemons; not on every user's PATH
 
 PACKAGES=(slurmctld slurmd slurm-client munge)
 MARK="# Emulated by dbksvd's tests/slurm/cluster.sh in"

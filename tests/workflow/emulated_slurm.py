@@ -32,6 +32,8 @@ def start_cluster(folder: Path) -> str | None:
     done = run_script("start", folder)
     if done.returncode == CANNOT_RUN:
         return done.stdout.strip().splitlines()[-1]
+    if done.returncode != 0:
+        stop_cluster(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return None
 

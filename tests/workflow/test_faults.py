@@ -66,7 +66,7 @@ def test_wrong_config_ends_before_anything_runs(tmp_path: Path, change: Any, mes
         (
             lambda c: c["activations"].update(layers=[9]),
             "results/tiny/layer9/parts/part-0.h5",
-            "error: layer: expected 0 to 6, got 9",
+            "error: config: activations.layers[0]: expected at most 6, the blocks of ",
         ),
         (
             lambda c: c["text"]["sources"].append({"kind": "file", "path": "no such.txt"}),
