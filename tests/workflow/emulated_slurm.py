@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Job:
 
 def start_cluster(folder: Path) -> str | None:
     """Start the cluster; return None, or why it cannot run here."""
+    if " " in sys.executable:
+        return f"Snakemake's plugin for Slurm does not quote the path of Python, {sys.executable}"
     done = run_script("start", folder)
     if done.returncode == CANNOT_RUN:
         return done.stdout.strip().splitlines()[-1]
