@@ -16,7 +16,8 @@ from dbksvd.models import LoadedModel, load_model
 from dbksvd.parts import SCHEMA_VERSION, STORAGE_DTYPES, create_file, write_rows
 from dbksvd.ready_activations import extract_ready_slice
 from dbksvd.settings import build_settings, check_at_least
-from dbksvd.text import SPLITS, Split, check_documents, iterate_documents
+from dbksvd.splits import SPLITS, Split
+from dbksvd.text import check_documents, iterate_documents
 from dbksvd.tokens import select_tokens
 
 
@@ -252,8 +253,18 @@ def write_part(
 def describe_extraction(
     settings: ActivationSettings, loaded: LoadedModel, hook: HookPoint
 ) -> dict[str, Any]:
-    """Return the attributes that all parts of an extraction share."""
+    """Return the attributes that all parts of an extraction from text share."""
     first = loaded.tokenizer("a")["input_ids"][:1]
+    return describe_place(settings, loaded, hook) | {
+        "context_length": settings.context_length,
+        "prepend_bos": first == [loaded.tokenizer.bos_token_id],
+    }
+
+
+def describe_place(
+    settings: ActivationSettings, loaded: LoadedModel, hook: HookPoint
+) -> dict[str, Any]:
+    """Return the attributes that say of which model and where in it activations are."""
     return {
         "model": loaded.name,
         "model_kind": loaded.kind,
@@ -264,6 +275,4 @@ def describe_extraction(
         "hook_module": settings.hook_module,
         "site": hook.name,
         "dtype": settings.storage_dtype,
-        "context_length": settings.context_length,
-        "prepend_bos": first == [loaded.tokenizer.bos_token_id],
     }

@@ -80,6 +80,14 @@ class PursuitSettings:
     penalties: tuple[float, ...] | None = None
 
 
+def encode_with(
+    x: Activations, atoms: Atoms, settings: PursuitSettings, *, implementation: str = "auto"
+) -> SparseCodes:
+    """Return the codes of centred samples (n, d) under `settings`, of which k may be above m."""
+    chosen = asdict(settings) | {"k": min(settings.k, len(atoms))}
+    return sparse_encode(x, atoms, **chosen, implementation=implementation)
+
+
 @dataclass
 class Dictionary:
     """Atoms, a bias and a pursuit encoder: ``x ≈ decode(encode(x)) = Z @ atoms + bias``.

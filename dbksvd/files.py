@@ -124,6 +124,13 @@ def hash_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_files(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the sha256 of every file below `folder`, by its name relative to it."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): hash_file(path) for path in files}
+
+
 def hash_content(content: Any) -> str:
     """Return the sha256 of JSON-able content, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dbksvd.activations import (
     ActivationSettings,
+    describe_place,
     place_slice,
     seal_part,
     write_part,
@@ -123,16 +124,8 @@ def _describe_extraction(
     settings: ActivationSettings, model: ImageModel, hook: HookPoint
 ) -> dict[str, Any]:
     """Return the attributes that all parts of an extraction share."""
-    return {
-        "model": model.loaded.name,
+    return describe_place(settings, model.loaded, hook) | {
         "model_kind": "image encoder",
-        "revision": model.loaded.revision,
-        "model_sha256": model.loaded.sha256,
-        "model_dtype": str(model.loaded.model.dtype).removeprefix("torch."),
-        "layer": -1 if settings.layer is None else settings.layer,
-        "hook_module": settings.hook_module,
-        "site": hook.name,
-        "dtype": settings.storage_dtype,
         "image_tokens": settings.image_tokens,
         "image_processor": json.dumps(model.processor.to_dict(), sort_keys=True, default=str),
     }

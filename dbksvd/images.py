@@ -16,11 +16,11 @@ from tqdm import tqdm
 from dbksvd.files import check_hash, hash_file, read_seal, replace_folder, write_json
 from dbksvd.image_files import ENDINGS, ImageRecord, decode_image, list_names
 from dbksvd.settings import build_settings, check_at_least
+from dbksvd.splits import SPLITS, choose_split
 
 SCHEMA_VERSION = 1
 IMAGES_FILE = "images.jsonl"
 MANIFEST_FILE = "manifest.json"
-SPLITS = ("train", "heldout")
 Box = tuple[int, int, int, int]
 
 
@@ -189,9 +189,7 @@ def _choose_splits(
             counts["over_max_images"] += 1
         else:
             seen.add(record.sha256)
-            # The order uses the leading bytes of the digest, so the split must use others.
-            draw = int.from_bytes(_mix(salt, record)[-8:], "big") / 2**64
-            split = "heldout" if draw < settings.heldout_fraction else "train"
+            split = choose_split(_mix(salt, record), settings.heldout_fraction)
         records.append(ImageRecord(**{**asdict(record), "split": split}))
     return records, counts
 

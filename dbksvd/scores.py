@@ -9,6 +9,8 @@ from typing import Any
 from dbksvd.files import read_json
 
 RESULT_SUFFIX = "_eval_results.json"
+# Beside SAEBench's JSON: what it was made from, and the sha256 of the files of the eval.
+SEAL = "seal.json"
 # Beside SAEBench's JSON: right values of metrics that it computes wrongly, under other names.
 CORRECTIONS = "corrections.json"
 # In the place of SAEBench's JSON, where an eval finds that it does not apply: reason, metrics.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,3 +104,28 @@ def write_table(table: pd.DataFrame, csv: Path, markdown: Path) -> None:
         table.to_csv(temporary, index=False)
     with replace_file(markdown) as temporary:
         temporary.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+
+
+def run_table(
+    doc: str | None, source: str, make: Callable[[pd.DataFrame, list[str]], pd.DataFrame]
+) -> None:
+    """Run a script that makes a table of some methods from a CSV file and writes it twice.
+
+    Parameters
+    ----------
+    doc : str
+        What the script is for.
+    source : str
+        Name of the option that names the CSV file.
+    make : callable
+        Makes the table from that file and the methods, in the order of the rows.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument(f"--{source}", dest="source", type=Path, required=True)
+    parser.add_argument("--methods", type=json.loads, required=True)
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    table = make(pd.read_csv(arguments.source), arguments.methods)
+    write_table(table, arguments.csv, arguments.markdown)

@@ -7,19 +7,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from dbksvd.files import check_hash, hash_file, read_seal, replace_folder, write_json
 from dbksvd.settings import build_settings, check_at_least
+from dbksvd.splits import SPLITS, Split, choose_split
 from dbksvd.text_sources import list_probe_datasets, read_csv_texts, read_source
 
 SCHEMA_VERSION = 1
 DOCUMENTS_FILE = "documents.jsonl"
 MANIFEST_FILE = "manifest.json"
-Split = Literal["train", "heldout"]
-SPLITS: tuple[Split, ...] = ("train", "heldout")
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, A
     entries, counts = _collect_entries(checked)
     entries.sort()
     entries = entries[: checked.max_documents]
-    splits = [_choose_split(entry.digest, checked.heldout_fraction) for entry in entries]
+    splits = [choose_split(entry.digest, checked.heldout_fraction) for entry in entries]
     _check_amount(checked, splits, counts)
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -189,12 +188,6 @@ def _encode(text: str, source: str, number: int) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{source}: document {number}: expected Unicode text, {error}") from error
-
-
-def _choose_split(digest: bytes, heldout_fraction: float) -> Split:
-    # The order uses the leading bytes of the digest, so the split must use others.
-    draw = int.from_bytes(digest[-8:], "big") / 2**64
-    return "heldout" if draw < heldout_fraction else "train"
 
 
 def _check_amount(

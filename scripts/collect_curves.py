@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.files import read_json, replace_file
+from dbksvd.files import read_seal, replace_file
 from dbksvd.scores import expand_rows
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
@@ -27,7 +27,7 @@ def read_curve(row: dict[str, Any]) -> pd.DataFrame:
 
 def read_usage(row: dict[str, Any]) -> pd.DataFrame:
     """Return how many held-out tokens use each atom of one dictionary."""
-    metrics = read_json(Path(row["evaluation"]) / "metrics.json")
+    metrics = read_seal(Path(row["evaluation"]) / "metrics.json")
     counts = pd.DataFrame({"count": metrics["usage"]})
     counts["tokens"] = metrics["samples"]
     return pd.concat([_repeat_keys(row, len(counts)), counts], axis=1)

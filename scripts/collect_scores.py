@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.files import read_json, replace_file
-from dbksvd.scores import expand_rows, read_metrics
+from dbksvd.files import DamagedFileError, check_folder, read_json, read_seal, replace_file
+from dbksvd.scores import SEAL, expand_rows, read_metrics
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 COLUMNS = [*KEYS, "eval", "metric", "value"]
@@ -24,11 +24,13 @@ logger = logging.getLogger(__name__)
 def read_scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (eval, metrics) of one dictionary: ``heldout``, evals, ``ground_truth``, ``fit``."""
     evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
-    metrics = read_json(evaluation / "metrics.json")
-    if not isinstance(metrics, dict):
-        raise ValueError(f"{evaluation / 'metrics.json'}: expected an object")
-    yield "heldout", metrics
+    yield "heldout", read_seal(evaluation / "metrics.json")
     for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
+        if (folder / SEAL).is_file():
+            try:
+                check_folder(folder / SEAL)
+            except DamagedFileError as error:  # without its metrics.json, an evaluation runs again
+                raise DamagedFileError(error.reason, evaluation / "metrics.json") from error
         yield folder.name, read_metrics(folder)
     if row.get("ground_truth"):
         yield "ground_truth", read_json(row["ground_truth"])

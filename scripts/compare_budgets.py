@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.tables import format_spread, write_table
+from dbksvd.tables import format_spread, run_table
 
 SIZES = ["site", "n_atoms", "k"]
 BUDGETS = {"samples_seen": "samples", "seconds": "seconds"}
@@ -62,15 +58,7 @@ def _format(values: list[float]) -> str:
 
 @report_errors()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--curves", type=Path, required=True)
-    parser.add_argument("--methods", type=json.loads, required=True)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--markdown", type=Path, required=True)
-    arguments = parser.parse_args()
-
-    table = compare(pd.read_csv(arguments.curves), arguments.methods)
-    write_table(table, arguments.csv, arguments.markdown)
+    run_table(__doc__, "curves", compare)
 
 
 if __name__ == "__main__":

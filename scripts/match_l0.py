@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.tables import Headline, format_spread, write_table
+from dbksvd.tables import Headline, format_spread, run_table
 
 SIZES = ["site", "n_atoms"]
 L0 = Headline("L0", "heldout", "l0")
@@ -126,15 +123,7 @@ def _list_titles() -> list[str]:
 
 @report_errors()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scores", type=Path, required=True)
-    parser.add_argument("--methods", type=json.loads, required=True)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--markdown", type=Path, required=True)
-    arguments = parser.parse_args()
-
-    table = match(pd.read_csv(arguments.scores), arguments.methods)
-    write_table(table, arguments.csv, arguments.markdown)
+    run_table(__doc__, "scores", match)
 
 
 if __name__ == "__main__":

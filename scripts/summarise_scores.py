@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.tables import HEADLINES, format_spread, write_table
+from dbksvd.tables import HEADLINES, format_spread, run_table
 
 KEYS = ["site", "method", "n_atoms", "k"]
 
@@ -33,15 +29,7 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 
 @report_errors()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scores", type=Path, required=True)
-    parser.add_argument("--methods", type=json.loads, required=True)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--markdown", type=Path, required=True)
-    arguments = parser.parse_args()
-
-    table = summarise(pd.read_csv(arguments.scores), arguments.methods)
-    write_table(table, arguments.csv, arguments.markdown)
+    run_table(__doc__, "scores", summarise)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dbksvd import ActivationShards
 from dbksvd.files import DamagedFileError, read_json, write_json
 from dbksvd.parts import create_file, record_dtype, write_rows
 from dbksvd.sharding import Moments, write_shards
-from dbksvd.text import SPLITS
+from dbksvd.splits import SPLITS
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"rows_per_shard": 64, "seed": 0}

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from dbksvd.codes import SparseCodes, concatenate_codes
-from dbksvd.dictionary import PursuitSettings
+from dbksvd.dictionary import PursuitSettings, encode_with
 from dbksvd.ops.atom_update import compute_residual
-from dbksvd.ops.pursuit import sparse_encode
 from dbksvd.shapes import Activations, Atoms
 
 Update = Callable[[Tensor, SparseCodes, Tensor], None]
@@ -58,18 +57,7 @@ def encode_groups(
     residual = x
     for rows in slice_groups(groups):
         part = atoms[rows]
-        codes = sparse_encode(
-            residual,
-            part,
-            min(settings.k, len(part)),
-            method=settings.method,
-            nonnegative=settings.nonnegative,
-            refit=settings.refit,
-            rtol=settings.rtol,
-            threshold=settings.threshold,
-            product_dtype=settings.product_dtype,
-            implementation=implementation,
-        )
+        codes = encode_with(residual, part, settings, implementation=implementation)
         residual = compute_residual(residual, codes, part, implementation=implementation)
         if update is not None:
             update(residual, codes, part)

@@ -13,10 +13,16 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from dbksvd.codes import SparseCodes
-from dbksvd.dictionary import WEIGHTS_FILE, Dictionary, PursuitSettings, read_weights
+from dbksvd.dictionary import (
+    WEIGHTS_FILE,
+    Dictionary,
+    PursuitSettings,
+    encode_with,
+    read_weights,
+)
 from dbksvd.fit.candidates import find_general_atoms
 from dbksvd.fit.initialise import check_warm_start, derive_generator
-from dbksvd.fit.penalties import encode_thrifty, find_usage, set_penalties
+from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sharing import share_atoms_
 from dbksvd.ops.atom_update import compute_residual, update_atoms_
@@ -114,7 +120,7 @@ class Growth:
 
     def encode(self, x: Activations) -> SparseCodes:
         """Return the codes of centred samples as the pursuit stands."""
-        return encode_thrifty(x, self.atoms, self.pursuit)
+        return encode_with(x, self.atoms, self.pursuit)
 
     def follow(self, residual: Activations) -> Bias:
         """Move the bias by the mean of the residual; return the step."""
@@ -160,7 +166,7 @@ class Growth:
             usage = find_usage(self.iterate(x))
         x = self.read(MOST_ROWS)
         if self.settings.sharing:
-            codes = encode_thrifty(x, self.atoms, self.find_plain_pursuit())
+            codes = encode_with(x, self.atoms, self.find_plain_pursuit())
             share_atoms_(self.atoms, codes, self.settings.sharing)
         self.penalise(x, usage)
         self.follow(compute_residual(x, self.encode(x), self.atoms))

@@ -13,8 +13,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from dbksvd.codes import SparseCodes
-from dbksvd.dictionary import PursuitSettings
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.dictionary import PursuitSettings, encode_with
 from dbksvd.shapes import Activations, Atoms
 
 # Samples that the scale is set on, and halvings of its interval.
@@ -25,21 +24,6 @@ HALVINGS = 14
 def find_usage(codes: SparseCodes) -> Tensor:
     """Return the fraction of samples that use each atom, above 0 and below 1, float64 (m,)."""
     return (codes.count_usage().double() + 0.5) / (len(codes) + 1)
-
-
-def encode_thrifty(
-    x: Activations, atoms: Atoms, settings: PursuitSettings, *, implementation: str = "auto"
-) -> SparseCodes:
-    """Return the codes of centred samples under `settings`."""
-    return sparse_encode(
-        *(x, atoms, min(settings.k, len(atoms))),
-        method=settings.method,
-        nonnegative=settings.nonnegative,
-        refit=settings.refit,
-        threshold=settings.threshold,
-        penalties=settings.penalties,
-        implementation=implementation,
-    )
 
 
 def set_penalties(
@@ -76,7 +60,7 @@ def set_penalties(
         # the scale of interest is far below the upper end: halve its logarithm once there is one
         scale = (low * high) ** 0.5 if low > 0 else high / 2
         found = with_scale(settings, lengths, scale)
-        codes = encode_thrifty(rows, atoms, found, implementation=implementation)
+        codes = encode_with(rows, atoms, found, implementation=implementation)
         if codes.l0.double().mean() > l0:
             low = scale
         else:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.files import read_json, write_json
+from dbksvd.files import read_seal, write_json
 from dbksvd.saebench.judged import prepare_texts, run_judged
 from dbksvd.saebench.model import EvalSite
 from dbksvd.saebench.task import EvalTask
@@ -110,7 +110,7 @@ class CachedJudge:
         digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
         path = self._folder / f"{digest}.json"
         if path.is_file():
-            return str(read_json(path)["answer"])
+            return str(read_seal(path)["answer"])
         try:
             completion = self._client.chat.completions.create(**question, temperature=0)
         except OpenAIError as error:

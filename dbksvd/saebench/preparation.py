@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dbksvd.files import read_json, write_json
+from dbksvd.files import hash_files, read_seal, write_json
 from dbksvd.hooks import find_hook
 from dbksvd.provenance import seed_everything
 from dbksvd.saebench.model import EvalSite
@@ -37,7 +37,9 @@ MANIFEST = "manifest.json"
 def prepare_eval(
     name: str, loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], folder: Path
 ) -> None:
-    """Write what no dictionary changes, and `MANIFEST`.
+    """Write what no dictionary changes, and `MANIFEST` with the sha256 of each file.
+
+    The same model and settings give the same bytes: the manifest holds no times.
 
     Parameters
     ----------
@@ -70,14 +72,13 @@ def prepare_eval(
     with own_working_folder():
         seed_everything(site.seed)
         import_module(entry.module).prepare(loaded, site, placed, folder)
-    seconds = time.perf_counter() - start
-    logger.info("%s: prepared in %.1f s", name, seconds)
+    logger.info("%s: prepared in %.1f s", name, time.perf_counter() - start)
     manifest = {
         "site": asdict(site),
         "width": loaded.width,
         "eval": name,
         "settings": dict(settings),
-        "seconds": seconds,
+        "sha256": hash_files(folder),
         "model_sha256": loaded.sha256,
         "versions": {name: version(name) for name in ("sae-bench", "sae-lens", "sae-probes")},
     }
@@ -96,12 +97,14 @@ def read_manifest(prepared: Path) -> dict[str, Any]:
     ------
     FileNotFoundError
         If there is none.
+    DamagedFileError
+        If it is cut short.
     """
     if not (prepared / MANIFEST).is_file():
         raise FileNotFoundError(
             f"{prepared}: expected a folder of prepare_evaluation, no {MANIFEST} there"
         )
-    return dict(read_json(prepared / MANIFEST))
+    return dict(read_seal(prepared / MANIFEST))
 
 
 @contextlib.contextmanager

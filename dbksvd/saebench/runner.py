@@ -6,8 +6,6 @@ anything imports jaxtyping.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import time
@@ -17,13 +15,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.files import hash_file, read_json, replace_folder, write_json
+from dbksvd.files import (
+    DamagedFileError,
+    check_folder,
+    hash_content,
+    hash_file,
+    hash_files,
+    replace_folder,
+    write_json,
+)
 from dbksvd.provenance import seed_everything
 from dbksvd.saebench.model import EvalSite
 from dbksvd.saebench.preparation import MANIFEST, own_working_folder, read_manifest
 from dbksvd.saebench.registry import find_eval
 from dbksvd.saebench.shims_imports import import_quickly
 from dbksvd.saebench.task import EvalTask
+from dbksvd.scores import SEAL
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEAL = "seal.json"
 DICTIONARY_FILES = ("cfg.json", "sae_weights.safetensors")
 
 
@@ -48,9 +54,9 @@ def run_evals(
 ) -> dict[str, dict[str, Any]]:
     """Score one dictionary by every eval; SAEBench's JSON goes to a sub-folder of the eval's name.
 
-    An eval that is finished, with the same settings, data, dictionary and code, is kept. One that
-    fails leaves the others standing, and only it is run again next time. Folders of evals that
-    are not asked for are removed.
+    An eval that is finished, with the same settings, data, dictionary and code, is kept, unless
+    its files are others than were written. One that fails leaves the others standing, and only it
+    is run again next time. Folders of evals that are not asked for are removed.
 
     Parameters
     ----------
@@ -72,7 +78,8 @@ def run_evals(
     Returns
     -------
     dict of str to dict
-        The seal of each eval: ``key``, ``seconds``, ``width`` (latents that SAEBench saw).
+        The seal of each eval: ``key``, ``seconds``, ``width`` (latents that SAEBench saw),
+        ``sha256`` of its files.
 
     Raises
     ------
@@ -80,6 +87,8 @@ def run_evals(
         If some eval failed; the message names each with its reason, the log has the traceback.
     FileNotFoundError
         If an eval was not prepared.
+    DamagedFileError
+        If a prepared file is missing or another.
     """
     manifests = {name: read_manifest(prepared / name) for name in evals}
     if output.is_dir():
@@ -95,17 +104,21 @@ def run_evals(
             "dictionary": files,
             "code": (code or {}).get(name),
         }
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        key = hash_content(identity)
         seal = _read_seal(output / name, key)
         if seal is None:
+            check_folder(prepared / name / MANIFEST)
             try:
                 _check_settings(name, settings, manifests[name])
                 task = _make_task(dictionary, settings, manifests[name], load_model, device)
                 seal = _run_eval(name, task, prepared / name, output / name) | {"key": key}
+            except DamagedFileError:  # is made anew by a rerun
+                raise
             except Exception as error:  # an eval's own code may raise anything
                 logger.exception("%s: failed", name)
                 failures.append(f"{name} ({type(error).__name__}: {error})")
                 continue
+            seal["sha256"] = hash_files(output / name)
             write_json(output / name / SEAL, seal)
         seals[name] = seal
     if failures:
@@ -114,10 +127,14 @@ def run_evals(
 
 
 def _read_seal(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return the seal of an eval that is finished with the same key, else None."""
+    """Return the seal of an eval that is finished with the same key and files, else None."""
     if not (folder / SEAL).is_file():
         return None
-    seal = read_json(folder / SEAL)
+    try:
+        seal = check_folder(folder / SEAL)
+    except DamagedFileError as error:
+        logger.info("%s: scored again: %s", folder.name, error.reason)
+        return None
     if seal.get("key") != key:
         return None
     logger.info("%s: scored before, kept", folder.name)

@@ -10,10 +10,10 @@ from rows import Rows
 from torch.nn.functional import normalize
 
 from dbksvd.codes import SparseCodes
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionary import Dictionary, PursuitSettings, encode_with
 from dbksvd.fit.candidates import choose_apart, find_general_atoms
 from dbksvd.fit.grown import fit
-from dbksvd.fit.penalties import encode_thrifty, find_usage, set_penalties
+from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sharing import share_atoms_
 
@@ -124,9 +124,9 @@ def test_penalties_follow_usage(planted):
     features, x = planted
     x = x - 0.3
     settings = PursuitSettings(9, nonnegative=True, threshold=2.0)
-    usage = find_usage(encode_thrifty(x, features.contiguous(), settings))
+    usage = find_usage(encode_with(x, features.contiguous(), settings))
     found = set_penalties(x, features.contiguous(), usage, 2.0, settings)
-    codes = encode_thrifty(x, features.contiguous(), found)
+    codes = encode_with(x, features.contiguous(), found)
     assert abs(float(codes.l0.double().mean()) - 2.0) < 0.1
     penalties = torch.tensor(found.penalties, dtype=torch.float64)
     torch.testing.assert_close(penalties / penalties[0], usage.log() / usage[0].log())
