@@ -44,7 +44,9 @@ def read_content(
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in names or file.keys()}
+            # Copies: a tensor in the file begins where the text before it ends, and products of
+            # tensors that are aligned otherwise are rounded otherwise.
+            tensors = {name: file.get_tensor(name).clone() for name in names or file.keys()}
         found = content["identity"]
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         _logger.warning("%s: not used, it cannot be read (%s)", path, error)

@@ -108,5 +108,6 @@ def fit(task: FitTask) -> FitResult:
         "seconds": last["seconds"],
         "samples_seen": last["samples_seen"],
         "iterations": len(growth.log),
+        "mean_k": task.k,
     }
     return FitResult(dictionary, growth.log, "grown", summary)

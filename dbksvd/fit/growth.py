@@ -20,6 +20,7 @@ from dbksvd.dictionary import (
     encode_with,
     read_weights,
 )
+from dbksvd.fit.calibration import MOST_TIMES_MEAN
 from dbksvd.fit.candidates import find_general_atoms
 from dbksvd.fit.initialise import check_warm_start, derive_generator
 from dbksvd.fit.penalties import find_usage, set_penalties
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from dbksvd.fit.grown import GrownSettings
 
 POWER_ITERATIONS = 2
-# A sample may have this many times the non-zeros it has on average.
-MOST_TIMES_MEAN = 3
 FEWEST_ROWS, MOST_ROWS = 10_000, 50_000
 POLISH_ROWS_PER_ATOM = 200
 # Threshold of a pursuit that is to find most of what is there, in that of the growth.

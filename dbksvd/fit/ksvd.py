@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.fit.calibration import MOST_TIMES_MEAN
 from dbksvd.fit.groups import encode_groups, encode_in_blocks
 from dbksvd.fit.loop import FitLoop
 from dbksvd.fit.schedule import split_groups
@@ -33,7 +34,7 @@ class DBKSVD:
     Parameters
     ----------
     n_atoms, k : int
-        Atoms of the dictionary and most non-zeros of a sample.
+        Atoms of the dictionary and non-zeros of a sample: see `sparsity`.
     max_iter : int
         Iterations with all atoms; the growth of ``init="grown"`` comes before and is not counted.
     polish_iter : int
@@ -53,6 +54,10 @@ class DBKSVD:
         The pursuit, while fitting and of the result; see :func:`dbksvd.sparse_encode`. In the
         time of "mp", "ols" learns a better dictionary (``dbksvd/ops/atom_update/README.md``); on
         CUDA, only "mp" and "omp" have kernels of their own.
+    sparsity : {"exact", "mean"}
+        Whether `k` is the most a sample may have, or the mean over samples: then one threshold,
+        set to it in every iteration, says what is worth a pick, and a sample has at most 3 k. The
+        dictionary holds the threshold and encodes new samples with it.
     fit_refit : bool
         Whether coefficients are refitted while fitting too. Better not: refitted coefficients
         of neighbouring atoms counteract each other, and non-negative ones lose half their gain.
@@ -125,6 +130,7 @@ class DBKSVD:
         refit: bool = True,
         rtol: float = 0.0,
         product_dtype: Literal["bfloat16"] | None = None,
+        sparsity: Literal["exact", "mean"] = "exact",
         fit_refit: bool = False,
         groups: int | Sequence[int] | None = None,
         init: str | Tensor = "samples",
@@ -162,9 +168,15 @@ class DBKSVD:
         if isinstance(init, str) and init not in ("grown", "samples", "random"):
             raise ValueError(f"init: expected grown, samples, random or atoms, got {init!r}")
         self.groups_ = split_groups(n_atoms, groups)
-        self.settings = PursuitSettings(k, method, nonnegative, refit, rtol, product_dtype)
+        if sparsity not in ("exact", "mean"):
+            raise ValueError(f"sparsity: expected 'exact' or 'mean', got {sparsity!r}")
+        self.is_mean = sparsity == "mean"
+        if self.is_mean and len(self.groups_) > 1:
+            raise ValueError(f"sparsity: expected 'exact' with groups={groups}, got {sparsity!r}")
+        most = min(MOST_TIMES_MEAN * k, n_atoms) if self.is_mean else k
+        self.settings = PursuitSettings(most, method, nonnegative, refit, rtol, product_dtype)
         self.fit_settings = replace(
-            self.settings, k=-(-k // len(self.groups_)), refit=refit and fit_refit
+            self.settings, k=-(-most // len(self.groups_)), refit=refit and fit_refit
         )
         self.n_atoms, self.k, self.max_iter, self.batch_size = n_atoms, k, max_iter, batch_size
         self.iterations_per_batch, self.atom_batch = iterations_per_batch, atom_batch
@@ -217,7 +229,7 @@ class DBKSVD:
         """Return codes of `x` on the CPU: flat as ``dictionary_.encode``, or group by group."""
         source = as_source(x)
         dictionary = self.dictionary_.to(self.device)
-        budget = replace(self.settings, k=-(-self.k // len(self.groups_)))
+        budget = replace(dictionary.settings, k=-(-self.settings.k // len(self.groups_)))
 
         def encode(rows: Tensor) -> SparseCodes:
             rows = rows.to(self.device)

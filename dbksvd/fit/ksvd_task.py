@@ -36,4 +36,6 @@ def fit(task: FitTask) -> FitResult:
         "implementation": model.implementation_,
         "groups": list(model.groups_),
     }
+    if model.is_mean:
+        summary["mean_k"] = task.k
     return FitResult(model.dictionary_, model.log_, model.stop_reason_, summary)

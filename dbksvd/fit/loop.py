@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit import checkpoint as checkpoints
 from dbksvd.fit.batches import BatchReader
+from dbksvd.fit.calibration import Calibration
 from dbksvd.fit.checkpoint import FitState, check_same
 from dbksvd.fit.groups import encode_groups
 from dbksvd.fit.hygiene import replace_atoms_
@@ -70,6 +72,9 @@ class FitLoop:
             )
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
         self.exponent = find_exponent(first)
+        self.calibration = (
+            Calibration(first.to(model.device), model.implementation_) if model.is_mean else None
+        )
         self.preparation_seconds = time.perf_counter() - started
         self.batches = BatchReader(
             *(source, self.mean, self.exponent, self.steps, model.device, self.ranks)
@@ -154,9 +159,10 @@ class FitLoop:
         model, step = self.model, self.steps[state.iteration]
         batch = self.batches.read(state.iteration)
         generator = derive_generator(model.seed, state.iteration)
-        settings = model.fit_settings
         if len(state.atoms) < step.n_atoms:
+            settings = self.choose_settings(state, step)
             state.atoms = self.grow(state.atoms, batch, step, settings, generator)
+        settings = self.choose_settings(state, step)
         coded = 0.0
 
         def update(residual: Tensor, codes: SparseCodes, atoms: Tensor) -> None:
@@ -203,12 +209,21 @@ class FitLoop:
             "fve_train": 1 - updated / total if total else 1.0,
             "fve_heldout": None,
             "l0": active / step.samples,
+            "threshold": math.ldexp(settings.threshold, self.exponent),
             "dead_atoms": int((usage == 0).sum()),
             "replaced_unused": replaced[0],
             "replaced_duplicate": replaced[1],
             "error_coded": coded * unit,
             "error_updated": updated * unit,
         }
+
+    def choose_settings(self, state: FitState, step: Step) -> PursuitSettings:
+        """Return the pursuit with which `state.atoms` code the next batch."""
+        settings = self.model.fit_settings
+        if self.calibration is None or not len(state.atoms):
+            return settings
+        settings = self.calibration.follow(state.log, state.atoms, step.budget, settings)
+        return replace(settings, threshold=math.ldexp(settings.threshold, -self.exponent))
 
     def grow(
         self,
@@ -261,5 +276,9 @@ class FitLoop:
     def make_dictionary(self, state: FitState) -> Dictionary:
         """Return the dictionary of a state, on the CPU."""
         norms = torch.linalg.vector_norm(state.atoms, dim=1, keepdim=True)
-        settings = replace(self.model.settings, k=min(self.model.k, len(state.atoms)))
-        return Dictionary((state.atoms / norms).cpu(), self.mean, settings)
+        atoms = state.atoms / norms
+        settings = self.model.settings
+        settings = replace(settings, k=min(settings.k, len(atoms)))
+        if self.calibration is not None:
+            settings = self.calibration.set_threshold(atoms, self.model.k, settings)
+        return Dictionary(atoms.cpu(), self.mean, settings)

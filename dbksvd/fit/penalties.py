@@ -13,12 +13,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from dbksvd.codes import SparseCodes
-from dbksvd.dictionary import PursuitSettings, encode_with
+from dbksvd.dictionary import PursuitSettings
+from dbksvd.fit.calibration import CALIBRATION_ROWS, find_scale
 from dbksvd.shapes import Activations, Atoms
-
-# Samples that the scale is set on, and halvings of its interval.
-CALIBRATION_ROWS = 4096
-HALVINGS = 14
 
 
 def find_usage(codes: SparseCodes) -> Tensor:
@@ -53,21 +50,12 @@ def set_penalties(
         As in :func:`dbksvd.sparse_encode`.
     """
     lengths = -usage.log()
-    rows = x[:CALIBRATION_ROWS]
     # at this scale no atom is worth its penalty
-    low, high = 0.0, float(rows.double().square().sum(1).max() / lengths.min())
-    for _ in range(2 * HALVINGS):
-        # the scale of interest is far below the upper end: halve its logarithm once there is one
-        scale = (low * high) ** 0.5 if low > 0 else high / 2
-        found = with_scale(settings, lengths, scale)
-        codes = encode_with(rows, atoms, found, implementation=implementation)
-        if codes.l0.double().mean() > l0:
-            low = scale
-        else:
-            high = scale
-        if low > 0 and high / low < 1.005:
-            break
-    return with_scale(settings, lengths, high)
+    high = float(x[:CALIBRATION_ROWS].double().square().sum(1).max() / lengths.min())
+    return find_scale(
+        *(x, atoms, l0, high, lambda scale: with_scale(settings, lengths, scale)),
+        implementation=implementation,
+    )
 
 
 def with_scale(settings: PursuitSettings, lengths: Tensor, scale: float) -> PursuitSettings:

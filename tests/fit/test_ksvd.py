@@ -264,10 +264,14 @@ def test_replacements_are_counted_in_the_log():
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
-def test_scale_of_the_data_does_not_matter(scale):
+@pytest.mark.parametrize("sparsity", ["exact", "mean"])
+def test_scale_of_the_data_does_not_matter(scale, sparsity):
     x = make_data()
-    plain = fit_small(x)
-    scaled = fit_small((x.double() * scale).float())
+    plain = fit_small(x, sparsity=sparsity)
+    scaled = fit_small((x.double() * scale).float(), sparsity=sparsity)
+    thresholds = [model.log_[-1]["threshold"] for model in (plain, scaled)]
+    assert thresholds[1] == pytest.approx(scale * thresholds[0], rel=0.02)
+    assert (thresholds[0] > 0) == (sparsity == "mean")
     assert scaled.log_[-1]["fve_train"] == pytest.approx(plain.log_[-1]["fve_train"], abs=0.02)
     assert scaled.log_[-1]["error_updated"] < (x.double() * scale).square().sum()
 
@@ -277,8 +281,9 @@ def test_scale_of_the_data_does_not_matter(scale):
     kind=st.sampled_from(["zeros", "repeats", "constant column", "one sample", "two samples"]),
     nonnegative=st.booleans(),
     init=st.sampled_from(["grown", "samples", "random"]),
+    sparsity=st.sampled_from(["exact", "mean"]),
 )
-def test_degenerate_data(kind, nonnegative, init):
+def test_degenerate_data(kind, nonnegative, init, sparsity):
     x = {
         "zeros": torch.zeros(20, 6),
         "repeats": torch.arange(6.0).repeat(20, 1),
@@ -344,7 +349,10 @@ class Interrupted(Shards):
         return super().read(start, stop)
 
 
-@pytest.mark.parametrize("options", [{}, {"groups": 10}, {"nonnegative": True, "init": "random"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"groups": 10}, {"nonnegative": True, "init": "random", "sparsity": "mean"}],
+)
 def test_a_fit_goes_on_from_every_iteration(tmp_path, options):
     x = make_data()
     expected = fit_small(x, **options)
@@ -405,6 +413,8 @@ def test_a_checkpoint_of_something_else_is_not_used(tmp_path, caplog):
         ({"init": torch.ones(3, 16)}, r"init: expected atoms of shape \(40, 16\), got \(3, 16\)"),
         ({"groups": [1, 2]}, r"groups: expected positive sizes that add up to 40, got \[1, 2\]"),
         ({"groups": 41}, "groups: expected a first size from 1 to 40, got 41"),
+        ({"sparsity": "low"}, "sparsity: expected 'exact' or 'mean', got 'low'"),
+        ({"sparsity": "mean", "groups": 10}, "sparsity: expected 'exact' with groups=10, got"),
         ({"method": "lars"}, "method: expected 'mp', 'omp' or 'ols', got 'lars'"),
         ({"implementation": "cuda", "device": "cpu"}, "implementation: expected one available"),
         ({"method": "omp", "k": 17}, "k: expected at most the width d=16 for omp, got 17"),
