@@ -18,6 +18,8 @@ root = shlex.quote(workflow.basedir).replace("{", "{{").replace("}", "}}")
 shell.prefix(
     f"export DBKSVD={root};"
     ' export PYTHONPATH="$DBKSVD${{PYTHONPATH:+:$PYTHONPATH}}"; '
+    # GPU jobs that run side by side on a workstation take different GPUs
+    'on_gpus() {{ python "$DBKSVD/workflow/claim_gpus.py" "$@"; }}; '
 )
 
 

@@ -2,6 +2,9 @@
 
 Every point runs under torchrun, ranks on threads of their own. Before it is timed, its result is
 checked against that of one process; bytes are those that the ranks' sums counted themselves.
+A rank that waits for another takes no CPU time, so ``cpu_s`` says how much of a loss is work, which
+the ranks do, and how much is waiting: for each other, or for whatever else the machine does, which
+``load`` tells.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +38,7 @@ POWER_ITERATIONS = 3
 TOLERANCE = 1e-5
 COLUMNS = (
     *("operation", "ranks", "n", "m", "k", "d", "median_s", "samples_per_s", "efficiency"),
-    *("sums", "summed_bytes", "difference"),
+    *("cpu_s", "cpu_efficiency", "load", "sums", "summed_bytes", "difference"),
 )
 
 
@@ -74,7 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for size in QUICK_SIZES if options.quick else SIZES:
             points = [run_point(operation, size, count, options) for count in options.ranks]
             for row in points:
-                rows.append(row | {"efficiency": points[0]["median_s"] / row["median_s"]})
+                efficiency = {
+                    "efficiency": points[0]["median_s"] / row["median_s"],
+                    "cpu_efficiency": points[0]["cpu_s"] / row["cpu_s"],
+                }
+                rows.append(row | efficiency)
     path = options.output / "ranks.csv"
     table = write_table(rows, path, describe_machine("cpu", options.threads))
     print_table(table, COLUMNS, path)
@@ -104,6 +112,7 @@ def run_point(
         reasons = [line for line in done.stderr.splitlines() if "rror" in line] or ["no message"]
         raise SystemExit(f"error: {operation} on {ranks} ranks: {reasons[0]}")
     columns: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    columns["load"] = os.getloadavg()[0]  # of the last minute, processes at work
     print(f"{operation} {size} on {ranks} ranks: {columns['median_s']:.3f} s", flush=True)
     return columns
 
@@ -130,13 +139,16 @@ def measure_point(
         if difference > TOLERANCE:
             raise SystemExit(f"error: {operation} differs from one process by {difference:.1e}")
     ranks.sum_numbers(0)  # wait for the check
-    sums, summed = ranks.sums, ranks.summed_bytes
+    before = (ranks.sums, ranks.summed_bytes, time.process_time())
     seconds = run(x, atoms, k, repeats + 1, ranks)[1]
+    after = (ranks.sums, ranks.summed_bytes, time.process_time())
+    sums, summed, cpu = ((b - a) / (repeats + 1) for a, b in zip(before, after, strict=True))
     return {
         **{"operation": operation, "ranks": ranks.size, "n": n, "m": m, "k": k, "d": d},
         **summarise(seconds[1:], n),
-        "sums": (ranks.sums - sums) / (repeats + 1),
-        "summed_bytes": (ranks.summed_bytes - summed) / (repeats + 1),
+        "cpu_s": ranks.sum_numbers(cpu)[0] / ranks.size,
+        "sums": sums,
+        "summed_bytes": summed,
         "difference": difference,
     }
 

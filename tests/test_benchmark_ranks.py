@@ -17,6 +17,7 @@ def test_a_point_of_one_rank_sends_nothing(operation: str, monkeypatch):
     row = run_ranks.measure_point(ALONE, operation=operation, repeats=2, size=size)
     assert (row["n"], row["m"], row["ranks"], row["repeats"]) == (64, 16, 1, 2)
     assert row["median_s"] > 0
+    assert row["cpu_s"] > 0
     assert (row["sums"], row["summed_bytes"], row["difference"]) == (0, 0, 0)
 
 
@@ -31,20 +32,28 @@ def test_a_wrong_result_is_not_timed(monkeypatch):
 
 def test_efficiency_is_against_the_first_point(tmp_path: Path, monkeypatch):
     row = {"sums": 3, "summed_bytes": 5, "difference": 0.0, "n": 1, "m": 1, "k": 1, "d": 1}
-    seconds = {1: 0.5, 2: 0.8}
+    seconds, cpu_seconds = {1: 0.5, 2: 0.8}, {1: 0.4, 2: 0.5}
 
     def measure(operation, size, ranks, options):
-        return row | {"operation": operation, "ranks": ranks, "median_s": seconds[ranks]}
+        return row | {
+            "operation": operation,
+            "ranks": ranks,
+            "median_s": seconds[ranks],
+            "cpu_s": cpu_seconds[ranks],
+        }
 
     monkeypatch.setattr(run_ranks, "run_point", measure)
     run_ranks.main(["--quick", "--output", str(tmp_path)])
     with (tmp_path / "ranks.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = [(row["operation"], row["ranks"], float(row["efficiency"])) for row in rows]
+    found = [
+        (row["operation"], row["ranks"], float(row["efficiency"]), float(row["cpu_efficiency"]))
+        for row in rows
+    ]
     assert found == [
-        (name, ranks, pytest.approx(value))
+        (name, ranks, pytest.approx(value), pytest.approx(cpu_value))
         for name in run_ranks.OPERATIONS
-        for ranks, value in (("1", 1.0), ("2", 0.625))
+        for ranks, value, cpu_value in (("1", 1.0, 1.0), ("2", 0.625, 0.8))
     ]
 
 

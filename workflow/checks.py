@@ -106,6 +106,8 @@ def _check_images(config: dict[str, Any]) -> None:
             "evaluation.evals: expected {} for activations.source: images, since SAEBench gives "
             f"its models text, got {', '.join(evals)}"
         )
+    if "prepend_bos" in config["model"]:
+        raise ConfigError("model.prepend_bos: a token of text, unknown for images")
     if "train" in config["model"]:
         raise ConfigError("model.train: expected a vision encoder, got a language model to train")
     if "context_length" in config["activations"]:

@@ -41,6 +41,7 @@ remove_packages() {
 }
 
 # CR_LLN puts each job on the least loaded node, so that a small run uses both.
+# CPUs, memory and GPUs are said, not looked for: what is at hand may be less.
 # Memory is what a job is given and no more: OverMemoryKill ends a job that takes more.
 write_conf() {
   local host
@@ -76,10 +77,10 @@ MpiDefault=none
 MinJobAge=3600
 ReturnToService=2
 GresTypes=gpu
-NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=4 RealMemory=12000 Gres=gpu:2
+NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=4 RealMemory=24000 Gres=gpu:4
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 END
-  echo "Name=gpu File=$folder/gpu[0-1]" > /etc/slurm/gres.conf
+  echo "Name=gpu File=$folder/gpu[0-3]" > /etc/slurm/gres.conf
 }
 
 start_munge() {
@@ -102,7 +103,7 @@ start() {
     (folder=$left && stop) # what a killed test has left behind
   fi
   mkdir -p "$folder/state" "$folder/spool-n1" "$folder/spool-n2"
-  for i in 0 1; do
+  for i in 0 1 2 3; do
     [[ -e "$folder/gpu$i" ]] || mknod "$folder/gpu$i" c 1 3 || refuse "mknod is not allowed"
   done
   install_packages
@@ -160,7 +161,7 @@ stop() {
   if grep --quiet "^$MARK $folder\$" "$CONF" 2> /dev/null; then
     rm -f "$CONF" /etc/slurm/gres.conf
   fi
-  rm -f "$folder"/gpu[01]
+  rm -f "$folder"/gpu[0-3]
   remove_packages
 }
 

@@ -42,7 +42,7 @@ def project(finished_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder with the logs of a real Slurm of two emulated nodes, each with 4 CPUs and 2 GPUs."""
+    """Folder with the logs of a real Slurm of two emulated nodes, each with 4 CPUs and 4 GPUs."""
     folder = tmp_path_factory.mktemp("slurm")
     reason = start_cluster(folder)
     if reason is not None:

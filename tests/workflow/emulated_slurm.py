@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from running import ROOT
+from running import ROOT, run_snakemake
 
 SCRIPT = ROOT / "tests/slurm/cluster.sh"
 CANNOT_RUN = 3  # exit status of the script
 PROFILE = "emulated"
+SNAKEMAKE = ROOT / "tests/slurm/snakemake_without_pauses.py"
+NODE_MB = 24000  # memory of a node, as the script says
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,22 @@ def run_script(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def write_profile(project: Path, **resources: dict[str, Any]) -> None:
-    """Write the shipped slurm profile with quick polling and the `resources` of some rules."""
+    """Write the shipped slurm profile with the `resources` of some rules changed."""
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
-    profile |= {
-        "slurm-init-seconds-before-status-checks": 1,
-        "seconds-between-status-checks": 1,
-        "latency-wait": 10,
-    }
+    profile["latency-wait"] = 10
     for rule, values in resources.items():
         profile["set-resources"].setdefault(rule, {}).update(values)
     path = project / "profiles" / PROFILE / "config.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(profile))
+
+
+def run_through_slurm(project: Path, *arguments: str) -> None:
+    """Run the tiny experiment with the profile that was written; it must end well."""
+    done = run_snakemake(
+        project, "--workflow-profile", PROFILE, *arguments, program=(str(SNAKEMAKE),)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def list_jobs(project: Path) -> list[Job]:

@@ -29,9 +29,12 @@ SOURCES = (
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what a run needs, without results, as a fresh clone would have it."""
+    """Copy what a run needs, without results, as a fresh clone would have it.
+
+    What numba has compiled here comes along: it would take ten seconds of every fit's first run.
+    """
     folder.mkdir(parents=True)
-    ignore = shutil.ignore_patterns("__pycache__")
+    ignore = shutil.ignore_patterns("*.pyc", "*.tmp.*")
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
@@ -50,10 +53,14 @@ def make_environment() -> dict[str, str]:
 
 
 def run_snakemake(
-    folder: Path, *arguments: str, config: str = CONFIG, timeout: float = 900
+    folder: Path,
+    *arguments: str,
+    config: str = CONFIG,
+    timeout: float = 900,
+    program: tuple[str, ...] = ("-m", "snakemake"),
 ) -> subprocess.CompletedProcess[str]:
     """Run the real snakemake of this environment in `folder`; output is text."""
-    command = [sys.executable, "-m", "snakemake", "--configfile", config, *arguments]
+    command = [sys.executable, *program, "--configfile", config, *arguments]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
     return subprocess.run(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,31 @@ def test_retries_stand_in_the_profile_and_not_in_a_rule():
     assert read_profile("slurm")["retries"] >= 1
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         assert not re.search(r"^ +retries:", path.read_text(), re.MULTILINE), path.name
+
+
+def test_every_job_that_asks_for_a_gpu_claims_one():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        text = path.read_text()
+        assert text.count("gpu=GPUS") == text.count("on_gpus {resources.gpu}"), path.name
+
+
+def test_slurm_profile_says_where_there_is_no_slurm(tmp_path: Path):
+    for program in ("bash", "which"):  # what Snakemake itself calls
+        (tmp_path / program).symlink_to(shutil.which(program))
+    environment = {**make_environment(), "PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG]
+    done = subprocess.run(
+        [*command, "--workflow-profile", "slurm"],
+        cwd=copy_project(tmp_path / "project"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: --executor slurm: expected sbatch on PATH" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("profile", ["default", "gpu"])

@@ -23,10 +23,11 @@ rule extract_activations:
         gpu=GPUS,
     params:
         cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
+        content=activation_content,
         code=code("scripts/extract_activations.py"),
         slice="{slice}",  # in params, because a cache is blind to wildcards
     shell:
-        'python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
         " --slice {params.slice} --output {output.part:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 

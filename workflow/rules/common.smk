@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from dbksvd.files import hash_file, remove_leftovers
+from dbksvd.files import hash_content, hash_file, recall_hash, remove_leftovers
 from dbksvd.fit.registry import find_base, list_sources
 from dbksvd.images import hash_images
 from dbksvd.saebench.registry import EVALS
@@ -54,6 +54,11 @@ def start_run(folder):
     """Before the first job: see that it can run and write, remove what killed jobs left."""
     if workflow.resource_settings.cores == 0:  # would wait for ever
         sys.exit("error: --cores: expected at least 1, got 0")
+    # The plugin would fail in a thread of its own, unheard, and Snakemake wait for ever.
+    if workflow.executor_plugin.name == "slurm" and not shutil.which("sbatch"):
+        sys.exit(
+            "error: --executor slurm: expected sbatch on PATH, as a login node has it"
+        )
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

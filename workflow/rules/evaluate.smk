@@ -28,12 +28,13 @@ rule prepare_evaluation:
         cfg=lambda wildcards: EXPERIMENT.preparation(
             wildcards.eval, wildcards.site, layer_of(wildcards)
         ),
+        content=model_content,
         code=lambda wildcards: [
             code("scripts/prepare_evaluation.py"),
             eval_code(wildcards.eval),
         ],
     shell:
-        'python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
@@ -68,7 +69,7 @@ rule evaluate_dictionary:
             {name: eval_code(name) for name in EXPERIMENT.evals(wildcards.site)}
         ),
     shell:
-        'python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q} --code {params.eval_code:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q} --code {params.eval_code:q}'
         ' --dictionary "$(dirname {input.seal:q})" --shards "$(dirname {input.shards:q})"'
         f" --prepared {RESULTS}/{{wildcards.site}}/prepared"
         ' --output "$(dirname {output.metrics:q})"'

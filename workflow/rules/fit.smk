@@ -13,7 +13,8 @@ LAUNCH = (
     " *) set -- srun --nodes={resources.nodes} --ntasks={resources.nodes} --ntasks-per-node=1"
     " --cpus-per-task={threads} python -m torch.distributed.run --nnodes={resources.nodes}"
     " --nproc-per-node={resources.ranks} --rdzv-backend=c10d --rdzv-id=$SLURM_JOB_ID"
-    ' --rdzv-endpoint="$(hostname):$((20000 + SLURM_JOB_ID % 40000))" ;; esac; "$@"'
+    ' --rdzv-endpoint="$(hostname):$((20000 + SLURM_JOB_ID % 40000))" ;; esac;'
+    ' on_gpus {resources.gpu} "$@"'
 )
 
 
@@ -42,6 +43,7 @@ rule fit_dictionary:
         nodes=1,
     params:
         cfg=lambda wildcards: as_param(method_settings(wildcards)),
+        content=published_content,
         code=lambda wildcards: code(*fit_sources(wildcards)),
         stream=stream_option,
         text=text_option,

@@ -52,8 +52,9 @@ rule extract_image_activations:
         gpu=GPUS,
     params:
         cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
+        content=activation_content,
         code=code("scripts/extract_image_activations.py"),
     shell:
-        'python "$DBKSVD/scripts/extract_image_activations.py" --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/extract_image_activations.py" --settings {params.cfg:q}'
         ' --images "$(dirname {input.manifest:q})" --slice {wildcards.slice} --output {output.part:q}'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -24,6 +24,48 @@ def text_content(wildcards):
     return digest.hexdigest()
 
 
+def recall_content(paths):
+    """Hash of local files, which the config only names; read only where they have changed."""
+    digest = hashlib.sha256()
+    for path in paths:
+        record = f".snakemake/contents/{hash_content(str(path))[:16]}.json"
+        try:
+            digest.update(recall_hash(path, record).encode())
+        except OSError:  # the job will say what is wrong
+            return None
+    return digest.hexdigest()
+
+
+def folder_content(folder):
+    """Hash of weights and settings in a local folder; None where there is no such folder."""
+    if folder is None or not Path(folder).expanduser().is_dir():
+        return None
+    files = Path(folder).expanduser().iterdir()
+    return recall_content(
+        sorted(file for file in files if file.suffix in (".json", ".safetensors"))
+    )
+
+
+def model_content(wildcards):
+    """Hash of a local model; None for one that is trained here or pinned by a revision."""
+    return folder_content((config.get("model") or {}).get("name"))
+
+
+def activation_content(wildcards):
+    """Hash of what activations are made from and the config only names: a file, or a model."""
+    if wildcards.site != "files":
+        return model_content(wildcards)
+    return recall_content([Path(config["activations"]["files"]["path"]).expanduser()])
+
+
+def published_content(wildcards):
+    """Hash of a published SAE in a local folder; None for all other methods."""
+    settings = method_settings(wildcards)
+    return folder_content(
+        settings.get("path") if settings["algorithm"] == "pretrained" else None
+    )
+
+
 def text_inputs(wildcards):
     """The documents, where activations come from text. Only the manifest's content counts."""
     if not EXPERIMENT.needs_text:

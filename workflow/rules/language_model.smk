@@ -24,7 +24,7 @@ rule train_language_model:
         code=code("scripts/train_language_model.py"),
         checkpoint=f"{RESULTS}/checkpoints/language_model",
     shell:
-        'python "$DBKSVD/scripts/train_language_model.py" --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/train_language_model.py" --settings {params.cfg:q}'
         ' --text "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
         ' --output "$(dirname {output.seal:q})/language_model"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

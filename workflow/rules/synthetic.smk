@@ -28,7 +28,7 @@ rule make_synthetic_model:
         cfg=EXPERIMENT.synthetic_model(),
         code=code("scripts/make_synthetic_model.py"),
     shell:
-        'python "$DBKSVD/scripts/make_synthetic_model.py" --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/make_synthetic_model.py" --settings {params.cfg:q}'
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
@@ -57,7 +57,7 @@ rule draw_synthetic_activations:
         cfg=EXPERIMENT.synthetic_samples(),
         code=code("scripts/draw_synthetic_activations.py"),
     shell:
-        'python "$DBKSVD/scripts/draw_synthetic_activations.py" --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/draw_synthetic_activations.py" --settings {params.cfg:q}'
         ' --model "$(dirname {input.manifest:q})" --slice {wildcards.slice}'
         " --part {output.part:q} --truth {output.truth:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
