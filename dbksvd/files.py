@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,35 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     """Return the sha256 of a file as 64 hexadecimal digits."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def recall_hash(path: str | os.PathLike[str], record: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a file, which is read again only where it has changed.
+
+    Parameters
+    ----------
+    path : path
+        A file that may be too large to be read each time.
+    record : path
+        JSON of an earlier call with size, times and inode of the file; written anew where they
+        are others, if that is possible.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    state = Path(path).stat()
+    known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        content = read_json(record)
+        if content["state"] == known:
+            return str(content["sha256"])
+    # of the state before reading: a change while it is read is seen the next time
+    sha256 = hash_file(path)
+    with suppress(OSError):
+        write_json(record, {"state": known, "sha256": sha256})
+    return sha256
 
 
 def hash_files(folder: str | os.PathLike[str]) -> dict[str, str]:

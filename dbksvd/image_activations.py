@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.activations import (
-    ActivationSettings,
-    describe_place,
-    place_slice,
-    seal_part,
-    write_part,
-)
+from dbksvd.activation_settings import ActivationSettings, place_slice
+from dbksvd.activations import describe_place, seal_part, write_part
 from dbksvd.hooks import HookPoint, find_hook, make_records, run_to_hook
 from dbksvd.image_files import ImageRecord, read_image
 from dbksvd.image_model import ImageModel, load_image_model
-from dbksvd.images import Box, ImageSettings, load_records
+from dbksvd.images import ImageSettings, load_records
 from dbksvd.settings import build_settings
+from dbksvd.tiles import Tile, select_tiles
 
 IMAGE_TOKENS = ("cls", "patches", "all")
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One tile: its place among all images, and the positions of the tokens that are kept."""
-
-    document: int
-    record: ImageRecord
-    number: int
-    box: Box
-    kept: np.ndarray
 
 
 def extract_image_slice(
@@ -58,7 +42,7 @@ def extract_image_slice(
     Parameters
     ----------
     settings : mapping
-        See :class:`dbksvd.activations.ActivationSettings`.
+        See :class:`dbksvd.activation_settings.ActivationSettings`.
     slice_index : int
         From 0.
     output : path
@@ -129,52 +113,6 @@ def _describe_extraction(
         "image_tokens": settings.image_tokens,
         "image_processor": json.dumps(model.processor.to_dict(), sort_keys=True, default=str),
     }
-
-
-def select_tiles(
-    images: list[tuple[int, ImageRecord]],
-    settings: ImageSettings,
-    kept: np.ndarray,
-    *,
-    quota: int,
-    tokens_per_tile: int | None = None,
-    what: str = "tokens",
-) -> Iterator[Tile]:
-    """Yield tiles in order until exactly `quota` tokens are kept; the last gives no more.
-
-    Parameters
-    ----------
-    images : list of (int, ImageRecord)
-        Line in images.jsonl, and image, in the order of use.
-    settings : ImageSettings
-        How images are cut.
-    kept : integer array
-        Positions of the tokens that may be kept of a tile.
-    quota : int
-        Tokens wanted.
-    tokens_per_tile : int, optional
-        Most tokens kept of a tile, drawn with image and tile as seed.
-    what : str
-        What is counted, for messages.
-
-    Raises
-    ------
-    ValueError
-        If the images end before.
-    """
-    total = 0
-    for document, record in images:
-        for number, box in enumerate(settings.list_boxes(record.width, record.height)):
-            chosen = kept
-            if tokens_per_tile is not None and len(kept) > tokens_per_tile:
-                draw = np.random.default_rng([document, number])
-                chosen = np.sort(draw.choice(kept, size=tokens_per_tile, replace=False))
-            chosen = chosen[: quota - total]
-            total += len(chosen)
-            yield Tile(document, record, number, box, chosen)
-            if total == quota:
-                return
-    raise ValueError(f"images: expected {quota} {what}, got {total} from {len(images)} images")
 
 
 class _TileReader:

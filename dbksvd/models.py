@@ -42,6 +42,9 @@ class ModelSettings:
         Type of the weights.
     device : str
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    prepend_bos : bool
+        Whether every text begins with the tokenizer's bos token, for models whose tokenizer adds
+        none (GPT-2, Pythia). Activations of the token itself are not kept.
     expect : dict of str to int, optional
         ``width``, ``layers`` and ``parameters`` that the model must have.
     """
@@ -52,6 +55,7 @@ class ModelSettings:
     sha256: str | None = None
     dtype: str = "float32"
     device: str = "auto"
+    prepend_bos: bool = False
     expect: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
@@ -127,9 +131,12 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
     )
     parameters = sum(weight.numel() for weight in model.parameters())
     check_sizes(checked.expect, replace(sizes, parameters=parameters), source)
+    tokenizer = AutoTokenizer.from_pretrained(source, **pinned)
+    if checked.prepend_bos:
+        prepend_bos_(tokenizer)
     return LoadedModel(
         model=model.to(device).eval().requires_grad_(False),
-        tokenizer=AutoTokenizer.from_pretrained(source, **pinned),
+        tokenizer=tokenizer,
         name=str(checked.package or checked.name),
         kind=kind,
         n_layers=sizes.layers,
@@ -139,6 +146,25 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
         revision=getattr(config, "_commit_hash", None) or checked.revision,
         sha256=sha256,
     )
+
+
+def prepend_bos_(tokenizer: Any) -> None:
+    """Let a tokenizer begin every text with its bos token, as a special token.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    bos, number = tokenizer.bos_token, tokenizer.bos_token_id
+    if bos is None:
+        raise ValueError("model.prepend_bos: expected a tokenizer with a bos token, got none")
+    if tokenizer("a")["input_ids"][:1] != [number]:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, number)]
+        )
 
 
 def locate_model(settings: ModelSettings) -> tuple[str, dict[str, Any]]:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dbksvd.activations import ActivationSettings, describe_extraction
+from dbksvd.activation_settings import ActivationSettings
+from dbksvd.activations import describe_extraction
 from dbksvd.hooks import extract_rows, find_hook
 from dbksvd.models import load_model
 from dbksvd.settings import build_settings, check_at_least

@@ -18,6 +18,7 @@ LEARNED = (
     *("dbksvd-signed", "dbksvd", "dbksvd-matryoshka", "topk-sae", "matryoshka-sae"),
     *("switch-sae", "kron-sae", "batchtopk-sae", "grown", "jumprelu-sae"),
     *("standard-sae", "gated-sae", "mp-sae", "polished-sae", "ksvd"),
+    "dbksvd-mean",
 )
 CONTROLS = ("random", "identity", "pca", "kmeans", "itda", "permuted-topk")
 FIRST_CONTROL_MARKER = 7

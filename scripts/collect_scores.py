@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dbksvd.commands import report_errors
-from dbksvd.files import DamagedFileError, check_folder, read_json, read_seal, replace_file
+from dbksvd.files import DamagedFileError, check_folder, read_seal, replace_file
 from dbksvd.scores import SEAL, expand_rows, read_metrics
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
@@ -33,9 +33,9 @@ def read_scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
                 raise DamagedFileError(error.reason, evaluation / "metrics.json") from error
         yield folder.name, read_metrics(folder)
     if row.get("ground_truth"):
-        yield "ground_truth", read_json(row["ground_truth"])
+        yield "ground_truth", read_seal(row["ground_truth"])
     if (dictionary / "fit.json").is_file():
-        yield "fit", read_json(dictionary / "fit.json")
+        yield "fit", read_seal(dictionary / "fit.json")
 
 
 def collect_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import shape_checks
 import torch
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -18,6 +19,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 if not torch.cuda.is_available():
     # read when Triton is first imported, which SAELens does too: so it must be set before any test
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+shape_checks.install()  # before any module of the package is imported
 
 LINE = (
     "the a small large dog cat bird tree house river runs sleeps eats sees finds under over near "

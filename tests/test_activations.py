@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbksvd.activations import extract_slice, share_range
+from dbksvd.activation_settings import share_range
+from dbksvd.activations import extract_slice
 from dbksvd.files import hash_file, read_json
 from dbksvd.models import load_model
 from dbksvd.text import iterate_documents, prepare_text

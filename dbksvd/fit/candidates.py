@@ -65,7 +65,7 @@ def find_general_atoms(
     return choose_apart(candidates, gains, count)
 
 
-def choose_apart(candidates: Atoms, gains: Tensor, count: int) -> Atoms:
+def choose_apart(candidates: Activations, gains: Tensor, count: int) -> Atoms:
     """Return the candidates of the largest gains, at most `count`, no two alike."""
     order = gains.argsort(descending=True, stable=True).tolist()
     alike = (candidates @ candidates.T > CANDIDATE_COSINE).cpu()

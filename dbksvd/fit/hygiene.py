@@ -42,7 +42,7 @@ def choose_replacements(residual: Activations, count: int, ranks: Ranks = ALONE)
     return directions[chosen]
 
 
-def gather_worst(residual: Activations, count: int, ranks: Ranks = ALONE) -> Activations:
+def gather_worst(residual: Activations, count: int, ranks: Ranks = ALONE) -> Atoms:
     """Return the `count` rows of largest norm, the largest first, of all ranks; none that are 0.
 
     Ranks tell each other `count` norms each, and the rows that are chosen: as sums in which all

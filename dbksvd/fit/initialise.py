@@ -60,7 +60,7 @@ def draw_sample_atoms(
     return atoms
 
 
-def take_rows(x: Activations, places: Tensor, n_samples: int, ranks: Ranks) -> Activations:
+def take_rows(x: Activations, places: Tensor, n_samples: int, ranks: Ranks) -> Atoms:
     """Return the rows `places` of all samples, of which `x` is this rank's share, on each rank."""
     if ranks.size == 1:
         return x[places]

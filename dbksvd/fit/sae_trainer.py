@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 from sae_lens.config import SAETrainerConfig
-from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.registry import get_sae_training_class
-from sae_lens.saes.sae import SAE, SAEMetadata, TrainingSAE
+from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
-from torch import Tensor
 from tqdm import tqdm
 
 from dbksvd.fit.checkpoint import check_same
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sae_batches import BatchStream
 from dbksvd.fit.sae_checkpoint import load_checkpoint, save_checkpoint
+from dbksvd.fit.sae_measure import count_active, measure_heldout
 from dbksvd.fit.sae_ranks import RankTrainer
 from dbksvd.fit.sae_settings import STEERED, configure_architecture
 from dbksvd.fit.sae_sparsity import SparsityController
@@ -28,7 +27,6 @@ from dbksvd.fit.source import fingerprint_source
 N_NORM_BATCHES = 20
 HELDOUT_ROWS = 4096
 INITIAL_ROWS = 4096
-ROWS_PER_BLOCK = 512
 # A held-out gain says nothing of convergence while L0 still moves towards k.
 L0_TOLERANCE = 0.1
 
@@ -176,7 +174,7 @@ class SAELoop:
             weights = trainer.sae.W_dec.data
             weights /= torch.linalg.vector_norm(weights, dim=1, keepdim=True)
         if self.controller is not None and self.controller.is_due(trainer.n_training_steps):
-            (l0,) = self.ranks.sum_numbers(share * _count_active(output.feature_acts))
+            (l0,) = self.ranks.sum_numbers(share * count_active(output.feature_acts))
             self.controller.update(l0, trainer.n_training_steps)
         is_last = trainer.n_training_steps == self.n_steps
         limit = self.settings["max_seconds"]
@@ -206,22 +204,13 @@ class SAELoop:
 
     def measure(self) -> dict[str, Any]:
         """Return a row of the log: the SAE as it would be saved now, on held-out samples."""
-        sae = make_inference_form(self.trainer.sae)
-        variance = ExplainedVarianceCalculator()
-        active = 0.0
-        with torch.no_grad():
-            for rows in self.heldout.split(ROWS_PER_BLOCK):
-                scaled = self.trainer.activation_scaler(rows.to(self.task.device))
-                codes = sae.encode(scaled)
-                active += _count_active(codes) * len(rows)
-                variance.add_batch(sae.decode(codes), scaled)
+        trainer = self.trainer
         return {
-            "iteration": self.trainer.n_training_steps,
-            "samples_seen": self.trainer.n_training_samples,
+            "iteration": trainer.n_training_steps,
+            "samples_seen": trainer.n_training_samples,
             "seconds": self.seconds,
-            "fve_heldout": variance.compute(),
-            "l0": active / len(self.heldout),
-            "dead_atoms": int(self.trainer.dead_neurons.sum()),
+            **measure_heldout(trainer, self.heldout),
+            "dead_atoms": int(trainer.dead_neurons.sum()),
             "coefficient": self.coefficient,
         }
 
@@ -257,20 +246,3 @@ class SAELoop:
             "seed": task.seed,
             "device": task.device.type,
         }
-
-
-def make_inference_form(sae: TrainingSAE[Any]) -> SAE[Any]:
-    """Return what ``save_inference_model`` and ``load_from_disk`` would give, without the disk."""
-    weights = sae.state_dict()
-    sae.process_state_dict_for_saving_inference(weights)
-    devices = [sae.W_dec.device] if sae.W_dec.is_cuda else []
-    with torch.random.fork_rng(devices):  # weights are drawn before they are loaded
-        twin = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
-    twin.load_state_dict(weights)
-    return twin.eval()
-
-
-def _count_active(codes: Tensor) -> float:
-    """Return mean non-zeros a sample of dense or sparse codes (n, m)."""
-    values = codes.coalesce().values() if codes.is_sparse else codes
-    return float(torch.count_nonzero(values)) / len(codes)

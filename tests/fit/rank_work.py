@@ -15,10 +15,12 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from rows import Rows
 from test_sae import LEARNED, make_planted, make_task
 from torch import distributed
 from torch.nn.functional import normalize
 
+from dbksvd.fit.checkpoint import check_same
 from dbksvd.fit.exact import KSVD
 from dbksvd.fit.ksvd import DBKSVD
 from dbksvd.fit.sae import fit as train
@@ -131,6 +133,55 @@ def train_all(ranks: Ranks) -> dict[str, Any]:
         log = [{k: v for k, v in row.items() if k != "seconds"} for row in result.log]
         found[architecture] = (weights, log, result.stop_reason, wrote)
     return found
+
+
+class Watched(Rows):
+    """Rows that are counted as they are read, up to `most` reads."""
+
+    reads, most = 0, 10**9
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        self.reads += 1
+        if self.reads > self.most:
+            raise OSError("cable pulled")
+        return super().read(start, stop)
+
+
+def resume_training(ranks: Ranks, folder: str) -> dict[str, Any]:
+    """Return the weights of a training, and of one that broke off and went on, and their reads."""
+    x = make_planted()
+    changes = {**LEARNED["batchtopk"][1], **SHORT, "architecture": "batchtopk"}
+    changes |= {"training_samples": 6000, "measure_every": 2000, "checkpoint_seconds": 0}
+    found = {}
+    for name, most in (("whole", 10**9), ("cut", 8), ("cut", 10**9)):
+        task = make_task(x, Path(folder) / name, **changes)
+        task.ranks = ranks
+        task.train = rows = Watched(x[:3500])
+        rows.most = most
+        try:
+            weights = train(task).dictionary.sae.state_dict()
+        except OSError:
+            weights = {}
+        ranks.sum_numbers(0)  # no rank begins again before the others have ended
+        found[name] = ({name: w.numpy() for name, w in weights.items()}, rows.reads)
+    return found
+
+
+def meet_trouble(ranks: Ranks) -> tuple[str, str]:
+    """Return what is said where ranks find other checkpoints, and where one has ended."""
+    try:
+        check_same(3 * ranks.rank, Path("work"), ranks)
+        differs = ""
+    except ValueError as error:
+        differs = str(error)
+    if not ranks.is_first:
+        return differs, ""
+    try:
+        ranks.sum_(torch.ones(3))
+        ended = ""
+    except ConnectionError as error:
+        ended = str(error)
+    return differs, ended
 
 
 def update_all(ranks: Ranks) -> dict[str, Any]:

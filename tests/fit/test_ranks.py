@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from rank_work import FITS, fit_all, run_on_ranks, train_all, update_all
+from rank_work import (
+    FITS,
+    fit_all,
+    meet_trouble,
+    resume_training,
+    run_on_ranks,
+    train_all,
+    update_all,
+)
 from shard_files import make_shards
 from test_sae import LEARNED
 
@@ -24,7 +34,7 @@ from dbksvd.fit.checkpoint import CHECKPOINT_FILE
 from dbksvd.fit.hygiene import gather_worst
 from dbksvd.fit.ksvd import DBKSVD
 from dbksvd.fit.sae_ranks import find_kth_largest
-from dbksvd.ops.ranks import ALONE, Ranks
+from dbksvd.ops.ranks import ALONE, Ranks, choose_gpu
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/fit_dictionary.py"
@@ -115,6 +125,38 @@ def test_training_is_that_of_one_process(alone, several, architecture):
         assert_logs_agree(found[1], log)
         assert found[1] == several[0][2][architecture][1]
         assert found[3] == (rank == 0)  # who wrote a checkpoint
+
+
+def test_a_training_that_broke_off_goes_on_to_the_same_weights(tmp_path: Path):
+    for answer in run_on_ranks(2, partial(resume_training, folder=str(tmp_path))):
+        weights, reads = answer["whole"]
+        resumed, fewer = answer["cut"]
+        assert fewer < reads  # it did not begin again
+        assert resumed.keys() == weights.keys()
+        for name, expected in weights.items():
+            assert np.array_equal(resumed[name], expected), name
+
+
+def test_ranks_that_cannot_go_on_say_why():
+    (first, ended), (second, _) = run_on_ranks(2, meet_trouble)
+    expected = (
+        r"^work: expected a folder that all ranks see, got {} done for rank {} and 0 for rank 0$"
+    )
+    assert re.match(expected.format(0, 0), first)
+    assert re.match(expected.format(3, 1), second)
+    assert ended.startswith("rank 0 of 2: another rank has ended or does not answer: ")
+
+
+def test_each_rank_of_a_machine_has_its_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_gpu() == 0
+    for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("LOCAL_WORLD_SIZE", "3")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_gpu() == 1
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"at most one for each of 2 GPUs .* got 3"):
+        choose_gpu()
 
 
 def test_traffic_does_not_grow_with_the_samples(several):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from dbksvd.ops.pursuit import batched, cpu, reference, sparse_encode
+from dbksvd.ops.pursuit import batched_orthogonal, cpu, sparse_encode
+from dbksvd.ops.pursuit.tolerances import find_tolerances
 from dbksvd.ops.threads import count_workers
 
 ALL = ["reference", "batched", "cpu"]
@@ -105,7 +106,7 @@ def test_ties_go_to_the_lowest_atom(implementation, nonnegative):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_atom_near_the_span_is_never_picked(implementation, dtype):
     # a thousandth of the zero distance away: its ratio would be that of any direction
-    _, dependent = reference.find_tolerances(dtype)
+    _, dependent = find_tolerances(dtype)
     tilt = (dependent / 1000) ** 0.5
     atoms = torch.eye(6, dtype=torch.float64)[:4]
     nearly = torch.nn.functional.normalize(atoms[0] + tilt * torch.eye(6)[5], dim=0)
@@ -175,6 +176,9 @@ def test_rows_of_the_inverse_factor_are_the_orthonormal_vectors():
     factor = torch.zeros(1, 6, 6, dtype=torch.float64)
     factor[0, :4, :4] = torch.linalg.cholesky(gram)
     used = torch.arange(6)[None] < 4
-    rows = [batched.invert_row(factor, used, torch.arange(6)[None] == i)[0, :4] for i in range(4)]
+    rows = [
+        batched_orthogonal.invert_row(factor, used, torch.arange(6)[None] == i)[0, :4]
+        for i in range(4)
+    ]
     q = torch.stack(rows) @ atoms
     torch.testing.assert_close(q @ q.T, torch.eye(4, dtype=torch.float64))

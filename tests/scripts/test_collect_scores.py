@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dbksvd.files import hash_files, write_json
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "collect_scores.py"
 RESULT = "d_custom_sae_eval_results.json"
@@ -87,16 +89,34 @@ def test_one_row_for_each_dictionary_and_metric(tmp_path):
     assert "2 dictionaries, 16 rows, 8 empty values left out" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["metrics.json", f"core/{RESULT}", "core/corrections.json"])
+@pytest.mark.parametrize(
+    "name", ["metrics.json", f"core/{RESULT}", "core/corrections.json", "fit.json"]
+)
 def test_cut_file_is_named(tmp_path, name):
     row = write_folders(tmp_path)
-    path = Path(row["evaluation"]) / name
+    path = Path(row["dictionary" if name == "fit.json" else "evaluation"]) / name
     path.write_text(path.read_text()[:10])
     done = collect(tmp_path, 0)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {path}: expected JSON")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "scores.csv").exists()
+    # the workflow makes its own files again where they are missing
+    assert path.exists() == (path.parent.name == "core")
+
+
+def test_scores_that_were_changed_are_named_and_evaluated_anew(tmp_path):
+    evaluation = Path(write_folders(tmp_path)["evaluation"])
+    write_json(evaluation / "core" / "seal.json", {"sha256": hash_files(evaluation / "core")})
+    assert collect(tmp_path, 0).returncode == 0
+    path = evaluation / "core" / RESULT
+    path.write_text(path.read_text().replace("1.3", "1.4"))
+    done = collect(tmp_path, 0)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path}: expected sha256 ")
+    # what the workflow makes again, where it is missing
+    assert "metrics.json is now metrics.json.damaged" in done.stderr
+    assert not (evaluation / "metrics.json").exists()
 
 
 def test_missing_file_is_named(tmp_path):

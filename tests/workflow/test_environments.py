@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from running import CONFIG, ROOT, copy_project, make_environment
 
+from dbksvd.fit.registry import ALGORITHMS
+from dbksvd.saebench.registry import EVALS
 from workflow.source_hash import _reach
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -71,25 +74,34 @@ def test_versions_are_those_of_the_lock(path: Path):
     assert pins == {name: LOCK.get(name) for name in pins}
 
 
+def list_entries(path: Path) -> list[str]:
+    """Return the files that the rules of an environment begin at, those found by name too."""
+    modules = {"fit.yaml": list(ALGORITHMS.values())}
+    modules["evaluation.yaml"] = [entry.module for entry in EVALS.values()]
+    named = {f"{module.replace('.', '/')}.py" for module in modules.get(path.name, ())}
+    return sorted(list_rules()[path.name] | named)
+
+
+def find_imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the distributions that import statements want, but ours and Python's."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    # Triton comes with a torch that has CUDA, and is imported nowhere else.
+    found -= set(sys.stdlib_module_names) | {"dbksvd", "triton"}
+    return {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in found}
+
+
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
 def test_imports_are_covered(path: Path):
-    entries = list_rules()[path.name]
-    if path.name == "fit.yaml":
-        from dbksvd.fit.registry import ALGORITHMS
-
-        entries |= {module.replace(".", "/") + ".py" for module in ALGORITHMS.values()}
-    needed = set()
-    for file in _reach(ROOT, sorted(entries)):
-        # Imports inside functions are of optional parts, such as another stage's.
-        for node in ast.parse((ROOT / file).read_text()).body:
-            if isinstance(node, ast.Import):
-                needed |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                needed.add(node.module.split(".")[0])
-    # Triton comes with a torch that has CUDA, and is imported nowhere else.
-    needed -= set(sys.stdlib_module_names) | {"dbksvd", "triton"}
-    missing = {DISTRIBUTIONS.get(name, name) for name in needed} - set(read_pins(path))
-    assert not missing
+    trees = [ast.parse((ROOT / file).read_text()) for file in _reach(ROOT, list_entries(path))]
+    assert not set().union(*(find_imports(tree.body) for tree in trees)) - set(read_pins(path))
+    # imports inside functions may be of what a pin brings with it
+    brought = {canonicalize_name(name) for name, _ in list_requirements(path)}
+    assert not set().union(*(find_imports(ast.walk(tree)) for tree in trees)) - brought
 
 
 def read_overrides() -> set[str]:
@@ -102,26 +114,37 @@ def read_overrides() -> set[str]:
     }
 
 
+def list_requirements(path: Path) -> list[tuple[str, list[Requirement]]]:
+    """Return each distribution of an environment, down to the last, with what it needs."""
+    lock, overrides = {canonicalize_name(name) for name in LOCK}, read_overrides()
+    waiting, found = [canonicalize_name(name) for name in read_pins(path)], {}
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        needs = [Requirement(line) for line in metadata.requires(name) or ()]
+        found[name] = [
+            need
+            for need in needs
+            if canonicalize_name(need.name) not in overrides
+            # torch brings its CUDA libraries by itself.
+            and not (name == "torch" and canonicalize_name(need.name) not in lock)
+            and (need.marker is None or need.marker.evaluate({"extra": ""}))
+        ]
+        waiting += [canonicalize_name(need.name) for need in found[name]]
+    return list(found.items())
+
+
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
 def test_pins_and_all_they_need_agree_with_the_lock(path: Path):
     """The lock is a solution of every environment: each requirement holds, down to the last."""
     lock = {canonicalize_name(name): version for name, version in LOCK.items()}
-    overrides, waiting, reached = read_overrides(), list(read_pins(path)), set()
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in reached:
-            continue
-        reached.add(name)
-        for line in metadata.requires(name) or ():
-            need = Requirement(line)
-            other = canonicalize_name(need.name)
-            # torch brings its CUDA libraries by itself.
-            if other in overrides or (name == "torch" and other not in lock):
-                continue
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                assert need.specifier.contains(lock[other], prereleases=True), f"{name}: {line}"
-                waiting.append(other)
-    assert len(reached) > 20
+    found = list_requirements(path)
+    for name, needs in found:
+        for need in needs:
+            version = lock[canonicalize_name(need.name)]
+            assert need.specifier.contains(version, prereleases=True), f"{name}: {need}"
+    assert len(found) > 20
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A folder of images goes through every stage; only a change of content runs stages again."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,13 @@ def test_from_photographs_to_figures(run: Path):
     assert plan(run, "images.yaml") == {}
 
 
+def edit_in_place(path: Path) -> None:
+    """Change the last byte of a file but not its size or its time."""
+    times, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def test_only_content_counts(run: Path, tmp_path: Path):
     folder = Path(shutil.copytree(run, tmp_path / "copy"))
     paths = sorted((folder / "photographs").rglob("*.png"))
@@ -98,6 +106,14 @@ def test_only_content_counts(run: Path, tmp_path: Path):
         path.touch()
     (folder / "photographs/notes.txt").write_text("no image")
     assert plan(folder, "images.yaml") == {}
+    edit_in_place(folder / "published/sae_weights.safetensors")
+    planned = plan(folder, "images.yaml")
+    assert planned["fit_dictionary"] == 1
+    assert "extract_image_activations" not in planned
+    edit_in_place(folder / "tiny-dinov2/model.safetensors")
+    planned = plan(folder, "images.yaml")
+    assert planned["extract_image_activations"] == 2
+    assert "prepare_images" not in planned
     Image.open(paths[0]).rotate(180).save(paths[0])
     planned = plan(folder, "images.yaml")
     assert planned["prepare_images"] == 1
@@ -128,6 +144,7 @@ def test_unreadable_image_stops_the_run_at_once(run: Path, tmp_path: Path):
         ("images", {"tile_size": None, "tile_stride": 5}, r"^images\.tile_stride: expected images\.tile_size beside it, got none$"),
         ("images", {"heldout_fraction": 1}, r"^images\.heldout_fraction: expected less than 1, got 1$"),
         ("images", {"folder": None}, r"^images\.folder: missing key$"),
+        ("model", {"prepend_bos": True}, r"^model\.prepend_bos: a token of text, unknown for images$"),
         ("activations", {"context_length": 64}, r"^activations\.context_length: a length of text, unknown for images$"),
         ("activations", {"image_tokens": None}, r"^activations\.image_tokens: missing key$"),
         ("activations", {"image_tokens": "patch"}, r"^activations\.image_tokens: expected one of 'cls', 'patches', 'all', got 'patch'$"),

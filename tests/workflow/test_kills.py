@@ -39,24 +39,28 @@ def test_the_comparison_sees_every_byte_but_times(tmp_path: Path):
     write("logs/fit.log", "10:00")
     write("shards/train.h5", "bytes")
     write("budgets.csv", "seconds\n1\n")
+    write("core/seal.json", '{"key": "a", "sha256": {"a_eval_results.json": "b"}}')
     before = digest_results(tmp_path)
-    assert len(before) == 5
+    assert len(before) == 6
 
     write("fit.json", '{"seconds": 9, "sha256": {"a": "b"}, "of": [{"seconds": 8, "l0": 3}]}')
     write("log.csv", "iteration,seconds,fve\n1,0.75,0.25\n")
     write("scores.csv", "method,metric,value\na,seconds,2\na,l0,4\n")
     write("logs/fit.log", "11:00")
     write("budgets.csv", "seconds\n2\n")
+    write("core/seal.json", '{"key": "a", "sha256": {"a_eval_results.json": "c"}}')
     assert compare_results(before, digest_results(tmp_path)) == []
 
     write("fit.json", '{"seconds": 9, "sha256": {"a": "c"}, "of": [{"seconds": 8, "l0": 3}]}')
     write("log.csv", "iteration,seconds,fve\n1,0.75,0.26\n")
     write("scores.csv", "method,metric,value\na,seconds,2\na,l0,5\n")
     write("shards/train.h5", "bytfs")
+    write("core/seal.json", '{"key": "b", "sha256": {"a_eval_results.json": "c"}}')
     write("new.txt", "")
     (tmp_path / "budgets.csv").unlink()
     assert compare_results(before, digest_results(tmp_path)) == [
         "budgets.csv: missing",
+        "core/seal.json: differs",
         "fit.json: differs",
         "log.csv: differs",
         "new.txt: new",

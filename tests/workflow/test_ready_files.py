@@ -1,5 +1,6 @@
 """Ready activations go through every stage that needs neither text nor model."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_from_array_to_table(folder: Path):
         "variance_explained.png",
     ]
     assert plan(folder, config) == {}
+
+    (folder / "ready.npy").touch()
+    assert plan(folder, config) == {}
+    times = (folder / "ready.npy").stat()
+    np.save(folder / "ready.npy", (codes @ atoms + 2).astype(np.float32))
+    os.utime(folder / "ready.npy", ns=(times.st_atime_ns, times.st_mtime_ns))
+    left = plan(folder, config)
+    assert left["extract_activations"] == 2
+    assert left["fit_dictionary"] == 4
 
 
 def test_nan_in_the_array_is_named(folder: Path):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dbksvd.ops.pursuit import kernels, orthogonal_kernels
 from dbksvd.ops.pursuit.checks import scale_rows
-from dbksvd.ops.pursuit.reference import find_floors, find_tolerances, square_scales
+from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances, square_scales
 from dbksvd.ops.threads import map_in_threads
 
 # Samples whose products are made at once: enough for a fast matrix product, few enough for the

@@ -12,9 +12,15 @@ import triton
 from torch import Tensor
 
 from dbksvd.ops.memory import map_blocks
-from dbksvd.ops.pursuit import batched, triton_kernels, triton_least_squares
+from dbksvd.ops.pursuit import (
+    batched,
+    batched_orthogonal,
+    triton_kernels,
+    triton_least_squares,
+)
 from dbksvd.ops.pursuit.checks import scale_rows
-from dbksvd.ops.pursuit.reference import STEPS_PER_ATOM, find_floors, find_tolerances
+from dbksvd.ops.pursuit.least_squares import fit_block
+from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
 # Products made at once.
 BLOCK_BYTES = 1 << 30
@@ -140,7 +146,7 @@ def match_optimally(
     rtol: float,
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`match` does, by ols."""
-    support, used, z = batched.match_optimally(
+    support, used, z = batched_orthogonal.match_optimally(
         products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
     )
     return support.masked_fill(~used, -1).int(), z
@@ -157,7 +163,7 @@ def match_orthogonally(
 ) -> tuple[Tensor, Tensor]:
     """Return what :func:`match` does, by omp."""
     if k > LARGEST_K:
-        support, used, z = batched.match_orthogonally(
+        support, used, z = batched_orthogonal.match_orthogonally(
             products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
         )
         return support.masked_fill(~used, -1).int(), z
@@ -199,7 +205,7 @@ def fit_codes(
     if refit and k > LARGEST_K:
         used = support >= 0
         places = support.long().clamp_(min=0)
-        z = batched.fit_block(b, gram, places, used, z, nonnegative, dependent, norm.unsqueeze(1))
+        z = fit_block(b, gram, places, used, z, nonnegative, dependent, norm.unsqueeze(1))
         return batched.pack_codes(places, z.to(gram.dtype))
     indices = torch.empty(n, k, dtype=torch.int64, device=z.device)
     values = torch.empty(n, k, dtype=gram.dtype, device=z.device)

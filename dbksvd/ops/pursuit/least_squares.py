@@ -101,3 +101,20 @@ def fit_nonnegative(
         if len(rows) == 0:
             break
     return z
+
+
+def fit_block(
+    b: Tensor,
+    gram: Tensor,
+    support: Tensor,
+    used: Tensor,
+    z: Tensor,
+    nonnegative: bool,
+    dependent: float,
+    norm: Tensor,
+) -> Tensor:
+    """Return the (non-negative) least squares on the used slots, from a feasible z; b is D_S x."""
+    system = gram[support.unsqueeze(2), support.unsqueeze(1)].double()
+    if nonnegative:
+        return fit_nonnegative(system, b.double(), z, used, dependent, 1e-12 * norm)
+    return solve_support(system, b.double(), used, dependent)
