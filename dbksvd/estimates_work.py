@@ -146,6 +146,7 @@ def _count_grown(
     """Count rounds in which as many atoms join as may; fewer join where few are worth it."""
     from dbksvd.fit import growth
     from dbksvd.fit.candidates import CLIMBS
+    from dbksvd.fit.cleaning import DIRECTIONS, SUBSPACE_ITERATIONS
     from dbksvd.fit.grown import GrownSettings
 
     names = inspect.signature(GrownSettings).parameters
@@ -166,6 +167,11 @@ def _count_grown(
     rows = min(n_train, growth.POLISH_ROWS_PER_ATOM * n_atoms)
     total += _times(coding, rows * (chosen.polish_iter + growth.CONFIRMATIONS) + n_heldout)
     total += Work(steps=rows * chosen.polish_iter * update)
+    if chosen.cleaning:
+        cleaned = min(n_train, growth.CLEANING_ROWS_PER_ATOM * n_atoms)
+        total += _times(coding, cleaned)
+        total += Work(products=cleaned * k * d * 4.0 * DIRECTIONS * SUBSPACE_ITERATIONS)
+        rows = max(rows, cleaned)
     return total + Work(memory=(rows * (2.0 * d + 2 * k) + 3.0 * n_atoms * d) * FLOAT)
 
 

@@ -44,8 +44,11 @@ def test_fit_of_a_grown_dictionary_by_hand():
     settings = {"algorithm": "grown", "warm_start": "x", "polish_iter": 3}
     sizes = {"n_atoms": 32, "k": 4, "d": 8, "n_train": 1000, "n_heldout": 10}
     work = count_fit(settings, **sizes)
-    # Nothing grows: 3 iterations and 2 more codings of all samples, and one measurement.
-    assert work.products == 5010 * 512
+    # Nothing grows: 3 iterations and 2 more codings of all samples, and one measurement; cleaning
+    # codes once more and finds 4 directions of 8 numbers for 4 atoms a sample in 5 iterations.
+    bare = count_fit({**settings, "cleaning": 0}, **sizes)
+    assert bare.products == 5010 * 512
+    assert work.products - bare.products == 1000 * 512 + 1000 * 4 * (4 * 4 * 8 * 5)
     whole = count_fit({"algorithm": "grown", "polish_iter": 3}, **sizes)
     assert whole.products > work.products
     assert whole.memory == work.memory == 4 * (1000 * (2 * 8 + 2 * 4) + 3 * 32 * 8)

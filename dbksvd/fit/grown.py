@@ -36,10 +36,15 @@ class GrownSettings:
         Samples of a round, from 10,000 to 50,000.
     polish_iter : int
         Iterations after growth, on 200 samples an atom, coded with penalties.
+    cleaning : float
+        Fraction of its samples that an atom is set from after polishing, those that hold least of
+        what has no atom (:mod:`dbksvd.fit.cleaning`); 0 leaves this out.
     sharing : float
         At the end, how much of an atom that it goes with each atom is given.
     bias : {"zero", "mean"}
         What the bias starts from; it is learned.
+    checkpoint_seconds : float
+        Least time between two checkpoints, in seconds; only growth has them, polishing is short.
     warm_start : str, optional
         Another method of the experiment: its atoms are polished, nothing grows.
     """
@@ -51,8 +56,10 @@ class GrownSettings:
     damping: float = 0.05
     samples_per_atom: int = 100
     polish_iter: int = 1
+    cleaning: float = 0.3
     sharing: float = 0.125
     bias: Literal["zero", "mean"] = "zero"
+    checkpoint_seconds: float = 60.0
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,7 +67,9 @@ class GrownSettings:
         check_at_least(1, "method", **counts, round_iterations=self.round_iterations)
         check_at_least(1, "method", polish_iter=self.polish_iter)
         fractions = {"damping": self.damping, "sharing": self.sharing, "growth": self.growth}
-        check_at_least(0, "method", **fractions)
+        check_at_least(0, "method", **fractions, checkpoint_seconds=self.checkpoint_seconds)
+        if not 0 <= self.cleaning <= 1:
+            raise ValueError(f"method.cleaning: expected 0 to 1, got {self.cleaning!r}")
         if not self.threshold > 0:
             raise ValueError(f"method.threshold: expected more than 0, got {self.threshold!r}")
         if self.bias not in ("zero", "mean"):
@@ -75,7 +84,9 @@ def fit(task: FitTask) -> FitResult:
        hardly move: free to move, a frequent atom takes on one of those that come with it.
     2. Polishing: iterations of DB-KSVD on many samples, coded with penalties that ask more of rare
        atoms (:mod:`dbksvd.fit.penalties`) and have k non-zeros a sample on average.
-    3. Sharing. An atom that never comes alone holds part of what comes with it, which then is
+    3. Cleaning: an update from the samples in which an atom comes alone, which takes out what it
+       has of features without atoms.
+    4. Sharing. An atom that never comes alone holds part of what comes with it, which then is
        missing there: each atom is given a share of those that it goes with.
 
     The bias follows the mean of the residual all the while.

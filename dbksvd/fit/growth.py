@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,13 @@ from dbksvd.dictionary import (
 )
 from dbksvd.fit.calibration import MOST_TIMES_MEAN
 from dbksvd.fit.candidates import find_general_atoms
+from dbksvd.fit.cleaning import clean_atoms_
+from dbksvd.fit.growth_checkpoint import load_growth, save_growth
 from dbksvd.fit.initialise import check_warm_start, derive_generator
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sharing import share_atoms_
+from dbksvd.fit.source import fingerprint_source
 from dbksvd.ops.atom_update import compute_residual, update_atoms_
 from dbksvd.shapes import Activations, Bias
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 POWER_ITERATIONS = 2
 FEWEST_ROWS, MOST_ROWS = 10_000, 50_000
 POLISH_ROWS_PER_ATOM = 200
+CLEANING_ROWS_PER_ATOM = 400
 # Threshold of a pursuit that is to find most of what is there, in that of the growth.
 PLAIN = 0.8
 # Times that usage and penalties are found from one another.
@@ -85,7 +89,10 @@ class Growth:
     def grow(self) -> None:
         """Let atoms join until there are enough."""
         n_atoms = self.task.n_atoms
-        bar = tqdm(total=n_atoms, desc="growth", unit="atom")
+        identity = self.identify()
+        self.restore(identity)
+        saved = time.perf_counter()
+        bar = tqdm(total=n_atoms, initial=len(self.atoms), desc="growth", unit="atom")
         while len(self.atoms) < n_atoms:
             held = len(self.atoms)
             self.join(derive_generator(self.task.seed, len(self.log)))
@@ -95,7 +102,46 @@ class Growth:
                 step = self.settings.damping * (self.atoms[:held] - before)
                 self.atoms[:held] = normalize(before + step, dim=1)
             bar.update(len(self.atoms) - held)
+            if time.perf_counter() - saved >= self.settings.checkpoint_seconds:
+                self.save(identity)
+                saved = time.perf_counter()
         bar.close()
+
+    def identify(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree on to be used."""
+        task = self.task
+        settings = asdict(self.settings)
+        del settings["checkpoint_seconds"]
+        return {
+            "data": fingerprint_source(task.train),
+            "settings": settings,
+            "sizes": [task.n_atoms, task.k],
+            "seed": task.seed,
+            "device": task.device.type,
+        }
+
+    def save(self, identity: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        progress = {
+            "position": self.position,
+            "seen": self.seen,
+            "log": self.log,
+            "seconds": time.perf_counter() - self.started,
+        }
+        tensors = {"atoms": self.atoms, "bias": self.bias}
+        save_growth(self.task.checkpoint, tensors, progress, identity)
+
+    def restore(self, identity: dict[str, Any]) -> None:
+        """Go on from a checkpoint if there is one."""
+        loaded = load_growth(self.task.checkpoint, identity)
+        if loaded is None:
+            return
+        tensors, progress = loaded
+        self.atoms = tensors["atoms"].to(self.task.device)
+        self.bias = tensors["bias"].to(self.task.device)
+        self.position, self.seen = progress["position"], progress["seen"]
+        self.log = progress["log"]
+        self.started -= progress["seconds"]
 
     def join(self, generator: torch.Generator) -> None:
         """Find new atoms in what the dictionary leaves."""
@@ -156,13 +202,19 @@ class Growth:
         return codes
 
     def polish(self) -> Dictionary:
-        """Iterate on many samples with penalties, share, and return the dictionary."""
+        """Iterate on many samples with penalties, clean, share, and return the dictionary."""
         rows = POLISH_ROWS_PER_ATOM * len(self.atoms)
         usage = None
         for _ in range(self.settings.polish_iter):
             x = self.read(rows)
             self.penalise(x, usage)
             usage = find_usage(self.iterate(x))
+        if self.settings.cleaning:
+            x = self.read(CLEANING_ROWS_PER_ATOM * len(self.atoms))
+            self.penalise(x, usage)
+            codes = self.encode(x)
+            self.follow(compute_residual(x, codes, self.atoms))
+            clean_atoms_(x, codes, self.atoms, self.settings.cleaning)
         x = self.read(MOST_ROWS)
         if self.settings.sharing:
             codes = encode_with(x, self.atoms, self.find_plain_pursuit())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import Dictionary, PursuitSettings, encode_with
 from dbksvd.fit.candidates import choose_apart, find_general_atoms
+from dbksvd.fit.cleaning import clean_atoms_
 from dbksvd.fit.grown import fit
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
@@ -97,6 +99,41 @@ def test_polishes_another_dictionary(planted, tmp_path):
     assert len(result.log) == 3
 
 
+class Interrupted(Rows):
+    """Breaks off at the read with number `fail_at`."""
+
+    fail_at, reads = 10**9, 0
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        self.reads += 1
+        if self.reads == self.fail_at:
+            raise OSError("cable pulled")
+        return super().read(start, stop)
+
+
+def test_an_interrupted_growth_goes_on_and_ends_with_the_same_bytes(
+    planted, grown, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    source = Interrupted(planted[1][:10_000])
+    task = make_task(planted[1], sharing=0.0, checkpoint_seconds=0)
+    task.train, task.checkpoint = source, tmp_path / "work"
+    for fail_at in (8, 14):  # in the second round, and some rounds later
+        source.reads, source.fail_at = 0, fail_at
+        with pytest.raises(OSError, match="cable pulled"):
+            fit(task)
+    source.reads, source.fail_at = 0, 10**9
+    again = fit(task)
+    assert caplog.text.count("going on with") == 2
+    assert len(again.log) == len(grown.log)
+    assert again.log[-1]["samples_seen"] == grown.log[-1]["samples_seen"]
+    for result, name in ((grown, "unbroken"), (again, "resumed")):
+        result.dictionary.save(tmp_path / name)
+    for name in ("sae_weights.safetensors", "cfg.json"):
+        expected = (tmp_path / "unbroken" / name).read_bytes()
+        assert (tmp_path / "resumed" / name).read_bytes() == expected
+
+
 def test_general_directions_come_first(planted):
     features, x = planted
     residual = x - 0.3
@@ -120,6 +157,31 @@ def test_an_atom_is_given_a_share_of_the_one_it_goes_with():
     torch.testing.assert_close(atoms, expected)
 
 
+def test_cleaning_takes_out_features_without_atoms():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.linalg.qr(torch.randn(16, 6, generator=generator))[0].T
+    draw = torch.rand(4000, generator=generator)
+    values = 4 + 0.5 * torch.randn(4000, 2, generator=generator)
+    # feature 0 always, with 1 (a quarter), 2 (a quarter), or alone; 3 is another atom
+    x = values[:, :1] * features[0]
+    for child, low in ((1, 0.0), (2, 0.25)):
+        fires = (draw >= low) & (draw < low + 0.25)
+        x[fires] += values[fires, 1:] * features[child]
+    x += 0.1 * torch.randn(x.shape, generator=generator)
+    rare = torch.zeros(4000, dtype=torch.bool)
+    rare[:20] = True
+    x[rare] += 4 * features[3]
+    atoms = normalize(features[0] + 0.25 * (features[1] + features[2]), dim=0)[None]
+    atoms = torch.cat([atoms, normalize(features[3:4] + 0.2 * features[4:5], dim=1)])
+    before = atoms.clone()
+    z = torch.stack([x @ atoms[0], torch.where(rare, x @ atoms[1], 0)], dim=1)
+    codes = SparseCodes(torch.tensor([[0, 1]]).expand(4000, 2).contiguous(), z, 2)
+    clean_atoms_(x, codes, atoms, 0.3)
+    assert float(before[0] @ features[0]) < 0.95
+    assert float(atoms[0] @ features[0]) > 0.99
+    assert torch.equal(atoms[1], before[1])  # too few samples
+
+
 def test_penalties_follow_usage(planted):
     features, x = planted
     x = x - 0.3
@@ -138,6 +200,7 @@ def test_penalties_follow_usage(planted):
     [
         ({"threshold": 0.0}, r"method.threshold: expected more than 0, got 0.0"),
         ({"bias": "one"}, r"method.bias: expected 'zero' or 'mean', got 'one'"),
+        ({"cleaning": 1.5}, r"method.cleaning: expected 0 to 1, got 1.5"),
         ({"polish_iter": 0}, r"method.polish_iter: expected at least 1, got 0"),
         ({"tau": 1}, r"method.tau: unknown key"),
     ],
