@@ -143,7 +143,7 @@ def _complete_ksvd(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _count_grown(
     settings: Mapping[str, Any], n_atoms: int, k: int, d: int, n_train: int, n_heldout: int
 ) -> Work:
-    """Count rounds in which as many atoms join as may; fewer join where few are worth it."""
+    """Count rounds in which as many atoms join as may, and a settling in which no atom is tied."""
     from dbksvd.fit import growth
     from dbksvd.fit.candidates import CLIMBS
     from dbksvd.fit.cleaning import DIRECTIONS, SUBSPACE_ITERATIONS
@@ -163,6 +163,11 @@ def _count_grown(
         coding = _count_pursuit(d, m, min(k, m), "mp", refit=True)
         total += _times(coding, rows * (1 + chosen.round_iterations))
         total += Work(steps=rows * chosen.round_iterations * update)
+    if not chosen.warm_start:
+        batches = growth.plan_settling(n_atoms, k, chosen.settle_iter)
+        rows = sum(min(n_train, batch) for batch in batches)
+        total += _times(_count_pursuit(d, n_atoms, k, "mp", refit=True), rows)
+        total += Work(steps=rows * update)
     coding = count_coding(settings, n_atoms, k, d)
     rows = min(n_train, growth.POLISH_ROWS_PER_ATOM * n_atoms)
     total += _times(coding, rows * (chosen.polish_iter + growth.CONFIRMATIONS) + n_heldout)

@@ -50,7 +50,10 @@ def test_fit_of_a_grown_dictionary_by_hand():
     assert bare.products == 5010 * 512
     assert work.products - bare.products == 1000 * 512 + 1000 * 4 * (4 * 4 * 8 * 5)
     whole = count_fit({"algorithm": "grown", "polish_iter": 3}, **sizes)
-    assert whole.products > work.products
+    unsettled = count_fit({"algorithm": "grown", "polish_iter": 3, "settle_iter": 0}, **sizes)
+    assert whole.products > unsettled.products > work.products
+    # 40 batches and 4 larger ones, all of the 1,000 samples there are.
+    assert whole.products - unsettled.products == 44_000 * 512
     assert whole.memory == work.memory == 4 * (1000 * (2 * 8 + 2 * 4) + 3 * 32 * 8)
 
 

@@ -16,10 +16,14 @@ from dbksvd.shapes import Activations, Atoms
 
 # A sample may have this many times the non-zeros it has on average.
 MOST_TIMES_MEAN = 3
-# Samples that a scale is set on, steps of the search, and where it ends.
+# Samples that a scale is set on, and steps of the search.
 CALIBRATION_ROWS = 4096
-MOST_STEPS = 28
+MOST_STEPS = 40
+# It ends with this fraction of the wanted mean, or this ratio of scales.
+CLOSE_L0 = 0.997
 CLOSE = 1.005
+# Ratio of scales until the wanted one lies between two: from nothing, and from one that was near.
+FAR, NEAR = 2.0, 1.1
 # An iteration corrects the threshold by this power of what the last one missed.
 CORRECTION = 0.3
 # No mean below this fraction of the wanted one is believed.
@@ -33,9 +37,10 @@ def find_scale(
     high: float,
     with_scale: Callable[[float], PursuitSettings],
     *,
+    near: float | None = None,
     implementation: str = "auto",
 ) -> PursuitSettings:
-    """Return the pursuit of the smallest scale at which samples have at most `l0` non-zeros.
+    """Return the pursuit of about the smallest scale at which samples have at most `l0` non-zeros.
 
     Parameters
     ----------
@@ -49,19 +54,30 @@ def find_scale(
         A scale at which nothing is picked.
     with_scale : callable
         Returns the pursuit of a scale; a larger one picks less.
+    near : float, optional
+        A scale to begin from.
     implementation : str
         As in :func:`dbksvd.sparse_encode`.
     """
     rows = x[:CALIBRATION_ROWS]
-    low = 0.0
+    step = FAR if near is None else NEAR
+    scale = high / FAR if near is None else min(near, high)
+    low, top = 0.0, high
     for _ in range(MOST_STEPS):
-        # the scale of interest is far below the upper end: halve its logarithm once there is one
-        scale = (low * high) ** 0.5 if low > 0 else high / 2
         codes = encode_with(rows, atoms, with_scale(scale), implementation=implementation)
-        if codes.l0.double().mean() > l0:
+        found = float(codes.l0.double().mean())
+        if CLOSE_L0 * l0 <= found <= l0:
+            return with_scale(scale)
+        if found > l0:
             low = scale
         else:
             high = scale
+        if low == 0:
+            scale = high / step
+        elif high == top:
+            scale = min(low * step, top)
+        else:
+            scale = (low * high) ** 0.5
         if low > 0 and high / low < CLOSE:
             break
     return with_scale(high)

@@ -27,8 +27,10 @@ CLEAR = 0.6
 UPPER_QUARTILE = 0.75
 
 
-def clean_atoms_(x: Activations, codes: SparseCodes, atoms: Atoms, kept: float) -> None:
-    """Update each atom on the samples that hold least of what has no atom.
+def clean_atoms_(
+    x: Activations, codes: SparseCodes, atoms: Atoms, kept: float, chosen: Tensor
+) -> None:
+    """Update each chosen atom on the samples that hold least of what has no atom.
 
     Of the samples with a clear coefficient of the atom, those `kept` count whose residual has the
     smallest energy in the `DIRECTIONS` main directions of the residuals, each divided by the
@@ -46,6 +48,8 @@ def clean_atoms_(x: Activations, codes: SparseCodes, atoms: Atoms, kept: float) 
         Unit atoms, changed in place.
     kept : float
         Fraction of the samples, above 0 and at most 1.
+    chosen : bool tensor of shape (m,)
+        The atoms.
     """
     residual = compute_residual(x, codes, atoms)
     samples, slots = torch.nonzero(codes.values > 0, as_tuple=True)
@@ -56,7 +60,7 @@ def clean_atoms_(x: Activations, codes: SparseCodes, atoms: Atoms, kept: float) 
     own_values = values[order].split(counts.tolist())
     for j in counts.argsort(stable=True).tolist():
         rows, z = own_samples[j], own_values[j]
-        if len(rows) >= MIN_SAMPLES:
+        if chosen[j] and len(rows) >= MIN_SAMPLES:
             step = find_clean_step(residual[rows], z, kept)
             residual[rows] -= z[:, None] * step
             atoms[j] = normalize(atoms[j] + step, dim=0)

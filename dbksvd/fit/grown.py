@@ -34,11 +34,13 @@ class GrownSettings:
         How far the atoms of earlier rounds follow an iteration: 0 holds them, 1 lets them go.
     samples_per_atom : int
         Samples of a round, from 10,000 to 50,000.
+    settle_iter : int
+        Iterations after growth, if no atom goes with another; fewer by the fraction that do.
     polish_iter : int
-        Iterations after growth, on 200 samples an atom, coded with penalties.
+        Iterations after those, on 200 samples an atom, coded with penalties.
     cleaning : float
-        Fraction of its samples that an atom is set from after polishing, those that hold least of
-        what has no atom (:mod:`dbksvd.fit.cleaning`); 0 leaves this out.
+        Fraction of its samples that an atom that goes with another is set from after polishing,
+        those that hold least of what has no atom (:mod:`dbksvd.fit.cleaning`); 0 leaves this out.
     sharing : float
         At the end, how much of an atom that it goes with each atom is given.
     bias : {"zero", "mean"}
@@ -55,6 +57,7 @@ class GrownSettings:
     round_iterations: int = 2
     damping: float = 0.05
     samples_per_atom: int = 100
+    settle_iter: int = 40
     polish_iter: int = 1
     cleaning: float = 0.3
     sharing: float = 0.125
@@ -67,6 +70,7 @@ class GrownSettings:
         check_at_least(1, "method", **counts, round_iterations=self.round_iterations)
         check_at_least(1, "method", polish_iter=self.polish_iter)
         fractions = {"damping": self.damping, "sharing": self.sharing, "growth": self.growth}
+        fractions["settle_iter"] = self.settle_iter
         check_at_least(0, "method", **fractions, checkpoint_seconds=self.checkpoint_seconds)
         if not 0 <= self.cleaning <= 1:
             raise ValueError(f"method.cleaning: expected 0 to 1, got {self.cleaning!r}")
@@ -82,11 +86,13 @@ def fit(task: FitTask) -> FitResult:
     1. Growth. Each round codes new samples by a non-negative pursuit with one threshold, looks for
        atoms in what is left, and does a few iterations of DB-KSVD in which atoms of earlier rounds
        hardly move: free to move, a frequent atom takes on one of those that come with it.
-    2. Polishing: iterations of DB-KSVD on many samples, coded with penalties that ask more of rare
+    2. Settling: iterations as of DB-KSVD, on small batches and then larger ones, in which atoms are
+       free that go with no other. Where features form trees there are hardly any.
+    3. Polishing: iterations of DB-KSVD on many samples, coded with penalties that ask more of rare
        atoms (:mod:`dbksvd.fit.penalties`) and have k non-zeros a sample on average.
-    3. Cleaning: an update from the samples in which an atom comes alone, which takes out what it
-       has of features without atoms.
-    4. Sharing. An atom that never comes alone holds part of what comes with it, which then is
+    4. Cleaning of atoms that go with another: an update from the samples in which such an atom
+       comes alone, which takes out what it has of features without atoms.
+    5. Sharing. An atom that never comes alone holds part of what comes with it, which then is
        missing there: each atom is given a share of those that it goes with.
 
     The bias follows the mean of the residual all the while.
@@ -110,6 +116,7 @@ def fit(task: FitTask) -> FitResult:
     growth = Growth(task, build_settings(GrownSettings, own, "method"))
     if task.base is None:
         growth.grow()
+        growth.settle()
     else:
         growth.start_from(task.base)
     dictionary = growth.polish()

@@ -1,4 +1,4 @@
-"""A dictionary that grows: rounds in which atoms join, polishing, sharing."""
+"""A dictionary that grows: rounds in which atoms join, settling, polishing, sharing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from dbksvd.fit.growth_checkpoint import load_growth, save_growth
 from dbksvd.fit.initialise import check_warm_start, derive_generator
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
-from dbksvd.fit.sharing import share_atoms_
+from dbksvd.fit.schedule import choose_batch_size
+from dbksvd.fit.sharing import find_tied, share_atoms_
 from dbksvd.fit.source import fingerprint_source
 from dbksvd.ops.atom_update import compute_residual, update_atoms_
 from dbksvd.shapes import Activations, Bias
@@ -41,6 +42,8 @@ POLISH_ROWS_PER_ATOM = 200
 CLEANING_ROWS_PER_ATOM = 400
 # Threshold of a pursuit that is to find most of what is there, in that of the growth.
 PLAIN = 0.8
+# Batches, each twice the one before, that take the noise of small ones away.
+DOUBLINGS = 4
 # Times that usage and penalties are found from one another.
 CONFIRMATIONS = 2
 
@@ -62,6 +65,8 @@ class Growth:
             nonnegative=True,
             threshold=self.threshold,
         )
+        # atoms that go with another; all until that is known
+        self.is_tied = torch.ones(task.n_atoms, dtype=torch.bool, device=task.device)
         self.log: list[dict[str, Any]] = []
 
     def start_from(self, base: Path) -> None:
@@ -97,10 +102,7 @@ class Growth:
             held = len(self.atoms)
             self.join(derive_generator(self.task.seed, len(self.log)))
             for _ in range(self.settings.round_iterations):
-                before = self.atoms[:held].clone()
-                self.iterate(self.read_round())
-                step = self.settings.damping * (self.atoms[:held] - before)
-                self.atoms[:held] = normalize(before + step, dim=1)
+                self.iterate_held(self.read_round(), slice(held))
             bar.update(len(self.atoms) - held)
             if time.perf_counter() - saved >= self.settings.checkpoint_seconds:
                 self.save(identity)
@@ -163,6 +165,27 @@ class Growth:
             )
         self.atoms = torch.cat([self.atoms, new])
 
+    def settle(self) -> None:
+        """Iterate with atoms free that go with no other; those that do follow by the damping.
+
+        An atom takes on part of those that come with it, and only these: where none does, a free
+        atom gives nothing away, and the dictionary comes to reconstruct as DB-KSVD's does.
+        """
+        task = self.task
+        x = task.train.read(0, min(MOST_ROWS, len(task.train))).to(task.device) - self.bias
+        self.is_tied = find_tied(encode_with(x, self.atoms, self.find_plain_pursuit()))
+        # a few free atoms among many tied ones are not worth a single iteration
+        count = int(self.settings.settle_iter * float((~self.is_tied).double().mean()))
+        for size in plan_settling(task.n_atoms, task.k, count):
+            self.iterate_held(self.read(size), self.is_tied)
+
+    def iterate_held(self, x: Activations, held: slice | Tensor) -> None:
+        """Do one iteration that the atoms `held` follow by the damping only."""
+        before = self.atoms[held].clone()
+        self.iterate(x)
+        step = self.settings.damping * (self.atoms[held] - before)
+        self.atoms[held] = normalize(before + step, dim=1)
+
     def encode(self, x: Activations) -> SparseCodes:
         """Return the codes of centred samples as the pursuit stands."""
         return encode_with(x, self.atoms, self.pursuit)
@@ -214,7 +237,7 @@ class Growth:
             self.penalise(x, usage)
             codes = self.encode(x)
             self.follow(compute_residual(x, codes, self.atoms))
-            clean_atoms_(x, codes, self.atoms, self.settings.cleaning)
+            clean_atoms_(x, codes, self.atoms, self.settings.cleaning, self.is_tied)
         x = self.read(MOST_ROWS)
         if self.settings.sharing:
             codes = encode_with(x, self.atoms, self.find_plain_pursuit())
@@ -239,3 +262,11 @@ class Growth:
             self.pursuit = set_penalties(x, self.atoms, usage, self.task.k, self.pursuit)
             usage = find_usage(self.encode(x[:FEWEST_ROWS]))
         self.pursuit = set_penalties(x, self.atoms, usage, self.task.k, self.pursuit)
+
+
+def plan_settling(n_atoms: int, k: int, count: int) -> list[int]:
+    """Return the samples of each iteration of a settling: `count` small batches, then larger."""
+    if not count:
+        return []
+    batch = choose_batch_size(n_atoms, k)
+    return [batch] * count + [batch << step for step in range(1, DOUBLINGS + 1)]

@@ -45,15 +45,17 @@ def set_penalties(
     l0 : float
         Non-zeros a sample, on average; ``settings.k`` is the most one may have.
     settings : PursuitSettings
-        The pursuit.
+        The pursuit; if it has penalties, the search begins from them.
     implementation : str
         As in :func:`dbksvd.sparse_encode`.
     """
     lengths = -usage.log()
     # at this scale no atom is worth its penalty
     high = float(x[:CALIBRATION_ROWS].double().square().sum(1).max() / lengths.min())
+    before = settings.penalties
     return find_scale(
         *(x, atoms, l0, high, lambda scale: with_scale(settings, lengths, scale)),
+        near=sum(before) / float(lengths.sum()) if before else None,
         implementation=implementation,
     )
 

@@ -1,4 +1,4 @@
-"""Atoms that are given back what is theirs of the atoms they always come with.
+"""Atoms that go with one another: which they are, and what each is given back of the others.
 
 If feature r fires with exactly one of c_1 … c_q, samples hold r + c_i and never r alone. In their
 span the best directions for the q + 1 features are their projections, all at the same cosine to
@@ -9,6 +9,7 @@ r + c_i, and c_i what that leaves, at a right angle to it: a share of r is missi
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from dbksvd.codes import SparseCodes
@@ -21,8 +22,7 @@ IMPLIED = 0.6
 def share_atoms_(atoms: Atoms, codes: SparseCodes, sharing: float) -> None:
     """Give each atom a share of those it goes with: ``d_i ← d_i + sharing Σ_j P(j | i) d_j``.
 
-    The sum is over the atoms j, used more than i, with P(j | i) > `IMPLIED`: P is the fraction of
-    the samples that use i in which j is used too. Atoms stay of unit norm.
+    The sum is over the pairs of :func:`find_pairs`. Atoms stay of unit norm.
 
     Parameters
     ----------
@@ -33,7 +33,27 @@ def share_atoms_(atoms: Atoms, codes: SparseCodes, sharing: float) -> None:
     sharing : float
         The share.
     """
-    m, usage = len(atoms), codes.count_usage()
+    i, j, weight = find_pairs(codes)
+    weight = weight.to(atoms)
+    given = torch.zeros_like(atoms).index_add_(0, i, sharing * weight[:, None] * atoms[j])
+    atoms.copy_(normalize(atoms + given, dim=1))
+
+
+def find_tied(codes: SparseCodes) -> Tensor:
+    """Return which atoms go with another or have another go with them, bool of shape (m,)."""
+    i, j, _ = find_pairs(codes)
+    tied = torch.zeros(codes.n_atoms, dtype=torch.bool, device=codes.values.device)
+    tied[torch.cat([i, j])] = True
+    return tied
+
+
+def find_pairs(codes: SparseCodes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pairs in which atom i goes with atom j: the i, the j, and P(j | i).
+
+    P(j | i) is the fraction of the samples that use i in which j is used too; it is above
+    `IMPLIED`, and j is used more than i.
+    """
+    m, usage = codes.n_atoms, codes.count_usage()
     pairs = []
     for first in range(codes.indices.shape[1]):
         both = (codes.values[:, first : first + 1] != 0) & (codes.values != 0)
@@ -43,6 +63,4 @@ def share_atoms_(atoms: Atoms, codes: SparseCodes, sharing: float) -> None:
     i, j = keys // m, keys % m
     weight = together / usage[i]
     is_kept = (weight > IMPLIED) & (usage[j] > usage[i])
-    i, j, weight = i[is_kept], j[is_kept], weight[is_kept].to(atoms)
-    given = torch.zeros_like(atoms).index_add_(0, i, sharing * weight[:, None] * atoms[j])
-    atoms.copy_(normalize(atoms + given, dim=1))
+    return i[is_kept], j[is_kept], weight[is_kept]

@@ -14,10 +14,11 @@ from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import Dictionary, PursuitSettings, encode_with
 from dbksvd.fit.candidates import choose_apart, find_general_atoms
 from dbksvd.fit.cleaning import clean_atoms_
-from dbksvd.fit.grown import fit
+from dbksvd.fit.grown import GrownSettings, fit
+from dbksvd.fit.growth import Growth
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
-from dbksvd.fit.sharing import share_atoms_
+from dbksvd.fit.sharing import find_pairs, find_tied, share_atoms_
 
 N_FEATURES, WIDTH = 24, 32
 
@@ -176,10 +177,49 @@ def test_cleaning_takes_out_features_without_atoms():
     before = atoms.clone()
     z = torch.stack([x @ atoms[0], torch.where(rare, x @ atoms[1], 0)], dim=1)
     codes = SparseCodes(torch.tensor([[0, 1]]).expand(4000, 2).contiguous(), z, 2)
-    clean_atoms_(x, codes, atoms, 0.3)
+    clean_atoms_(x, codes, atoms, 0.3, torch.tensor([False, True]))
+    assert torch.equal(atoms, before)
+    clean_atoms_(x, codes, atoms, 0.3, torch.tensor([True, True]))
     assert float(before[0] @ features[0]) < 0.95
     assert float(atoms[0] @ features[0]) > 0.99
     assert torch.equal(atoms[1], before[1])  # too few samples
+
+
+def test_pairs_are_of_a_rarer_atom_and_one_that_comes_with_it():
+    indices = torch.tensor([[0, 1, 3], [0, 1, 3], [2, 1, 0], [2, 0, 0], [1, 0, 0]])
+    values = torch.tensor([[1.0, 1, 1], [1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0]])
+    codes = SparseCodes(indices, values, 5)  # 0 is always with 1, 3 with both, 2 half the time
+    i, j, weight = find_pairs(codes)
+    assert sorted(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 1), (3, 0), (3, 1)]
+    assert (weight == 1).all()
+    assert find_tied(codes).tolist() == [True, True, False, True, False]
+
+
+def test_settling_frees_atoms_that_go_with_no_other(planted):
+    """Features that are rough: free ones come near, those of the family stay where they are."""
+    features, x = planted
+    generator = torch.Generator().manual_seed(1)
+    rough = normalize(features + 0.1 * torch.randn(features.shape, generator=generator), dim=1)
+    growth = Growth(make_task(x), GrownSettings(damping=0.0, settle_iter=20))
+    growth.atoms, growth.bias = rough.clone(), torch.full((WIDTH,), 0.3)
+    growth.settle()
+    assert torch.equal(growth.atoms[:4], rough[:4])
+    cosines = (growth.atoms * features).sum(1)
+    assert cosines[4:].min() > 0.95 > (rough * features).sum(1)[4:].mean()
+    sizes = [row["samples_seen"] for row in growth.log]
+    assert len(sizes) == 16 + 4  # of 24 atoms 20 are free
+    assert sizes[1] - sizes[0] == 2048
+
+
+def test_settling_is_left_out_where_all_atoms_go_with_others(planted, monkeypatch):
+    growth = Growth(make_task(planted[1]), GrownSettings())
+    growth.atoms = planted[0].clone()
+    monkeypatch.setattr(
+        "dbksvd.fit.growth.find_tied", lambda codes: torch.ones(codes.n_atoms, dtype=torch.bool)
+    )
+    growth.settle()
+    assert not growth.log
+    assert torch.equal(growth.atoms, planted[0])
 
 
 def test_penalties_follow_usage(planted):
@@ -201,6 +241,7 @@ def test_penalties_follow_usage(planted):
         ({"threshold": 0.0}, r"method.threshold: expected more than 0, got 0.0"),
         ({"bias": "one"}, r"method.bias: expected 'zero' or 'mean', got 'one'"),
         ({"cleaning": 1.5}, r"method.cleaning: expected 0 to 1, got 1.5"),
+        ({"settle_iter": -1}, r"method.settle_iter: expected at least 0, got -1"),
         ({"polish_iter": 0}, r"method.polish_iter: expected at least 1, got 0"),
         ({"tau": 1}, r"method.tau: unknown key"),
     ],
