@@ -144,7 +144,7 @@ def _count_grown(
     settings: Mapping[str, Any], n_atoms: int, k: int, d: int, n_train: int, n_heldout: int
 ) -> Work:
     """Count rounds in which as many atoms join as may, and a settling in which no atom is tied."""
-    from dbksvd.fit import growth
+    from dbksvd.fit import growth, growth_plan
     from dbksvd.fit.candidates import CLIMBS
     from dbksvd.fit.cleaning import DIRECTIONS, SUBSPACE_ITERATIONS
     from dbksvd.fit.grown import GrownSettings
@@ -155,25 +155,23 @@ def _count_grown(
     update = k * d * (4.0 * growth.POWER_ITERATIONS + 4)
     total, m = Work(), n_atoms if chosen.warm_start else 0
     while m < n_atoms:
-        rows = min(
-            n_train, max(growth.FEWEST_ROWS, min(growth.MOST_ROWS, chosen.samples_per_atom * m))
-        )
+        rows = min(n_train, growth_plan.count_round_rows(m, chosen.samples_per_atom))
         total += Work(products=rows * chosen.starts * d * 4.0 * CLIMBS)
         m = min(n_atoms, m + max(2, int(chosen.growth * m)))
         coding = _count_pursuit(d, m, min(k, m), "mp", refit=True)
         total += _times(coding, rows * (1 + chosen.round_iterations))
         total += Work(steps=rows * chosen.round_iterations * update)
     if not chosen.warm_start:
-        batches = growth.plan_settling(n_atoms, k, chosen.settle_iter)
+        batches = growth_plan.plan_settling(n_atoms, k, chosen.settle_iter)
         rows = sum(min(n_train, batch) for batch in batches)
         total += _times(_count_pursuit(d, n_atoms, k, "mp", refit=True), rows)
         total += Work(steps=rows * update)
     coding = count_coding(settings, n_atoms, k, d)
-    rows = min(n_train, growth.POLISH_ROWS_PER_ATOM * n_atoms)
+    rows = min(n_train, growth_plan.count_polish_rows(n_atoms))
     total += _times(coding, rows * (chosen.polish_iter + growth.CONFIRMATIONS) + n_heldout)
     total += Work(steps=rows * chosen.polish_iter * update)
     if chosen.cleaning:
-        cleaned = min(n_train, growth.CLEANING_ROWS_PER_ATOM * n_atoms)
+        cleaned = min(n_train, growth_plan.count_cleaning_rows(n_atoms))
         total += _times(coding, cleaned)
         total += Work(products=cleaned * k * d * 4.0 * DIRECTIONS * SUBSPACE_ITERATIONS)
         rows = max(rows, cleaned)

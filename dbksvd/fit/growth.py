@@ -24,10 +24,17 @@ from dbksvd.fit.calibration import MOST_TIMES_MEAN
 from dbksvd.fit.candidates import find_general_atoms
 from dbksvd.fit.cleaning import clean_atoms_
 from dbksvd.fit.growth_checkpoint import load_growth, save_growth
+from dbksvd.fit.growth_plan import (
+    FEWEST_ROWS,
+    MOST_ROWS,
+    count_cleaning_rows,
+    count_polish_rows,
+    count_round_rows,
+    plan_settling,
+)
 from dbksvd.fit.initialise import check_warm_start, derive_generator
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
-from dbksvd.fit.schedule import choose_batch_size
 from dbksvd.fit.sharing import find_tied, share_atoms_
 from dbksvd.fit.source import fingerprint_source
 from dbksvd.ops.atom_update import compute_residual, update_atoms_
@@ -37,13 +44,8 @@ if TYPE_CHECKING:
     from dbksvd.fit.grown import GrownSettings
 
 POWER_ITERATIONS = 2
-FEWEST_ROWS, MOST_ROWS = 10_000, 50_000
-POLISH_ROWS_PER_ATOM = 200
-CLEANING_ROWS_PER_ATOM = 400
 # Threshold of a pursuit that is to find most of what is there, in that of the growth.
 PLAIN = 0.8
-# Batches, each twice the one before, that take the noise of small ones away.
-DOUBLINGS = 4
 # Times that usage and penalties are found from one another.
 CONFIRMATIONS = 2
 
@@ -88,8 +90,7 @@ class Growth:
 
     def read_round(self) -> Activations:
         """Return the samples of a round."""
-        wanted = self.settings.samples_per_atom * len(self.atoms)
-        return self.read(max(FEWEST_ROWS, min(MOST_ROWS, wanted)))
+        return self.read(count_round_rows(len(self.atoms), self.settings.samples_per_atom))
 
     def grow(self) -> None:
         """Let atoms join until there are enough."""
@@ -226,14 +227,13 @@ class Growth:
 
     def polish(self) -> Dictionary:
         """Iterate on many samples with penalties, clean, share, and return the dictionary."""
-        rows = POLISH_ROWS_PER_ATOM * len(self.atoms)
         usage = None
         for _ in range(self.settings.polish_iter):
-            x = self.read(rows)
+            x = self.read(count_polish_rows(len(self.atoms)))
             self.penalise(x, usage)
             usage = find_usage(self.iterate(x))
         if self.settings.cleaning:
-            x = self.read(CLEANING_ROWS_PER_ATOM * len(self.atoms))
+            x = self.read(count_cleaning_rows(len(self.atoms)))
             self.penalise(x, usage)
             codes = self.encode(x)
             self.follow(compute_residual(x, codes, self.atoms))
@@ -262,11 +262,3 @@ class Growth:
             self.pursuit = set_penalties(x, self.atoms, usage, self.task.k, self.pursuit)
             usage = find_usage(self.encode(x[:FEWEST_ROWS]))
         self.pursuit = set_penalties(x, self.atoms, usage, self.task.k, self.pursuit)
-
-
-def plan_settling(n_atoms: int, k: int, count: int) -> list[int]:
-    """Return the samples of each iteration of a settling: `count` small batches, then larger."""
-    if not count:
-        return []
-    batch = choose_batch_size(n_atoms, k)
-    return [batch] * count + [batch << step for step in range(1, DOUBLINGS + 1)]

@@ -16,6 +16,12 @@ from dbksvd.fit.candidates import choose_apart, find_general_atoms
 from dbksvd.fit.cleaning import clean_atoms_
 from dbksvd.fit.grown import GrownSettings, fit
 from dbksvd.fit.growth import Growth
+from dbksvd.fit.growth_plan import (
+    count_cleaning_rows,
+    count_polish_rows,
+    count_round_rows,
+    plan_settling,
+)
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sharing import find_pairs, find_tied, share_atoms_
@@ -254,3 +260,12 @@ def test_bad_settings(planted, settings, message):
 def test_nothing_left_to_explain():
     with pytest.raises(ValueError, match="n_atoms: expected at most 0, which explain all samples"):
         fit(make_task(torch.zeros(12_000, 5)))
+
+
+def test_samples_of_each_step_are_bounded():
+    assert [count_round_rows(m, 100) for m in (2, 200, 4096)] == [10_000, 20_000, 50_000]
+    assert [count_polish_rows(m) for m in (512, 4096)] == [102_400, 409_600]
+    assert [count_cleaning_rows(m) for m in (512, 4096)] == [204_800, 409_600]
+    assert plan_settling(512, 16, 3) == [4096] * 3 + [8192, 16384, 32768, 65536]
+    assert max(plan_settling(16384, 40, 3)) == 409_600
+    assert plan_settling(512, 16, 0) == []
