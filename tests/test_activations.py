@@ -316,12 +316,13 @@ def test_script_says_what_is_wrong_in_one_line(
 
 
 def test_ctrl_c_leaves_nothing(tiny_encoder, tmp_path, make_sentences):
-    (tmp_path / "a.txt").write_text("\n".join(make_sentences(20_000)))
+    (tmp_path / "a.txt").write_text("\n".join(make_sentences(60_000)))
     source = {"kind": "file", "path": str(tmp_path / "a.txt")}
     prepare_text(
-        {"sources": [source], "max_documents": 20_000, "heldout_fraction": 0.1}, tmp_path / "text"
+        {"sources": [source], "max_documents": 60_000, "heldout_fraction": 0.1}, tmp_path / "text"
     )
-    settings = settings_for(tiny_encoder, n_train_tokens=100_000, batch_size=1)
+    # long enough that a lost Ctrl-C is pressed again before the end
+    settings = settings_for(tiny_encoder, n_train_tokens=300_000, batch_size=1)
     output = tmp_path / "out" / "part.h5"
     command = [sys.executable, SCRIPT, *make_arguments(settings, output, tmp_path / "text")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
