@@ -1,4 +1,4 @@
-"""Reading unfinished work from disk: one safetensors file, tensors and JSON together.
+"""Unfinished work on disk: one safetensors file, tensors and JSON together.
 
 A single file, replaced in one step, so that a kill at any instant leaves either the old state or
 the new one.
@@ -13,11 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from dbksvd.files import replace_file
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 _logger = logging.getLogger(__name__)
+
+
+def write_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint atomically, as :func:`read_content` reads it.
+
+    Parameters
+    ----------
+    path : Path
+        A safetensors file; its folder is made if missing.
+    content : mapping
+        JSON-able, with an entry ``identity``.
+    tensors : mapping
+        By name, on any device.
+    """
+    with replace_file(path) as temporary:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"state": json.dumps(content, allow_nan=False)},
+        )
 
 
 def read_content(

@@ -6,18 +6,15 @@ state or the new one.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content
-from dbksvd.files import replace_file
+from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
 from dbksvd.ops.ranks import Ranks
 
 __all__ = ["CHECKPOINT_FILE", "FitState", "check_same", "load_state", "read_content", "save_state"]
@@ -69,9 +66,7 @@ def save_state(folder: Path, state: FitState, identity: dict[str, Any]) -> None:
         "log": state.log,
         "stop_reason": state.stop_reason,
     }
-    with replace_file(folder / CHECKPOINT_FILE) as temporary:
-        metadata = {"state": json.dumps(content, allow_nan=False)}
-        save_file({"atoms": state.atoms.cpu().contiguous()}, temporary, metadata=metadata)
+    write_content(folder / CHECKPOINT_FILE, content, {"atoms": state.atoms})
 
 
 def load_state(

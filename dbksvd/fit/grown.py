@@ -70,8 +70,8 @@ class GrownSettings:
         check_at_least(1, "method", **counts, round_iterations=self.round_iterations)
         check_at_least(1, "method", polish_iter=self.polish_iter)
         fractions = {"damping": self.damping, "sharing": self.sharing, "growth": self.growth}
-        fractions["settle_iter"] = self.settle_iter
-        check_at_least(0, "method", **fractions, checkpoint_seconds=self.checkpoint_seconds)
+        least = {"settle_iter": self.settle_iter, "checkpoint_seconds": self.checkpoint_seconds}
+        check_at_least(0, "method", **fractions, **least)
         if not 0 <= self.cleaning <= 1:
             raise ValueError(f"method.cleaning: expected 0 to 1, got {self.cleaning!r}")
         if not self.threshold > 0:

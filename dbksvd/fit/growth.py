@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from dbksvd.dictionary import (
 from dbksvd.fit.calibration import MOST_TIMES_MEAN
 from dbksvd.fit.candidates import find_general_atoms
 from dbksvd.fit.cleaning import clean_atoms_
-from dbksvd.fit.growth_checkpoint import load_growth, save_growth
+from dbksvd.fit.growth_checkpoint import identify_growth, restore_growth_, save_growth
 from dbksvd.fit.growth_plan import (
     FEWEST_ROWS,
     MOST_ROWS,
@@ -36,7 +36,6 @@ from dbksvd.fit.initialise import check_warm_start, derive_generator
 from dbksvd.fit.penalties import find_usage, set_penalties
 from dbksvd.fit.registry import FitTask
 from dbksvd.fit.sharing import find_tied, share_atoms_
-from dbksvd.fit.source import fingerprint_source
 from dbksvd.ops.atom_update import compute_residual, update_atoms_
 from dbksvd.shapes import Activations, Bias
 
@@ -95,8 +94,8 @@ class Growth:
     def grow(self) -> None:
         """Let atoms join until there are enough."""
         n_atoms = self.task.n_atoms
-        identity = self.identify()
-        self.restore(identity)
+        identity = identify_growth(self)
+        restore_growth_(self, identity)
         saved = time.perf_counter()
         bar = tqdm(total=n_atoms, initial=len(self.atoms), desc="growth", unit="atom")
         while len(self.atoms) < n_atoms:
@@ -106,45 +105,9 @@ class Growth:
                 self.iterate_held(self.read_round(), slice(held))
             bar.update(len(self.atoms) - held)
             if time.perf_counter() - saved >= self.settings.checkpoint_seconds:
-                self.save(identity)
+                save_growth(self, identity)
                 saved = time.perf_counter()
         bar.close()
-
-    def identify(self) -> dict[str, Any]:
-        """Return what a checkpoint must agree on to be used."""
-        task = self.task
-        settings = asdict(self.settings)
-        del settings["checkpoint_seconds"]
-        return {
-            "data": fingerprint_source(task.train),
-            "settings": settings,
-            "sizes": [task.n_atoms, task.k],
-            "seed": task.seed,
-            "device": task.device.type,
-        }
-
-    def save(self, identity: dict[str, Any]) -> None:
-        """Write a checkpoint."""
-        progress = {
-            "position": self.position,
-            "seen": self.seen,
-            "log": self.log,
-            "seconds": time.perf_counter() - self.started,
-        }
-        tensors = {"atoms": self.atoms, "bias": self.bias}
-        save_growth(self.task.checkpoint, tensors, progress, identity)
-
-    def restore(self, identity: dict[str, Any]) -> None:
-        """Go on from a checkpoint if there is one."""
-        loaded = load_growth(self.task.checkpoint, identity)
-        if loaded is None:
-            return
-        tensors, progress = loaded
-        self.atoms = tensors["atoms"].to(self.task.device)
-        self.bias = tensors["bias"].to(self.task.device)
-        self.position, self.seen = progress["position"], progress["seen"]
-        self.log = progress["log"]
-        self.started -= progress["seconds"]
 
     def join(self, generator: torch.Generator) -> None:
         """Find new atoms in what the dictionary leaves."""

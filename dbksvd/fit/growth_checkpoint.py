@@ -1,61 +1,68 @@
-"""Unfinished growths on disk: one safetensors file, replaced in one step.
+"""Unfinished growths on disk.
 
-All that a round reads and changes is in it, so that a growth that goes on from here ends with the
-same bytes as one that was never interrupted.
+All that a round reads and changes is in the file, so that a growth that goes on from there ends
+with the same bytes as one that was never interrupted.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
-from typing import Any
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-from torch import Tensor
+from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
+from dbksvd.fit.source import fingerprint_source
 
-from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content
-from dbksvd.files import replace_file
+if TYPE_CHECKING:
+    from dbksvd.fit.growth import Growth
 
 _logger = logging.getLogger(__name__)
 
 
-def save_growth(
-    folder: Path, tensors: dict[str, Tensor], progress: dict[str, Any], identity: dict[str, Any]
-) -> None:
-    """Write a growth atomically.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if missing; the caller removes it after success.
-    tensors : dict of tensors
-        ``atoms`` (m, d) so far and ``bias`` (d,).
-    progress : dict
-        Place in the data, log and seconds, JSON-able.
-    identity : dict
-        Settings and data of the fit, JSON-able; only a fit of the same goes on from here.
-    """
-    content = {"identity": identity, "progress": progress}
-    with replace_file(folder / CHECKPOINT_FILE) as temporary:
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"state": json.dumps(content, allow_nan=False)},
-        )
+def identify_growth(growth: Growth) -> dict[str, Any]:
+    """Return what a checkpoint must agree on to be used."""
+    task = growth.task
+    settings = asdict(growth.settings)
+    del settings["checkpoint_seconds"]
+    return {
+        "data": fingerprint_source(task.train),
+        "settings": settings,
+        "sizes": [task.n_atoms, task.k],
+        "seed": task.seed,
+        "device": task.device.type,
+    }
 
 
-def load_growth(
-    folder: Path, identity: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and progress of an unfinished growth of the same settings and data, else None.
+def save_growth(growth: Growth, identity: dict[str, Any]) -> None:
+    """Write a growth atomically to its task's folder, which the caller removes after success."""
+    progress = {
+        "position": growth.position,
+        "seen": growth.seen,
+        "log": growth.log,
+        "seconds": time.perf_counter() - growth.started,
+    }
+    write_content(
+        growth.task.checkpoint / CHECKPOINT_FILE,
+        {"identity": identity, "progress": progress},
+        {"atoms": growth.atoms, "bias": growth.bias},
+    )
+
+
+def restore_growth_(growth: Growth, identity: dict[str, Any]) -> None:
+    """Go on from a growth of the same settings and data, if there is one.
 
     A file that is damaged or of something else is left alone, and the log says why.
     """
-    path = folder / CHECKPOINT_FILE
+    path = growth.task.checkpoint / CHECKPOINT_FILE
     read = read_content(path, identity, names=("atoms", "bias"))
     if read is None:
-        return None
+        return
     content, tensors = read
     _logger.info("%s: going on with %d atoms", path, len(tensors["atoms"]))
-    return tensors, content["progress"]
+    progress = content["progress"]
+    growth.atoms = tensors["atoms"].to(growth.task.device)
+    growth.bias = tensors["bias"].to(growth.task.device)
+    growth.position, growth.seen = progress["position"], progress["seen"]
+    growth.log = progress["log"]
+    growth.started -= progress["seconds"]

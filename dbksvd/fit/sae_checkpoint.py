@@ -6,18 +6,15 @@ with the same bytes as one that was never interrupted.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens.training.sae_trainer import SAETrainer
-from safetensors.torch import save_file
 from torch import Tensor
 
-from dbksvd.files import replace_file
-from dbksvd.fit.checkpoint import CHECKPOINT_FILE, read_content
+from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
 
 _COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 _TALLIES = ("act_freq_scores", "n_forward_passes_since_fired")
@@ -57,12 +54,7 @@ def save_checkpoint(
             name: vars(scheduler) for name, scheduler in trainer.coefficient_schedulers.items()
         },
     }
-    with replace_file(folder / CHECKPOINT_FILE) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"state": json.dumps(content, allow_nan=False)},
-        )
+    write_content(folder / CHECKPOINT_FILE, content, tensors)
 
 
 def load_checkpoint(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.files import read_seal, write_json
+from dbksvd.files import hash_content, read_seal, write_json
 from dbksvd.saebench.judged import prepare_texts, run_judged
 from dbksvd.saebench.model import EvalSite
 from dbksvd.saebench.task import EvalTask
@@ -107,8 +105,7 @@ class CachedJudge:
         from openai import OpenAIError
 
         question = {"model": self._model, "messages": messages, "max_tokens": max_tokens}
-        digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
-        path = self._folder / f"{digest}.json"
+        path = self._folder / f"{hash_content(question)}.json"
         if path.is_file():
             return str(read_seal(path)["answer"])
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -13,19 +15,6 @@ from dbksvd.ops.pursuit.batched_matching import (
 )
 from dbksvd.ops.pursuit.least_squares import fit_block, grow_factor
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_tolerances
-
-
-def match_optimally(
-    start: Tensor,
-    gram: Tensor,
-    norm: Tensor,
-    floor: Tensor,
-    k: int,
-    nonnegative: bool,
-    rtol: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what ``batched_matching.match`` does, by orthogonal least squares."""
-    return match_orthogonally(start, gram, norm, floor, k, nonnegative, rtol, is_recursive=True)
 
 
 def match_orthogonally(
@@ -113,3 +102,7 @@ def solve_factor(factor: Tensor, b: Tensor, used: Tensor) -> Tensor:
     diagonal = torch.diag_embed((~used).double())
     solution = torch.cholesky_solve((b * used).unsqueeze(2), factor + diagonal).squeeze(2)
     return solution * used
+
+
+# By orthogonal least squares.
+match_optimally = partial(match_orthogonally, is_recursive=True)
