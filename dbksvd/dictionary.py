@@ -67,7 +67,7 @@ class PursuitSettings:
     threshold : float
         Product with the residual, in the unit of the samples, up to which no atom is picked.
     penalties : None or tuple of m floats
-        What picking each atom costs, in the squared unit of the samples.
+        What picking each atom costs, as a fraction of the squared norm of the sample.
     """
 
     k: int

@@ -85,16 +85,7 @@ def export_matching_pursuit(dictionary: Dictionary, path: str | Path) -> None:
         If SAELens's architecture would code differently.
     """
     settings = dictionary.settings
-    wanted = {
-        "method": "mp",
-        "nonnegative": True,
-        "refit": False,
-        "rtol": 0.0,
-        "product_dtype": None,
-        "threshold": 0.0,
-        "penalties": None,
-    }
-    for name, value in wanted.items():
+    for name, value in MATCHING_PURSUIT.items():
         if getattr(settings, name) != value:
             raise ValueError(
                 f"dictionary: expected {name}={value!r} for matching_pursuit, "

@@ -37,7 +37,7 @@ class PursuitSAEConfig(SAEConfig):
     threshold : float
         Product with the residual, in the unit of the samples, up to which no atom is picked.
     penalties : None or sequence of m floats
-        What picking each atom costs, in the squared unit of the samples.
+        What picking each atom costs, as a fraction of the squared norm of the sample.
     sign_split : bool
         Whether the rows of ``W_dec`` are ``[D; -D]``: samples are then coded over D, and a
         coefficient z is given as the two latents relu(z) and relu(-z).

@@ -89,7 +89,8 @@ def fit(task: FitTask) -> FitResult:
     2. Settling: iterations as of DB-KSVD, on small batches and then larger ones, in which atoms are
        free that go with no other. Where features form trees there are hardly any.
     3. Polishing: iterations of DB-KSVD on many samples, coded with penalties that ask more of rare
-       atoms (:mod:`dbksvd.fit.penalties`) and have k non-zeros a sample on average.
+       atoms (:mod:`dbksvd.fit.penalties`) and have k non-zeros a sample on average. What they ask
+       is in proportion to the sample, so that a sample and its multiples are coded alike.
     4. Cleaning of atoms that go with another: an update from the samples in which such an atom
        comes alone, which takes out what it has of features without atoms.
     5. Sharing. An atom that never comes alone holds part of what comes with it, which then is

@@ -1,9 +1,10 @@
 """What picking an atom costs: the code length of saying that it is there.
 
 With atom j used by a fraction q_j of the samples, the penalties are ``c_j = s ln(1 / q_j)``: a
-pursuit that picks while p_j² > c_j lowers ``‖r‖² + s Σ_{j in S} ln(1 / q_j)``, the description
-length of a sample for noise of variance s/2 in each coordinate. The one number s is set so that
-samples have a wanted number of non-zeros on average.
+pursuit that picks while p_j² > c_j ‖x‖² lowers ``‖r‖² / ‖x‖² + s Σ_{j in S} ln(1 / q_j)``, the
+description length of a sample whose noise has the variance s ‖x‖² / 2 in each coordinate. The one
+number s is set so that samples have a wanted number of non-zeros on average. As noise is in
+proportion, large samples get no more atoms for being large.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from dbksvd.codes import SparseCodes
 from dbksvd.dictionary import PursuitSettings
-from dbksvd.fit.calibration import CALIBRATION_ROWS, find_scale
+from dbksvd.fit.calibration import find_scale
 from dbksvd.shapes import Activations, Atoms
 
 
@@ -37,7 +38,7 @@ def set_penalties(
     Parameters
     ----------
     x : tensor of shape (n, d)
-        Centred samples, of which the first `CALIBRATION_ROWS` are coded.
+        Centred samples, of which the first `dbksvd.fit.calibration.CALIBRATION_ROWS` are coded.
     atoms : tensor of shape (m, d)
         Unit atoms.
     usage : float64 tensor of shape (m,)
@@ -50,8 +51,8 @@ def set_penalties(
         As in :func:`dbksvd.sparse_encode`.
     """
     lengths = -usage.log()
-    # at this scale no atom is worth its penalty
-    high = float(x[:CALIBRATION_ROWS].double().square().sum(1).max() / lengths.min())
+    # no product of a unit atom is larger than the sample: at this scale none is worth its penalty
+    high = 1 / float(lengths.min())
     before = settings.penalties
     return find_scale(
         *(x, atoms, l0, high, lambda scale: with_scale(settings, lengths, scale)),
@@ -61,5 +62,6 @@ def set_penalties(
 
 
 def with_scale(settings: PursuitSettings, lengths: Tensor, scale: float) -> PursuitSettings:
-    """Return `settings` with the penalties ``scale · lengths``."""
-    return replace(settings, threshold=0.0, penalties=tuple((scale * lengths).tolist()))
+    """Return `settings` with the penalties ``scale · lengths``, at most 1."""
+    penalties = (scale * lengths).clamp(max=1)
+    return replace(settings, threshold=0.0, penalties=tuple(penalties.tolist()))

@@ -12,7 +12,7 @@ def make_problem(dtype=torch.float64, n=40, d=16, m=70):
     generator = torch.Generator().manual_seed(3)
     atoms = torch.nn.functional.normalize(torch.randn(m, d, generator=generator).double(), dim=1)
     x = 2 * torch.randn(n, d, generator=generator).double()
-    penalties = (6 * torch.rand(m, generator=generator).double()).tolist()
+    penalties = (0.1 * torch.rand(m, generator=generator).double()).tolist()
     return x.to(dtype), atoms.to(dtype), penalties
 
 
@@ -50,12 +50,14 @@ def test_penalties_agree_with_reference(nonnegative, implementation, refit, dtyp
 
 
 @pytest.mark.parametrize("implementation", ["reference", "batched", "cpu"])
-def test_equal_penalties_are_a_threshold(implementation):
+def test_equal_penalties_are_a_threshold_in_proportion_to_the_sample(implementation):
     x, atoms, _ = make_problem()
-    by_threshold = sparse_encode(x, atoms, 8, threshold=1.5, implementation=implementation)
-    equal = [1.5**2] * len(atoms)
+    x = 3 * torch.nn.functional.normalize(x, dim=1)
+    by_threshold = sparse_encode(x, atoms, 8, threshold=0.6, implementation=implementation)
+    equal = [(0.6 / 3) ** 2] * len(atoms)
     by_penalties = sparse_encode(x, atoms, 8, penalties=equal, implementation=implementation)
     assert_equal(by_penalties, by_threshold, 1e-12)
+    assert 1 < by_threshold.l0.double().mean() < 8
 
 
 @pytest.mark.parametrize("implementation", ["reference", "batched", "cpu"])
@@ -63,17 +65,16 @@ def test_a_cheap_atom_is_preferred(implementation):
     atoms = torch.nn.functional.normalize(torch.tensor([[1.0, 0.2], [1.0, -0.2]]), dim=1)
     x = torch.tensor([[3.0, 0.01]])
     options = {"nonnegative": True, "implementation": implementation, "refit": False}
-    dear_first = sparse_encode(x, atoms, 1, penalties=[2.0, 1.0], **options)
+    dear_first = sparse_encode(x, atoms, 1, penalties=[0.2, 0.1], **options)
     assert dear_first.indices.tolist() == [[1]]
-    assert sparse_encode(x, atoms, 1, penalties=[20.0, 20.0], **options).l0.tolist() == [0]
+    assert sparse_encode(x, atoms, 1, penalties=[1.0, 1.0], **options).l0.tolist() == [0]
 
 
 @pytest.mark.parametrize("implementation", ["reference", "batched", "cpu"])
 @pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
-def test_limits_have_the_unit_of_the_samples(implementation, unit):
+def test_a_threshold_has_the_unit_of_the_samples_and_penalties_have_none(implementation, unit):
     x, atoms, penalties = make_problem()
     options = {"implementation": implementation}
-    scaled = [unit**2 * penalty for penalty in penalties]
     for expected, found in (
         (
             sparse_encode(x, atoms, 6, threshold=1.5, **options),
@@ -81,7 +82,7 @@ def test_limits_have_the_unit_of_the_samples(implementation, unit):
         ),
         (
             sparse_encode(x, atoms, 6, penalties=penalties, **options),
-            sparse_encode(unit * x, atoms, 6, penalties=scaled, **options),
+            sparse_encode(unit * x, atoms, 6, penalties=penalties, **options),
         ),
     ):
         assert torch.equal(found.indices, expected.indices)
@@ -93,8 +94,10 @@ def test_limits_have_the_unit_of_the_samples(implementation, unit):
     [
         ({"threshold": -1.0}, "threshold: expected a finite number of at least 0, got -1.0"),
         ({"threshold": float("nan")}, "threshold: expected a finite number of at least 0, got nan"),
-        ({"penalties": [1.0]}, "penalties: expected 70 finite numbers of at least 0, one for"),
-        ({"penalties": [-1.0] * 70}, "penalties: expected 70 finite numbers of at least 0, .* -1"),
+        ({"penalties": [1.0]}, "penalties: expected 70 numbers from 0 to 1, one for"),
+        ({"penalties": [-1.0] * 70}, "penalties: expected 70 numbers from 0 to 1, .* -1"),
+        ({"penalties": [1.5] * 70}, "penalties: expected 70 numbers from 0 to 1, .* 1.5"),
+        ({"penalties": [float("nan")] * 70}, "penalties: expected 70 numbers from 0 to 1, .* nan"),
         (
             {"penalties": [1.0] * 70, "method": "ols"},
             "penalties: expected method 'mp' .* got 'ols'",

@@ -96,8 +96,9 @@ def sparse_encode(
         Atoms are picked only while their product with the residual is larger, in the unit of `x`:
         one threshold for all samples gives each as many atoms as it needs, up to `k`.
     penalties : sequence of m floats, optional
-        What picking each atom costs, in the squared unit of `x`: the pick is the atom whose squared
-        product exceeds its penalty most, and there is none where none does. For mp.
+        What picking each atom costs, from 0 to 1, as a fraction of the squared norm of the sample:
+        the pick is the atom whose squared product with the residual exceeds that most, and there
+        is none where none does. A sample and its multiples are coded alike. For mp.
     product_dtype : {None, "bfloat16"}
         Dtype in which samples are multiplied with atoms; None is that of `x`. With bfloat16,
         twice as fast or more on CUDA, atoms are picked by rounded products; a refit (omp, ols) then

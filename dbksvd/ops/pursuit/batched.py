@@ -8,6 +8,7 @@ synchronisation) only once most can have, and then every few steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from dbksvd.ops.pursuit.batched_matching import match
 from dbksvd.ops.pursuit.batched_orthogonal import match_optimally, match_orthogonally
 from dbksvd.ops.pursuit.checks import scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_block
-from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances, square_scales
+from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 
 # Products held at once (elements): bounds the memory, and on the CPU keeps them in cache.
 BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
@@ -42,6 +43,8 @@ def encode(
     pursuits: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]]
     pursuits = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}
     pursue = pursuits[method]
+    if penalties is not None:
+        pursue = partial(match, costs=penalties)
     refit = needs_fit(method, refit, product_dtype)
     _, dependent = find_tolerances(x.dtype)
 
@@ -50,11 +53,7 @@ def encode(
         start = multiply(scaled, atoms, product_dtype)
         norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True, dtype=torch.float64)
         floor = find_floors(norm.squeeze(1), x.dtype, threshold, exponents).unsqueeze(1)
-        if penalties is None:
-            support, used, z = pursue(start, gram, norm, floor, k, nonnegative, rtol)
-        else:
-            costs = square_scales(exponents, len(scaled)).to(penalties)[:, None] * penalties
-            support, used, z = match(start, gram, norm, floor, k, nonnegative, rtol, costs)
+        support, used, z = pursue(start, gram, norm, floor, k, nonnegative, rtol)
         if refit:
             b = multiply_support(scaled, atoms, start, support, product_dtype)
             z = fit_block(b, gram, support, used, z, nonnegative, dependent, norm)

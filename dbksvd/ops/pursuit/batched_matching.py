@@ -32,8 +32,8 @@ def match(
         Norms of the samples.
     floor : float64 tensor of shape (n, 1)
         Products up to this are not picked.
-    costs : float64 tensor of shape (n, m), optional
-        Penalties of the atoms, at the scale of each sample.
+    costs : float64 tensor of shape (m,), optional
+        Penalties of the atoms.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def match(
             top, j = find_largest(p, nonnegative)
             running &= top > floor
         else:
-            j, is_worthy = find_worthiest(p, costs, floor, nonnegative)
+            j, is_worthy = find_worthiest(p, norm**2 * costs, floor, nonnegative)
             running &= is_worthy
         v = p.gather(1, j).masked_fill(~running, 0)
         slot, is_new = find_slot(support, j, size)

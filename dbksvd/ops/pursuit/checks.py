@@ -99,9 +99,9 @@ def check_penalties(penalties: Sequence[float], n_atoms: int, method: str) -> Te
     if method != "mp":
         raise ValueError(f"penalties: expected method 'mp' with them, got {method!r}")
     costs = torch.as_tensor(penalties, dtype=torch.float64)
-    if costs.shape != (n_atoms,) or not (torch.isfinite(costs) & (costs >= 0)).all():
+    if costs.shape != (n_atoms,) or not ((costs >= 0) & (costs <= 1)).all():
         raise ValueError(
-            f"penalties: expected {n_atoms} finite numbers of at least 0, one for each atom, "
+            f"penalties: expected {n_atoms} numbers from 0 to 1, one for each atom, "
             f"got {len(costs)} from {costs.min().item():.3g} to {costs.max().item():.3g}"
         )
     return costs

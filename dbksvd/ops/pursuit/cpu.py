@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dbksvd.ops.pursuit import kernels, orthogonal_kernels
 from dbksvd.ops.pursuit.checks import scale_rows
-from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances, square_scales
+from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 from dbksvd.ops.threads import map_in_threads
 
 # Samples whose products are made at once: enough for a fast matrix product, few enough for the
@@ -47,8 +47,7 @@ def encode(
         common = (products, norms.numpy(), floors.numpy(), gram, k)
         limits = (float(rtol), dependent)
         if method == "mp":
-            scales = square_scales(exponents, len(scaled)).numpy()
-            kernels.match(*common, nonnegative, refit, *limits, costs, scales, *out)
+            kernels.match(*common, nonnegative, refit, *limits, costs, *out)
         else:
             recursive = method == "ols"
             orthogonal_kernels.match_orthogonally(*common, recursive, nonnegative, *limits, *out)

@@ -172,7 +172,6 @@ def match(
     rtol,
     dependent,
     costs,
-    scales,
     indices,
     values,
 ):
@@ -193,7 +192,7 @@ def match(
         j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
         for _ in range(STEPS_PER_ATOM * k):
             if costs.size:
-                j = find_worthiest(p, costs, scales[n], nonnegative)
+                j = find_worthiest(p, costs, norms[n] * norms[n], nonnegative)
             if j < 0 or abs(p[j]) <= floors[n]:
                 break
             v = p[j]

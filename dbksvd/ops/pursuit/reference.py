@@ -18,7 +18,6 @@ from dbksvd.ops.pursuit.tolerances import (
     STEPS_PER_ATOM,
     find_floors,
     find_tolerances,
-    square_scales,
 )
 
 
@@ -40,15 +39,13 @@ def encode(
     norms = torch.linalg.vector_norm(scaled, dim=1)
     floors = find_floors(norms, x.dtype, threshold, exponents).tolist()
     costs = np.zeros(len(atoms)) if penalties is None else penalties.cpu().numpy()
-    squares = square_scales(exponents, len(x))
     D = atoms.double().cpu().numpy()
     G = D @ D.T
     indices = np.zeros((len(x), k), np.int64)
     values = np.zeros((len(x), k))
     for row, sample in enumerate(scaled.cpu().numpy()):
         if method == "mp":
-            scale = float(squares[row])
-            support, z = match(sample, D, G, k, nonnegative, rtol, floors[row], scale * costs)
+            support, z = match(sample, D, G, k, nonnegative, rtol, floors[row], costs)
             if refit and support:
                 z = fit_support(sample, D, G, support, nonnegative, dependent)
         else:
@@ -77,9 +74,9 @@ def match(
 
     p ← D x. Then, at most 4k times:
 
-    1. j ← argmax p_j² − c_j over the atoms with |p_j| > φ (p_j > φ where non-negative), the lowest
-       index of equals; end if there is none, or none with p_j² > c_j. The costs c are 0 unless
-       ``penalties`` are given: then j is the argmax of |p_j|;
+    1. j ← argmax p_j² − c_j ‖x‖² over the atoms with |p_j| > φ (p_j > φ where non-negative), the
+       lowest index of equals; end if there is none, or none with p_j² > c_j ‖x‖². The costs c are
+       0 unless ``penalties`` are given: then j is the argmax of |p_j|;
     2. z_j ← z_j + p_j, a new atom of the support if it is not in it yet;
     3. end if the support has k atoms, or rtol > 0 and ‖r‖ ≤ rtol ‖x‖,
        where ‖r‖² falls by p_j² in each step;
@@ -95,7 +92,7 @@ def match(
     z = np.zeros(k)
     for _ in range(STEPS_PER_ATOM * k):
         eligible = (p if nonnegative else np.abs(p)) > floor
-        gain = np.where(eligible, p**2 - costs, 0)
+        gain = np.where(eligible, p**2 - norm**2 * costs, 0)
         j = int(np.argmax(gain))
         if gain[j] <= 0:
             break

@@ -45,11 +45,3 @@ def find_floors(
     if exponents is not None:
         limits = torch.ldexp(limits, -exponents.squeeze(1))
     return torch.maximum(zeros, limits)
-
-
-def square_scales(exponents: Tensor | None, n: int) -> Tensor:
-    """Return what penalties are multiplied by for scaled samples: float64 of shape (n,)."""
-    if exponents is None:
-        return torch.ones(n, dtype=torch.float64)
-    ones = torch.ones_like(exponents.squeeze(1), dtype=torch.float64)
-    return torch.ldexp(ones, -2 * exponents.squeeze(1))
