@@ -47,12 +47,13 @@ def match(
     size = torch.zeros(len(p), 1, dtype=torch.int64, device=p.device)
     running = torch.ones_like(size, dtype=torch.bool)
     slots = slot_range(k, p)
+    prices = None if costs is None else norm**2 * costs
     for step in range(STEPS_PER_ATOM * k):
-        if costs is None:
+        if prices is None:
             top, j = find_largest(p, nonnegative)
             running &= top > floor
         else:
-            j, is_worthy = find_worthiest(p, norm**2 * costs, floor, nonnegative)
+            j, is_worthy = find_worthiest(p, prices, floor, nonnegative)
             running &= is_worthy
         v = p.gather(1, j).masked_fill(~running, 0)
         slot, is_new = find_slot(support, j, size)

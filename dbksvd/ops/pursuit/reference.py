@@ -14,11 +14,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from dbksvd.ops.pursuit.checks import scale_rows
-from dbksvd.ops.pursuit.tolerances import (
-    STEPS_PER_ATOM,
-    find_floors,
-    find_tolerances,
-)
+from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
 
 def encode(
