@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 POWER_ITERATIONS = 2
 # Threshold of a pursuit that is to find most of what is there, in that of the growth.
 PLAIN = 0.8
-# Threshold of settling, in that of the growth: most samples have k atoms.
-SETTLING = 0.5
 # Times that usage and penalties are found from one another.
 CONFIRMATIONS = 2
 
@@ -135,22 +133,15 @@ class Growth:
         """Iterate with atoms free that go with no other; those that do follow by the damping.
 
         An atom takes on part of those that come with it, and only these: where none does, a free
-        atom gives nothing away, and the dictionary comes to reconstruct as DB-KSVD's does. Samples
-        are coded as there, with k atoms, unless hardly anything is left to explain: a higher
-        threshold would leave the small samples out, where a feature is as true as in large ones.
+        atom gives nothing away, and the dictionary comes to reconstruct as DB-KSVD's does.
         """
         task = self.task
         x = task.train.read(0, min(MOST_ROWS, len(task.train))).to(task.device) - self.bias
         self.is_tied = find_tied(encode_with(x, self.atoms, self.find_plain_pursuit()))
         # a few free atoms among many tied ones are not worth a single iteration
         count = int(self.settings.settle_iter * float((~self.is_tied).double().mean()))
-        growing = self.pursuit
-        most = min(task.k, task.train.width)
-        floor = SETTLING * self.threshold
-        self.pursuit = replace(growing, k=most, method="ols", threshold=floor)
         for size in plan_settling(task.n_atoms, task.k, count):
             self.iterate_held(self.read(size), self.is_tied)
-        self.pursuit = growing
 
     def iterate_held(self, x: Activations, held: slice | Tensor) -> None:
         """Do one iteration that the atoms `held` follow by the damping only."""

@@ -211,8 +211,7 @@ def test_settling_frees_atoms_that_go_with_no_other(planted):
     growth.settle()
     assert torch.equal(growth.atoms[:4], rough[:4])
     cosines = (growth.atoms * features).sum(1)
-    assert cosines[4:].mean() > 0.95 > (rough * features).sum(1)[4:].mean()
-    assert cosines[4:].min() > 0.85 > (rough * features).sum(1)[4:].min()
+    assert cosines[4:].min() > 0.95 > (rough * features).sum(1)[4:].mean()
     sizes = [row["samples_seen"] for row in growth.log]
     assert len(sizes) == 16 + 4  # of 24 atoms 20 are free
     assert sizes[1] - sizes[0] == 2048

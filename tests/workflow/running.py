@@ -61,12 +61,10 @@ def run_snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """Run the real snakemake of this environment in `folder`; output is text."""
     command = [sys.executable, *program, "--configfile", config, *arguments]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
     return subprocess.run(
         command,
         cwd=folder,
-        env=environment,
+        env=make_environment(),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -170,11 +170,16 @@ def test_damage_is_named_and_healed_by_a_rerun(
     assert compare_results(before, digest_results(small_project / SMALL_RESULTS)) == []
 
 
-def start_and_wait_for(experiment: Experiment, rule: str) -> subprocess.Popen[bytes]:
-    process, log = experiment.start()
+def wait_for_rule(process: subprocess.Popen[bytes], log: Path, rule: str) -> None:
+    """Wait until Snakemake says that a job of the rule begins: what it needs is complete."""
     while f"rule {rule}:" not in log.read_text():
         assert process.poll() is None, log.read_text()
         time.sleep(0.02)
+
+
+def start_and_wait_for(experiment: Experiment, rule: str) -> subprocess.Popen[bytes]:
+    process, log = experiment.start()
+    wait_for_rule(process, log, rule)
     return process
 
 
@@ -306,22 +311,21 @@ def test_interrupted_run_goes_on_from_what_was_complete(tmp_path: Path):
     folder = copy_project(tmp_path / "project")
     seals = [str(SEAL), str(SEAL).replace("/dbksvd/", "/dbksvd-signed/")]
     command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG, "--cores", "1", *seals]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=make_environment(),
-    )
+    log = folder / "run.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            env=make_environment(),
+        )
+    wait_for_rule(process, log, "fit_dictionary")
     manifest = folder / SHARDS / "manifest.json"
-    deadline = time.monotonic() + 300
-    while not manifest.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1.0)  # fits have begun
+    time.sleep(1.0)  # the fit has begun
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    assert process.wait(timeout=120) != 0
     assert not all((folder / seal).exists() for seal in seals)
     assert not find_temporary_files(folder)
     before = json.loads(manifest.read_text()), manifest.stat().st_mtime_ns
