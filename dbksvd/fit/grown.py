@@ -86,8 +86,9 @@ def fit(task: FitTask) -> FitResult:
     1. Growth. Each round codes new samples by a non-negative pursuit with one threshold, looks for
        atoms in what is left, and does a few iterations of DB-KSVD in which atoms of earlier rounds
        hardly move: free to move, a frequent atom takes on one of those that come with it.
-    2. Settling: iterations as of DB-KSVD, on small batches and then larger ones, in which atoms are
-       free that go with no other. Where features form trees there are hardly any.
+    2. Settling: iterations as of DB-KSVD with k non-zeros a sample on average, on small batches and
+       then larger ones, in which atoms are free that go with no other. Where features form trees
+       there are hardly any.
     3. Polishing: iterations of DB-KSVD on many samples, coded with penalties that ask more of rare
        atoms (:mod:`dbksvd.fit.penalties`) and have k non-zeros a sample on average. What they ask
        is in proportion to the sample, so that a sample and its multiples are coded alike.

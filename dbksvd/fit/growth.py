@@ -20,7 +20,7 @@ from dbksvd.dictionary import (
     encode_with,
     read_weights,
 )
-from dbksvd.fit.calibration import MOST_TIMES_MEAN
+from dbksvd.fit.calibration import MOST_TIMES_MEAN, Calibration
 from dbksvd.fit.candidates import find_general_atoms
 from dbksvd.fit.cleaning import clean_atoms_
 from dbksvd.fit.growth_checkpoint import identify_growth, restore_growth_, save_growth
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 POWER_ITERATIONS = 2
 # Threshold of a pursuit that is to find most of what is there, in that of the growth.
 PLAIN = 0.8
+# Least threshold of settling, in that of the growth, where samples have fewer atoms than k.
+SETTLING = 0.5
 # Times that usage and penalties are found from one another.
 CONFIRMATIONS = 2
 
@@ -133,15 +135,22 @@ class Growth:
         """Iterate with atoms free that go with no other; those that do follow by the damping.
 
         An atom takes on part of those that come with it, and only these: where none does, a free
-        atom gives nothing away, and the dictionary comes to reconstruct as DB-KSVD's does.
+        atom gives nothing away, and the dictionary comes to reconstruct as DB-KSVD's does. Samples
+        are coded as there with ``sparsity: mean``: k atoms on average.
         """
         task = self.task
         x = task.train.read(0, min(MOST_ROWS, len(task.train))).to(task.device) - self.bias
         self.is_tied = find_tied(encode_with(x, self.atoms, self.find_plain_pursuit()))
         # a few free atoms among many tied ones are not worth a single iteration
         count = int(self.settings.settle_iter * float((~self.is_tied).double().mean()))
+        growing = self.pursuit
+        settling = replace(growing, k=min(growing.k, task.train.width), method="ols")
+        calibration = Calibration(x)
         for size in plan_settling(task.n_atoms, task.k, count):
+            found = calibration.follow(self.log, self.atoms, task.k, settling).threshold
+            self.pursuit = replace(settling, threshold=max(found, SETTLING * self.threshold))
             self.iterate_held(self.read(size), self.is_tied)
+        self.pursuit = growing
 
     def iterate_held(self, x: Activations, held: slice | Tensor) -> None:
         """Do one iteration that the atoms `held` follow by the damping only."""
@@ -181,6 +190,7 @@ class Growth:
                 "n_atoms": len(self.atoms),
                 "samples_seen": self.seen,
                 "l0": l0,
+                "threshold": self.pursuit.threshold,
                 "fve_train": 1 - left / total if total else 1.0,
                 "fve_heldout": None,
                 "seconds": time.perf_counter() - self.started,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,17 @@ def test_settling_frees_atoms_that_go_with_no_other(planted):
     sizes = [row["samples_seen"] for row in growth.log]
     assert len(sizes) == 16 + 4  # of 24 atoms 20 are free
     assert sizes[1] - sizes[0] == 2048
+
+
+def test_settling_codes_with_k_on_average_and_picks_no_noise(planted):
+    features, x = planted  # 2.2 fire on a sample
+    for k, l0 in ((1, 1.0), (4, 2.2)):
+        growth = Growth(replace(make_task(x), k=k), GrownSettings(settle_iter=20))
+        growth.atoms, growth.bias = features.clone(), torch.full((WIDTH,), 0.3)
+        growing = growth.pursuit
+        growth.settle()
+        assert abs(growth.log[-1]["l0"] - l0) < 0.1
+        assert growth.pursuit == growing
 
 
 def test_settling_is_left_out_where_all_atoms_go_with_others(planted, monkeypatch):
