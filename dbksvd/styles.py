@@ -16,9 +16,9 @@ CONTROL_COLOURS = ("0.25", "0.38", "0.50", "0.62", "0.73", "0.83")
 # Names that look the same in every experiment; others take the places that these leave free.
 LEARNED = (
     *("dbksvd-signed", "dbksvd", "dbksvd-matryoshka", "topk-sae", "matryoshka-sae"),
-    *("switch-sae", "kron-sae", "batchtopk-sae", "grown", "jumprelu-sae"),
+    *("switch-sae", "kron-sae", "batchtopk-sae", "grown", "dbksvd-mean"),
     *("standard-sae", "gated-sae", "mp-sae", "polished-sae", "ksvd"),
-    "dbksvd-mean",
+    "jumprelu-sae",
 )
 CONTROLS = ("random", "identity", "pca", "kmeans", "itda", "permuted-topk")
 FIRST_CONTROL_MARKER = 7

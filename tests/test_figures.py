@@ -196,3 +196,10 @@ def test_methods_look_the_same_in_every_experiment():
             if name in LEARNED + CONTROLS and (name in CONTROLS) == look[2]:
                 assert looks.setdefault(name, look) == look, (path.name, name)
     assert len(looks) > 15
+
+
+def test_methods_of_the_default_experiment_differ_in_colour_alone():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    styles = Styles(list(config["methods"]), {}, config["figures"]["controls"])
+    palette = styles.palette
+    assert len({str(colour) for colour in palette.values()}) == len(palette)
