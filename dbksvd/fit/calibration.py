@@ -100,6 +100,7 @@ class Calibration:
 
     def set_threshold(self, atoms: Atoms, l0: float, settings: PursuitSettings) -> PursuitSettings:
         """Return `settings` with the threshold at which samples have `l0` non-zeros on average."""
+        settings = self.limit(settings)
         # no product of a unit atom is larger than the sample
         high = float(self.x.double().square().sum(1).max().sqrt())
         return find_scale(
@@ -121,5 +122,12 @@ class Calibration:
         """
         if not log or log[-1]["n_atoms"] != len(atoms):
             return self.set_threshold(atoms, l0, settings)
+        settings = self.limit(settings)
         found = max(log[-1]["l0"], FEWEST * l0)
         return replace(settings, threshold=log[-1]["threshold"] * (found / l0) ** CORRECTION)
+
+    def limit(self, settings: PursuitSettings) -> PursuitSettings:
+        """Return `settings` with no more non-zeros than an orthogonal pursuit can have."""
+        if settings.method == "mp":
+            return settings
+        return replace(settings, k=min(settings.k, self.x.shape[1]))

@@ -144,11 +144,12 @@ class Growth:
         # a few free atoms among many tied ones are not worth a single iteration
         count = int(self.settings.settle_iter * float((~self.is_tied).double().mean()))
         growing = self.pursuit
-        settling = replace(growing, k=min(growing.k, task.train.width), method="ols")
+        settling = replace(growing, method="ols")
         calibration = Calibration(x)
         for size in plan_settling(task.n_atoms, task.k, count):
-            found = calibration.follow(self.log, self.atoms, task.k, settling).threshold
-            self.pursuit = replace(settling, threshold=max(found, SETTLING * self.threshold))
+            found = calibration.follow(self.log, self.atoms, task.k, settling)
+            floor = SETTLING * self.threshold
+            self.pursuit = replace(found, threshold=max(found.threshold, floor))
             self.iterate_held(self.read(size), self.is_tied)
         self.pursuit = growing
 

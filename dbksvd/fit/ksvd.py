@@ -229,7 +229,7 @@ class DBKSVD:
         """Return codes of `x` on the CPU: flat as ``dictionary_.encode``, or group by group."""
         source = as_source(x)
         dictionary = self.dictionary_.to(self.device)
-        budget = replace(dictionary.settings, k=-(-self.settings.k // len(self.groups_)))
+        budget = replace(dictionary.settings, k=-(-dictionary.settings.k // len(self.groups_)))
 
         def encode(rows: Tensor) -> SparseCodes:
             rows = rows.to(self.device)

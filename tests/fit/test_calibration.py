@@ -46,6 +46,17 @@ def test_threshold_follows_what_the_last_iteration_missed():
     assert 1 <= calibration.follow([row | {"l0": 0.0}], atoms, 3, settings).threshold < 2
 
 
+def test_orthogonal_pursuits_have_at_most_the_width_and_mp_may_have_more():
+    l0 = WIDTH // 2  # three times as many are more than the width
+    assert 3 * l0 > WIDTH
+    x = torch.randn(2000, WIDTH, generator=torch.Generator().manual_seed(2))
+    for method, most in (("ols", WIDTH), ("omp", WIDTH), ("mp", 3 * l0)):
+        model = DBKSVD(N_ATOMS, l0, sparsity="mean", method=method, max_iter=2).fit(x)
+        assert model.dictionary_.settings.k == most
+        assert find_l0(model.dictionary_, x) == pytest.approx(l0, rel=0.1)
+        assert torch.equal(model.transform(x, grouped=True).values, model.transform(x).values)
+
+
 @pytest.mark.parametrize("init", ["samples", "grown"])
 def test_fit_has_the_mean_and_explains_more(init, tmp_path):
     x, heldout = make_samples(6000), make_samples(2000, seed=1)
