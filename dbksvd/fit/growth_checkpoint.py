@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+# Of what a file holds: since 2 the log has thresholds.
+VERSION = 2
+
 
 def identify_growth(growth: Growth) -> dict[str, Any]:
     """Return what a checkpoint must agree on to be used."""
@@ -26,6 +29,7 @@ def identify_growth(growth: Growth) -> dict[str, Any]:
     settings = asdict(growth.settings)
     del settings["checkpoint_seconds"]
     return {
+        "version": VERSION,
         "data": fingerprint_source(task.train),
         "settings": settings,
         "sizes": [task.n_atoms, task.k],
