@@ -58,12 +58,15 @@ class Experiment:
         What to make; all by default.
     cores : int
         For Snakemake.
+    own_session : bool
+        Whether runs are process groups of their own, to be interrupted as a terminal does.
     """
 
     folder: Path
     config: str
     targets: Sequence[str] = ()
     cores: int = 2
+    own_session: bool = False
     runs: int = 0
     orphans: list[psutil.Process] = field(default_factory=list)
 
@@ -84,7 +87,12 @@ class Experiment:
         environment.pop("PYTHONPATH", None)
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                *(command,), cwd=self.folder, env=environment, stdout=stream, stderr=stream
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=self.own_session,
             )
         return process, log
 

@@ -182,24 +182,27 @@ def test_missing_metric_is_named(tables: dict[str, pd.DataFrame]):
         DRAW["variance_explained"](tables, STYLES)
 
 
+def read_styles(path: Path) -> Styles:
+    """Return how the methods of an experiment look, under their own names."""
+    config = yaml.safe_load(path.read_text())
+    return Styles(list(config["methods"]), {}, config["figures"]["controls"])
+
+
 def test_methods_look_the_same_in_every_experiment():
     looks: dict[str, tuple] = {}
     for path in [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]:
-        config = yaml.safe_load(path.read_text())
-        styles = Styles(list(config["methods"]), {}, config["figures"]["controls"])
+        styles = read_styles(path)
         own = [
             (styles.palette[name], styles.markers[name], name in styles.controls)
-            for name in config["methods"]
+            for name in styles.methods
         ]
         assert len(set(own)) == len(own), path.name
-        for name, look in zip(config["methods"], own, strict=True):
+        for name, look in zip(styles.methods, own, strict=True):
             if name in LEARNED + CONTROLS and (name in CONTROLS) == look[2]:
                 assert looks.setdefault(name, look) == look, (path.name, name)
     assert len(looks) > 15
 
 
 def test_methods_of_the_default_experiment_differ_in_colour_alone():
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    styles = Styles(list(config["methods"]), {}, config["figures"]["controls"])
-    palette = styles.palette
+    palette = read_styles(ROOT / "config.yaml").palette
     assert len({str(colour) for colour in palette.values()}) == len(palette)

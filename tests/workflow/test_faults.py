@@ -5,14 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from running import CONFIG, SMALL, copy_project, make_environment, run_snakemake
+from running import CONFIG, SMALL, copy_project, run_snakemake
 
 from benchmarks.kills import Experiment
 from benchmarks.same_results import compare_results, digest_results
@@ -170,16 +169,14 @@ def test_damage_is_named_and_healed_by_a_rerun(
     assert compare_results(before, digest_results(small_project / SMALL_RESULTS)) == []
 
 
-def wait_for_rule(process: subprocess.Popen[bytes], log: Path, rule: str) -> None:
-    """Wait until Snakemake says that a job of the rule begins: what it needs is complete."""
+def start_and_wait_for(experiment: Experiment, rule: str) -> subprocess.Popen[bytes]:
+    """Return when Snakemake says that a job of the rule begins: what it needs is complete."""
+    process, log = experiment.start()
+    deadline = time.monotonic() + 300
     while f"rule {rule}:" not in log.read_text():
         assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
-
-
-def start_and_wait_for(experiment: Experiment, rule: str) -> subprocess.Popen[bytes]:
-    process, log = experiment.start()
-    wait_for_rule(process, log, rule)
     return process
 
 
@@ -310,18 +307,8 @@ def test_wrong_arguments_are_named(
 def test_interrupted_run_goes_on_from_what_was_complete(tmp_path: Path):
     folder = copy_project(tmp_path / "project")
     seals = [str(SEAL), str(SEAL).replace("/dbksvd/", "/dbksvd-signed/")]
-    command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG, "--cores", "1", *seals]
-    log = folder / "run.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-            env=make_environment(),
-        )
-    wait_for_rule(process, log, "fit_dictionary")
+    experiment = Experiment(folder, CONFIG, seals, cores=1, own_session=True)
+    process = start_and_wait_for(experiment, "fit_dictionary")
     manifest = folder / SHARDS / "manifest.json"
     time.sleep(1.0)  # the fit has begun
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
