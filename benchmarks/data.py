@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.shards import ActivationShards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
 
 SPLITS = ("train", "heldout")
 DEFAULT_SHARDS = Path("results/minilm/layer4/shards")

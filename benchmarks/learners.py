@@ -19,10 +19,10 @@ import torch
 
 from benchmarks.problems import Point, Problem, centre_rows, score_atoms
 from benchmarks.timing import find_version
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.fit.registry import FitTask
-from dbksvd.ops.pursuit import sparse_encode
-from dbksvd.shards import ActivationShards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.task import FitTask
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 CHUNKS = 10  # points of a curve, for peers that learn on in chunks of time
 SAE_MEASUREMENTS = 24
@@ -81,7 +81,7 @@ def learn_sae(problem: Problem, *, architecture: str) -> Iterator[Point]:
     Its learning rate needs to know the end, so the number of samples is what the budget allows at
     the speed of a short trial.
     """
-    from dbksvd.fit import sae
+    from dbksvd.fit.sae.method import method as sae
 
     def train(samples: int, measure_every: int) -> list[dict[str, Any]]:
         settings = {

@@ -22,8 +22,8 @@ from torch.nn import functional as F  # noqa: N812
 from benchmarks.data import make_sampler
 from benchmarks.timing import summarise, time_once
 from dbksvd.fit.measure import sum_squares
-from dbksvd.ops.atom_update import update_atoms_
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.ops.atom_update.update import update_atoms_
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 WORD = 4  # bytes of a float32
 SECTOR = 32  # bytes that memory gives at least

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import find_version
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 # A prepared coder: the call that is timed, and what turns its result into a reconstruction.
 Prepared = tuple[Callable[[], Any], Callable[[Any], Tensor]]

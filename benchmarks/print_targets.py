@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.learners import NONNEGATIVE, SIGNED, TOPK
 from benchmarks.peers import OURS_MP, OURS_OLS, OURS_OMP, PRODUCT, SKLEARN_OMP, SPAMS_OMP
-from dbksvd.files import replace_file
+from dbksvd.base.files import replace_file
 
 Rows = list[dict[str, str]]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.data import Activations
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit.measure import measure_explained
 
 

@@ -26,10 +26,10 @@ from benchmarks.timing import (
     time_round_robin,
     write_table,
 )
-from dbksvd.codes import SparseCodes
-from dbksvd.ops.atom_update import update_atoms_
+from dbksvd.base.codes import SparseCodes
+from dbksvd.ops.atom_update.update import update_atoms_
 from dbksvd.ops.implementation import IMPLEMENTATIONS
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 # n, d, m, k
 SHAPES = {

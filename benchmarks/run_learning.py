@@ -19,7 +19,7 @@ from benchmarks.learners import LEARNERS, NONNEGATIVE, SIGNED, TOPK, Learner
 from benchmarks.problems import Point, Problem
 from benchmarks.timing import describe_machine, limit_threads, print_table, write_table
 
-HELDOUT_ROWS = 4096  # what dbksvd/fit/sae.py measures on
+HELDOUT_ROWS = 4096  # what dbksvd/fit/sae/method.py measures on
 # Seconds of learning. TopK has both: it must not look slow because its schedule is long.
 BUDGETS = {
     TOPK: (75.0, 300.0),

@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.processes import read_peak_memory, run_fresh
 from benchmarks.timing import describe_machine, limit_threads, print_table, write_table
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.fit.schedule import choose_batch_size
-from dbksvd.parts import LABELS, create_file, record_dtype, write_rows
-from dbksvd.sharding import write_shards
-from dbksvd.shards import ActivationShards
+from dbksvd.activations.hdf5 import LABELS, create_file, record_dtype, write_rows
+from dbksvd.activations.sharding import write_shards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.ksvd.schedule import choose_batch_size
 
 HELDOUT_ROWS = 4096
 BLOCK_ROWS = 1 << 15

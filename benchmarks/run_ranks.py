@@ -27,9 +27,10 @@ from torch import Tensor
 
 from benchmarks.data import MemoryActivations, draw_data
 from benchmarks.timing import describe_machine, limit_threads, print_table, summarise, write_table
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.fit.registry import FitTask, find_method
-from dbksvd.fit.sae import SavableSAE
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.registry import find_method
+from dbksvd.fit.sae.method import SavableSAE
+from dbksvd.fit.task import FitTask
 from dbksvd.ops.ranks import ALONE, Ranks, join_ranks
 
 ROOT = Path(__file__).parents[1]

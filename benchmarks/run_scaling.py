@@ -27,8 +27,8 @@ from benchmarks.timing import (
     time_round_robin,
     write_table,
 )
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 BATCH = 8192  # samples an iteration of a fit
 BLOCK = 8192  # different samples that a fit sees
@@ -159,7 +159,7 @@ def draw_scaling(table: Sequence[dict[str, Any]], base: Size, folder: Path) -> N
     import pandas as pd
     import seaborn as sns
 
-    from dbksvd.files import replace_file
+    from dbksvd.base.files import replace_file
 
     frame = pd.DataFrame(table)
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook"):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.kills import Experiment, run_cycle
 from benchmarks.same_results import compare_results
-from dbksvd.files import replace_file
+from dbksvd.base.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 # Kills between one start from nothing and one comparison.

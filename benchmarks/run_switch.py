@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
-from dbksvd.architectures.switch import SwitchSAE, SwitchSAEConfig
-from dbksvd.costs import count_encoder_flops
-from dbksvd.files import replace_file
+from dbksvd.base.files import replace_file
+from dbksvd.dictionaries.encoder_flops import count_encoder_flops
+from dbksvd.dictionaries.switch import SwitchSAE, SwitchSAEConfig
 
 EXPERTS = (2, 8, 32)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from dbksvd.files import replace_file
+from dbksvd.base.files import replace_file
 
 Name = TypeVar("Name", bound=Hashable)
 PEERS = ("scikit-learn", "sae-lens", "spams-bin", "ksvd")

@@ -10,16 +10,16 @@ from typing import Any
 
 import wrapt
 
-__version__ = "0.1.0"
+from dbksvd.base.version import __version__
 
 _HOMES = {
-    "sparse_encode": "dbksvd.ops.pursuit",
-    "DBKSVD": "dbksvd.fit.ksvd",
-    "KSVD": "dbksvd.fit.exact",
-    "Dictionary": "dbksvd.dictionary",
-    "SparseCodes": "dbksvd.codes",
-    "ActivationShards": "dbksvd.shards",
-    "load_dictionary": "dbksvd.architectures.loading",
+    "sparse_encode": "dbksvd.ops.pursuit.encode",
+    "DBKSVD": "dbksvd.fit.ksvd.dbksvd",
+    "KSVD": "dbksvd.fit.ksvd.ksvd",
+    "Dictionary": "dbksvd.dictionaries.dictionary",
+    "SparseCodes": "dbksvd.base.codes",
+    "ActivationShards": "dbksvd.activations.shards",
+    "load_dictionary": "dbksvd.dictionaries.loading",
 }
 
 __all__ = [*_HOMES, "__version__"]
@@ -37,4 +37,4 @@ def __dir__() -> list[str]:
 
 @wrapt.when_imported("sae_lens")
 def _register_architectures(_module: Any) -> None:
-    import_module("dbksvd.architectures").register()
+    import_module("dbksvd.dictionaries.registration").register()

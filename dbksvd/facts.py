@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from dbksvd.files import read_json
+from dbksvd.base.files import read_json
 
 _SUFFIX, _PROMPTS = "_entity_attributes.json", "_attribute_to_prompts.json"
 

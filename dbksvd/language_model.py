@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
+from dbksvd.base.files import hash_file, replace_folder, write_json
+from dbksvd.base.provenance import choose_device, describe_run, seed_everything
+from dbksvd.base.settings import build_settings
 from dbksvd.facts import read_facts
-from dbksvd.files import hash_file, replace_folder, write_json
 from dbksvd.language_model_data import encode_documents, train_tokenizer
 from dbksvd.language_model_settings import LanguageModelSettings
 from dbksvd.language_model_steps import choose_precision, train_steps
-from dbksvd.provenance import choose_device, describe_run, seed_everything
-from dbksvd.settings import build_settings
-from dbksvd.text import check_documents, iterate_documents
+from dbksvd.text.documents import check_documents, iterate_documents
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def train_language_model(
     settings : mapping
         See :class:`dbksvd.language_model_settings.LanguageModelSettings`.
     text : path
-        Folder of :func:`dbksvd.text.prepare_text`; held-out documents are measured on only.
+        Folder of :func:`dbksvd.text.documents.prepare_text`; held-out documents only measure.
     output : path
         Folder for model.safetensors, config.json and the tokenizer; replaced as a whole.
     checkpoint : path

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from dbksvd.checkpoint_files import CHECKPOINT_FILE, read_content
-from dbksvd.files import replace_file
+from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content
+from dbksvd.base.files import replace_file
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dbksvd.base.settings import check_at_least
 from dbksvd.language_model_data import SMALLEST_VOCABULARY
-from dbksvd.settings import check_at_least
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

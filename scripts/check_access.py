@@ -6,10 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from dbksvd.access import check_access
-from dbksvd.commands import report_errors
-from dbksvd.files import write_json
-from dbksvd.saebench.registry import check_kind
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import write_json
+from dbksvd.evaluation.saebench.registry import check_kind
+from dbksvd.models.access import check_access
 
 
 @report_errors()

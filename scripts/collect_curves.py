@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from dbksvd.commands import report_errors
-from dbksvd.files import read_seal, replace_file
-from dbksvd.scores import expand_rows
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import read_seal, replace_file
+from dbksvd.base.layout import expand_rows
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 

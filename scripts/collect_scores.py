@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from dbksvd.commands import report_errors
-from dbksvd.files import DamagedFileError, check_folder, read_seal, replace_file
-from dbksvd.scores import SEAL, expand_rows, read_metrics
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import DamagedFileError, check_folder, read_seal, replace_file
+from dbksvd.base.layout import expand_rows
+from dbksvd.evaluation.saebench.results import SEAL, read_metrics
 
 KEYS = ("site", "method", "n_atoms", "k", "seed")
 COLUMNS = [*KEYS, "eval", "metric", "value"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dbksvd.commands import report_errors
-from dbksvd.tables import format_spread, run_table
+from dbksvd.base.errors import report_errors
+from dbksvd.report.tables import format_spread, run_table
 
 SIZES = ["site", "n_atoms", "k"]
 BUDGETS = {"samples_seen": "samples", "seconds": "seconds"}

@@ -10,14 +10,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from dbksvd.commands import report_errors
-from dbksvd.eval_figures import EVAL_FIGURES
-from dbksvd.figures import FIGURES
-from dbksvd.files import replace_file
-from dbksvd.fit_figures import FIT_FIGURES
-from dbksvd.reference import load_reference
-from dbksvd.styles import Styles
-from dbksvd.synthetic_figures import SYNTHETIC_FIGURES
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import replace_file
+from dbksvd.report.figures.evals import EVAL_FIGURES
+from dbksvd.report.figures.fits import FIT_FIGURES
+from dbksvd.report.figures.ground_truth import SYNTHETIC_FIGURES
+from dbksvd.report.figures.reconstruction import FIGURES
+from dbksvd.report.figures.styles import Styles
+from dbksvd.report.published import load_reference
 
 
 @report_errors()

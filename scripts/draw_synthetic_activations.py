@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
-from dbksvd.provenance import choose_device
-from dbksvd.synthetic.draw import draw_slice
+from dbksvd.activations.from_synthetic import draw_slice
+from dbksvd.base.errors import report_errors
+from dbksvd.base.provenance import choose_device
 
 
 @report_errors()

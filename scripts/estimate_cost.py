@@ -8,10 +8,10 @@ from pathlib import Path
 import yaml
 from tabulate import tabulate
 
-from dbksvd.commands import report_errors
-from dbksvd.estimates import Stage, estimate_stages
-from dbksvd.estimates_devices import DEVICES, Device
-from dbksvd.model_files import find_kind, find_sizes
+from dbksvd.base.errors import report_errors
+from dbksvd.estimates.devices import DEVICES, Device
+from dbksvd.estimates.stages import Stage, estimate_stages
+from dbksvd.models.sizes import find_kind, find_sizes
 from workflow.experiment import ConfigError, Experiment
 
 

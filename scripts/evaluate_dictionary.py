@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
-from dbksvd.files import write_json
-from dbksvd.metrics import measure_folder
-from dbksvd.models import LoadedModel, load_model
-from dbksvd.provenance import describe_run, seed_everything
-from dbksvd.saebench.registry import find_eval
-from dbksvd.saebench.runner import run_evals
-from dbksvd.shards import ActivationShards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import write_json
+from dbksvd.base.provenance import describe_run, seed_everything
+from dbksvd.evaluation.heldout import measure_folder
+from dbksvd.evaluation.saebench.registry import find_eval
+from dbksvd.evaluation.saebench.runner import run_evals
+from dbksvd.models.loading import LoadedModel, load_model
 
 
 @report_errors()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dbksvd.architectures.exports import EXPORTS
-from dbksvd.commands import report_errors
-from dbksvd.dictionary import Dictionary
+from dbksvd.base.errors import report_errors
+from dbksvd.dictionaries.dictionary import Dictionary
+from dbksvd.dictionaries.exports import EXPORTS
 
 
 @report_errors()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.activations import extract_slice
-from dbksvd.commands import report_errors
+from dbksvd.activations.from_text import extract_slice
+from dbksvd.base.errors import report_errors
 
 
 @report_errors()

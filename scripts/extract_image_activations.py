@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
-from dbksvd.image_activations import extract_image_slice
+from dbksvd.activations.from_images import extract_image_slice
+from dbksvd.base.errors import report_errors
 
 
 @report_errors()

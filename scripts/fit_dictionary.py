@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
-from dbksvd.files import check_folder
-from dbksvd.fit.registry import DATA_PARALLEL, FitTask, find_method
-from dbksvd.fit.result import SEAL_FILE
+from dbksvd.activations.shards import SPLITS, ActivationShards
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import check_folder
+from dbksvd.base.layout import SEAL_FILE
+from dbksvd.base.provenance import choose_device, describe_run, seed_everything
+from dbksvd.fit.registry import DATA_PARALLEL, find_method
+from dbksvd.fit.task import FitTask
 from dbksvd.ops.ranks import ALONE, Ranks, choose_gpu, count_local_ranks, join_ranks
-from dbksvd.provenance import choose_device, describe_run, seed_everything
-from dbksvd.shards import SPLITS, ActivationShards
 
 
 @report_errors()
@@ -62,7 +63,7 @@ def fit(arguments: argparse.Namespace, ranks: Ranks) -> None:
     train, heldout = (open_shards(arguments.shards, split, ranks) for split in SPLITS)
     if arguments.stream is not None:
         # by name: the fit of stored rows does not depend on how they were extracted
-        streams = import_module("dbksvd.stream")
+        streams = import_module("dbksvd.activations.stream")
         train = streams.ActivationStream(
             arguments.stream, arguments.text, train, gpus=arguments.gpus
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
-from dbksvd.provenance import choose_device
+from dbksvd.base.errors import report_errors
+from dbksvd.base.provenance import choose_device
 from dbksvd.synthetic.models import make_model, save_model
 
 

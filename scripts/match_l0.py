@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbksvd.commands import report_errors
-from dbksvd.tables import Headline, format_spread, run_table
+from dbksvd.base.errors import report_errors
+from dbksvd.report.tables import Headline, format_spread, run_table
 
 SIZES = ["site", "n_atoms"]
 L0 = Headline("L0", "heldout", "l0")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
-from dbksvd.files import replace_folder
-from dbksvd.models import load_model
-from dbksvd.saebench.model import EvalSite
-from dbksvd.saebench.preparation import name_model, prepare_eval
-from dbksvd.saebench.registry import find_eval
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import replace_folder
+from dbksvd.evaluation.saebench.model import EvalSite
+from dbksvd.evaluation.saebench.preparation import name_model, prepare_eval
+from dbksvd.evaluation.saebench.registry import find_eval
+from dbksvd.models.loading import load_model
 
 
 @report_errors()

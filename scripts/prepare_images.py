@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from dbksvd.commands import report_errors
-from dbksvd.images import prepare_images
+from dbksvd.base.errors import report_errors
+from dbksvd.images.prepare import prepare_images
 
 
 @report_errors()

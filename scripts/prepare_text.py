@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from dbksvd.commands import report_errors
-from dbksvd.text import prepare_text
+from dbksvd.base.errors import report_errors
+from dbksvd.text.documents import prepare_text
 
 
 @report_errors()

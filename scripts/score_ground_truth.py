@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.architectures.loading import load_sae
-from dbksvd.commands import report_errors
-from dbksvd.files import write_json
-from dbksvd.metrics import measure_folder
-from dbksvd.provenance import describe_run, seed_everything
-from dbksvd.shards import ActivationShards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import write_json
+from dbksvd.base.provenance import describe_run, seed_everything
+from dbksvd.dictionaries.loading import load_sae
+from dbksvd.evaluation.ground_truth import score_dictionary
+from dbksvd.evaluation.heldout import measure_folder
 from dbksvd.synthetic.models import load_model
-from dbksvd.synthetic.scores import score_dictionary
 from dbksvd.synthetic.truth import load_truth
 
 

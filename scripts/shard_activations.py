@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from dbksvd.commands import report_errors
-from dbksvd.sharding import write_shards
+from dbksvd.activations.sharding import write_shards
+from dbksvd.base.errors import report_errors
 
 
 @report_errors()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dbksvd.commands import report_errors
-from dbksvd.tables import HEADLINES, format_spread, run_table
+from dbksvd.base.errors import report_errors
+from dbksvd.report.tables import HEADLINES, format_spread, run_table
 
 KEYS = ["site", "method", "n_atoms", "k"]
 

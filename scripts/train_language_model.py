@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dbksvd.commands import report_errors
+from dbksvd.base.errors import report_errors
 from dbksvd.language_model import train_language_model
 
 

@@ -112,7 +112,7 @@ def tiny_causal(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Path:
     """Folder of `prepare_text` with 200 short documents, about a quarter held out."""
-    from dbksvd.text import prepare_text
+    from dbksvd.text.documents import prepare_text
 
     folder = tmp_path_factory.mktemp("text")
     (folder / "source.txt").write_text("\n".join(_make_sentences(200)))

@@ -15,11 +15,11 @@ from unittest.mock import patch
 import huggingface_hub
 import torch
 
-from dbksvd.models import load_model
-from dbksvd.saebench import hub_data
-from dbksvd.saebench.model import EvalSite
-from dbksvd.saebench.preparation import name_model, prepare_eval
-from dbksvd.saebench.runner import run_evals
+from dbksvd.evaluation.saebench.data import hub_data
+from dbksvd.evaluation.saebench.model import EvalSite
+from dbksvd.evaluation.saebench.preparation import name_model, prepare_eval
+from dbksvd.evaluation.saebench.runner import run_evals
+from dbksvd.models.loading import load_model
 
 
 def main() -> None:

@@ -21,13 +21,13 @@ from unittest.mock import patch
 
 import torch
 
-from dbksvd.models import load_model
-from dbksvd.saebench import absorption, probe_perturbation
-from dbksvd.saebench.model import EvalSite
-from dbksvd.saebench.preparation import name_model, prepare_eval
-from dbksvd.saebench.runner import place_sae, run_evals
-from dbksvd.saebench.task import EvalTask
-from dbksvd.scores import read_metrics
+from dbksvd.evaluation.saebench.evals import absorption, probe_perturbation
+from dbksvd.evaluation.saebench.model import EvalSite
+from dbksvd.evaluation.saebench.preparation import name_model, prepare_eval
+from dbksvd.evaluation.saebench.results import read_metrics
+from dbksvd.evaluation.saebench.runner import place_sae, run_evals
+from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.models.loading import load_model
 
 ASKED: list[dict] = []
 
@@ -94,7 +94,7 @@ def run(job: dict, dictionary: Path, folder: Path) -> dict:
 
 def run_absorption(loaded, site: EvalSite, dictionary: Path, folder: Path) -> dict:
     """Return the metrics of absorption where no letter passes the gate."""
-    from dbksvd.architectures.loading import load_sae
+    from dbksvd.dictionaries.loading import load_sae
 
     sae = load_sae(dictionary)
     place_sae(sae, site)

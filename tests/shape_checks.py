@@ -1,4 +1,4 @@
-"""Annotations of dbksvd.shapes, checked at run time: sizes of one name in a call must be equal."""
+"""Annotations of dbksvd.base.shapes, checked at run time: sizes of one name in a call must be equal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def install() -> None:
     paths = [
         path
         for path in sorted((ROOT / "dbksvd").rglob("*.py"))
-        if "from dbksvd.shapes import" in path.read_text()
+        if "from dbksvd.base.shapes import" in path.read_text()
     ]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
     install_import_hook(names, "shape_checks.check")

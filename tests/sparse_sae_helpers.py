@@ -11,9 +11,9 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 from sae_lens.training.sae_trainer import SAETrainer
 
-import dbksvd.architectures
+import dbksvd.dictionaries.registration
 
-dbksvd.architectures.register()
+dbksvd.dictionaries.registration.register()
 
 
 def make_training_sae(architecture: str, seed: int = 0, **settings: Any) -> TrainingSAE[Any]:

@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbksvd.activation_settings import share_range
-from dbksvd.activations import extract_slice
-from dbksvd.files import hash_file, read_json
-from dbksvd.models import load_model
-from dbksvd.text import iterate_documents, prepare_text
+from dbksvd.activations.from_text import extract_slice
+from dbksvd.activations.settings import share_range
+from dbksvd.base.files import hash_file, read_json
+from dbksvd.models.loading import load_model
+from dbksvd.text.documents import iterate_documents, prepare_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -234,7 +234,7 @@ def extract_ready(path: Path, output: Path, *, slices: int = 1, index: int = 0, 
 def test_ready_rows_come_through(tmp_path, suffix, dtype, monkeypatch):
     if dtype == torch.bfloat16 and suffix != ".safetensors":
         pytest.skip("NumPy and HDF5 have no bfloat16")
-    monkeypatch.setattr("dbksvd.ready_activations.BLOCK_BYTES", 8 * 5 * 4)  # 4 rows a block
+    monkeypatch.setattr("dbksvd.activations.from_files.BLOCK_BYTES", 8 * 5 * 4)  # 4 rows a block
     values = torch.randn(70, 5).to(dtype)
     path = write_ready(tmp_path / f"x{suffix}", values)
     for index in range(3):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbksvd.architectures import register
-from dbksvd.architectures.loading import SAEDictionary, load_dictionary, load_sae
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.loading import SAEDictionary, load_dictionary, load_sae
+from dbksvd.dictionaries.registration import register
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [

@@ -1,6 +1,6 @@
 import torch
 
-from dbksvd.codes import SparseCodes, concatenate_codes
+from dbksvd.base.codes import SparseCodes, concatenate_codes
 
 
 def make_codes() -> SparseCodes:

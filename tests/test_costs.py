@@ -12,8 +12,8 @@ import torch
 from sae_lens.registry import get_sae_class
 from torch.utils.flop_counter import FlopCounterMode
 
-import dbksvd.architectures
-from dbksvd.costs import count_encoder_flops
+import dbksvd.dictionaries.registration
+from dbksvd.dictionaries.encoder_flops import count_encoder_flops
 
 ROOT = Path(__file__).parents[1]
 BASE = {"d_in": 384, "d_sae": 16384}
@@ -66,7 +66,7 @@ def test_counts_by_hand(config: dict[str, Any], expected: float):
     ],
 )
 def test_counts_are_the_matrix_products_that_run(architecture, settings, combining):
-    dbksvd.architectures.register()
+    dbksvd.dictionaries.registration.register()
     sae_class, config_class = get_sae_class(architecture)
     sae = sae_class(config_class(d_in=16, d_sae=128, **settings))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -88,7 +88,7 @@ def test_unknown_and_incomplete_configs_are_named():
 
 def test_counting_needs_no_torch():
     code = (
-        "import sys; from dbksvd.costs import count_encoder_flops as f; "
+        "import sys; from dbksvd.dictionaries.encoder_flops import count_encoder_flops as f; "
         "assert f({'architecture': 'topk', 'd_in': 1, 'd_sae': 3}) == 6; "
         "sys.exit('torch' in sys.modules)"
     )

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dbksvd.estimates import estimate_stages, list_places
-from dbksvd.estimates_devices import DEVICES, Device
-from dbksvd.estimates_evals import EvalTexts, count_eval
-from dbksvd.estimates_work import Work, count_coding, count_fit
-from dbksvd.model_files import ModelSizes, find_sizes
+from dbksvd.estimates.devices import DEVICES, Device
+from dbksvd.estimates.evals import EvalTexts, count_eval
+from dbksvd.estimates.fits import Work, count_coding, count_fit
+from dbksvd.estimates.stages import estimate_stages, list_places
+from dbksvd.models.sizes import ModelSizes, find_sizes
 from workflow.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]

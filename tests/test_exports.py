@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dbksvd.architectures.exports import export_matching_pursuit, export_sign_split
-from dbksvd.architectures.loading import load_dictionary
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.exports import export_matching_pursuit, export_sign_split
+from dbksvd.dictionaries.loading import load_dictionary
 
 EXACT = {"nonnegative": True, "refit": False}
 

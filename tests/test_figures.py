@@ -9,10 +9,10 @@ import pytest
 import yaml
 from matplotlib.colors import to_rgb
 
-from dbksvd.eval_figures import EVAL_FIGURES
-from dbksvd.figures import FIGURES, list_sites
-from dbksvd.fit_figures import FIT_FIGURES
-from dbksvd.styles import CONTROLS, LEARNED, Styles
+from dbksvd.report.figures.evals import EVAL_FIGURES
+from dbksvd.report.figures.fits import FIT_FIGURES
+from dbksvd.report.figures.reconstruction import FIGURES, list_sites
+from dbksvd.report.figures.styles import CONTROLS, LEARNED, Styles
 
 ROOT = Path(__file__).parents[1]
 DRAW = FIGURES | FIT_FIGURES | EVAL_FIGURES

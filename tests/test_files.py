@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dbksvd.commands import report_errors
-from dbksvd.files import (
+from dbksvd.base.errors import report_errors
+from dbksvd.base.files import (
     DamagedFileError,
     check_folder,
     hash_file,
@@ -77,7 +77,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest
     first = recall_hash(path, record)
     assert first == hash_file(path)
     with monkeypatch.context() as patched:
-        patched.setattr("dbksvd.files.hash_file", lambda _path: pytest.fail("it was read"))
+        patched.setattr("dbksvd.base.files.hash_file", lambda _path: pytest.fail("it was read"))
         assert recall_hash(path, record) == first
     times = path.stat()
     path.write_bytes(b"abd")  # of the same size, with the old time

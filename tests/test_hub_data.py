@@ -14,10 +14,15 @@ import pytest
 import torch
 from hub_stand_in import save_tokenizer, write_hub
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
-from dbksvd.saebench import hub_data
-from dbksvd.saebench.registry import check_evals, list_datasets, list_hub_names, list_hub_reads
-from dbksvd.scores import find_result, read_metrics
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.evaluation.saebench.data import hub_data
+from dbksvd.evaluation.saebench.registry import (
+    check_evals,
+    list_datasets,
+    list_hub_names,
+    list_hub_reads,
+)
+from dbksvd.evaluation.saebench.results import find_result, read_metrics
 
 ROOT = Path(__file__).parents[1]
 PROBING = [
@@ -195,7 +200,7 @@ TEXT = {"key": "text.sources[0].name", "name": "someone/text", "streaming": True
 COPIED = {**TEXT, "streaming": False}
 ASK = """
 import json, sys
-from dbksvd.access import check_access
+from dbksvd.models.access import check_access
 for wanted in json.loads(sys.argv[1]):
     try:
         print(json.dumps(check_access(wanted)))

@@ -14,16 +14,16 @@ import torch
 from image_helpers import PREPROCESSOR, save_dinov2, save_photographs
 from PIL import Image
 
-from dbksvd.files import read_json
-from dbksvd.image_activations import extract_image_slice
-from dbksvd.image_files import decode_image
-from dbksvd.image_model import load_image_model
-from dbksvd.images import (
+from dbksvd.activations.from_images import extract_image_slice
+from dbksvd.base.files import read_json
+from dbksvd.images.files import decode_image
+from dbksvd.images.prepare import (
     ImageSettings,
     hash_images,
     load_records,
     prepare_images,
 )
+from dbksvd.models.vision import load_image_model
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_content_hash_follows_content_and_reads_changed_files_only(
     prepare(folder, tmp_path / "out")
     hashed = []
     monkeypatch.setattr(
-        "dbksvd.images.hash_file",
+        "dbksvd.images.prepare.hash_file",
         lambda path: hashed.append(path.name) or hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     assert hash_images(folder, listed) == before

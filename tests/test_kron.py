@@ -17,21 +17,21 @@ from sparse_sae_helpers import (
     train,
 )
 
-from dbksvd.architectures import kron_latents, sparse_sae
-from dbksvd.architectures.kron import (
+from dbksvd.dictionaries import kron_latents, sparse_sae
+from dbksvd.dictionaries.kron import (
     COMBINATIONS,
     KronSAE,
     KronSAEConfig,
     KronTrainingSAE,
     KronTrainingSAEConfig,
 )
-from dbksvd.architectures.kron_latents import (
+from dbksvd.dictionaries.kron_latents import (
     SMALLEST_SLOPE_LATENT,
     combine_by_mand,
     select_among,
     select_latents,
 )
-from dbksvd.architectures.loading import load_dictionary
+from dbksvd.dictionaries.loading import load_dictionary
 
 SIZES = {"d_in": 6, "d_sae": 30, "k": 4, "n_heads": 5, "base": 2, "extension": 3}
 

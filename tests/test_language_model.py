@@ -14,15 +14,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from dbksvd.base.files import hash_file
+from dbksvd.evaluation.saebench.evals.absorption import find_word_position
 from dbksvd.facts import read_facts
-from dbksvd.files import hash_file
 from dbksvd.language_model import build_model, train_language_model
 from dbksvd.language_model_data import LETTERS, choose_rows, train_tokenizer
 from dbksvd.language_model_settings import LanguageModelSettings
 from dbksvd.language_model_steps import choose_precision, measure_loss, scale_rate
-from dbksvd.model_files import find_kind
-from dbksvd.models import load_model
-from dbksvd.saebench.absorption import find_word_position
+from dbksvd.models.loading import load_model
+from dbksvd.models.sizes import find_kind
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {

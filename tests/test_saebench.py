@@ -14,23 +14,23 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
-from dbksvd.access import check_access
-from dbksvd.architectures.loading import load_sae
-from dbksvd.dictionary import Dictionary, PursuitSettings
-from dbksvd.files import DamagedFileError, hash_file, write_json
-from dbksvd.models import load_model
-from dbksvd.parts import create_file, record_dtype, write_rows
-from dbksvd.saebench import core, sae_probes
-from dbksvd.saebench.bundled import read_ag_news, read_crossed
-from dbksvd.saebench.model import EvalSite, SAEBenchModel, name_hook
-from dbksvd.saebench.preparation import prepare_eval
-from dbksvd.saebench.recorded import RECORD_FILE
-from dbksvd.saebench.registry import check_evals, find_eval, list_datasets
-from dbksvd.saebench.runner import run_evals
-from dbksvd.saebench.sae_probes import LastTextTokenModel
-from dbksvd.saebench.task import EvalTask
-from dbksvd.scores import read_metrics
-from dbksvd.sharding import write_shards
+from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
+from dbksvd.activations.sharding import write_shards
+from dbksvd.base.files import DamagedFileError, hash_file, write_json
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.loading import load_sae
+from dbksvd.evaluation.saebench.data.bundled import read_ag_news, read_crossed
+from dbksvd.evaluation.saebench.evals import core, sae_probes
+from dbksvd.evaluation.saebench.evals.sae_probes import LastTextTokenModel
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
+from dbksvd.evaluation.saebench.preparation import prepare_eval
+from dbksvd.evaluation.saebench.registry import check_evals, find_eval, list_datasets
+from dbksvd.evaluation.saebench.replay import RECORD_FILE
+from dbksvd.evaluation.saebench.results import read_metrics
+from dbksvd.evaluation.saebench.runner import run_evals
+from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.models.access import check_access
+from dbksvd.models.loading import load_model
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["the dog runs", "a small cat sees the big red house over the river today", "not"]
@@ -290,7 +290,7 @@ def test_prepared_folder_is_checked(tmp_path, caplog, monkeypatch):
     record.write_bytes(b"abc")
     answer = DamagedFileError("answer: cut", tmp_path / "answer.json")
     with monkeypatch.context() as patched, pytest.raises(DamagedFileError, match="answer: cut"):
-        patched.setattr("dbksvd.saebench.runner._run_eval", Mock(side_effect=answer))
+        patched.setattr("dbksvd.evaluation.saebench.runner._run_eval", Mock(side_effect=answer))
         run(settings)
     record.with_name("manifest.json").write_text("{")
     with pytest.raises(DamagedFileError, match=r"core/manifest\.json: expected JSON"):

@@ -14,11 +14,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.evaluation.saebench.evals.token_matching import match_tokens
+from dbksvd.evaluation.saebench.results import find_result, read_metrics
 from dbksvd.language_model import train_language_model
-from dbksvd.saebench.token_matching import match_tokens
-from dbksvd.scores import find_result, read_metrics
-from dbksvd.text import prepare_text
+from dbksvd.text.documents import prepare_text
 
 ROOT = Path(__file__).parents[1]
 DATASETS = ["96_spam_is"]

@@ -192,8 +192,8 @@ def echoing_endpoint():
 PROGRAM = """
 import json, logging, sys
 from pathlib import Path
-from dbksvd.commands import report_errors
-from dbksvd.saebench.autointerp import CachedJudge
+from dbksvd.base.errors import report_errors
+from dbksvd.evaluation.saebench.evals.autointerp import CachedJudge
 
 logging.basicConfig(level=logging.DEBUG)
 with report_errors():

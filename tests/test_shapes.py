@@ -4,8 +4,8 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from dbksvd.codes import SparseCodes
-from dbksvd.fit.groups import encode_groups
+from dbksvd.base.codes import SparseCodes
+from dbksvd.fit.ksvd.groups import encode_groups
 
 
 def make_codes(values: torch.Tensor) -> SparseCodes:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from dbksvd import ActivationShards
-from dbksvd.files import DamagedFileError, read_json, write_json
-from dbksvd.parts import create_file, record_dtype, write_rows
-from dbksvd.sharding import Moments, write_shards
-from dbksvd.splits import SPLITS
+from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
+from dbksvd.activations.sharding import Moments, write_shards
+from dbksvd.base.files import DamagedFileError, read_json, write_json
+from dbksvd.base.splits import SPLITS
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"rows_per_shard": 64, "seed": 0}
@@ -400,8 +400,8 @@ def test_full_disk_while_sharding(small_disk, tmp_path):
 def test_full_disk_while_writing_hdf5(small_disk, rows):
     """HDF5 ends the process with a segmentation fault after a failed write: none may fail."""
     program = f"""
-from dbksvd.commands import report_errors
-from dbksvd.parts import create_file
+from dbksvd.base.errors import report_errors
+from dbksvd.activations.hdf5 import create_file
 from pathlib import Path
 with report_errors(), create_file(Path({str(small_disk)!r}) / "x.h5", {{"/": {rows}}}, 384,
                                   "float32", {{}}) as file:

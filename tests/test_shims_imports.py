@@ -10,7 +10,7 @@ import sys
 import pandas
 read, seen = pandas.read_csv, []
 pandas.read_csv = lambda *a, **k: seen.append(a) or read(*a, **k)
-from dbksvd.saebench.shims_imports import RowCounts, import_quickly
+from dbksvd.evaluation.saebench.shims.imports import RowCounts, import_quickly
 import_quickly()
 import_quickly()
 assert len(seen) <= 1, seen  # the list of data sets, and none of them

@@ -17,15 +17,15 @@ from sparse_sae_helpers import (
     train,
 )
 
-from dbksvd.architectures import sparse_sae
-from dbksvd.architectures.duplicates import measure_expert_duplicates
-from dbksvd.architectures.loading import load_dictionary
-from dbksvd.architectures.median import find_geometric_median
-from dbksvd.architectures.switch import (
+from dbksvd.dictionaries import sparse_sae
+from dbksvd.dictionaries.geometric_median import find_geometric_median
+from dbksvd.dictionaries.loading import load_dictionary
+from dbksvd.dictionaries.switch import (
     SwitchSAEConfig,
     SwitchTrainingSAE,
     SwitchTrainingSAEConfig,
 )
+from dbksvd.evaluation.expert_duplicates import measure_expert_duplicates
 
 SIZES = {"d_in": 6, "d_sae": 15, "k": 2, "n_experts": 3}
 

@@ -12,19 +12,19 @@ import torch
 from sae_lens.synthetic import eval_sae_on_synthetic_data
 from torch.nn.functional import normalize
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
-from dbksvd.parts import open_file
-from dbksvd.sharding import write_shards
-from dbksvd.shards import ActivationShards
-from dbksvd.synthetic.draw import BLOCK_ROWS, draw_slice, iterate_draws
-from dbksvd.synthetic.models import load_model, make_model, save_model
-from dbksvd.synthetic.scores import (
+from dbksvd.activations.from_synthetic import BLOCK_ROWS, draw_slice, iterate_draws
+from dbksvd.activations.hdf5 import open_file
+from dbksvd.activations.sharding import write_shards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.evaluation.ground_truth import (
     match_features,
     measure_rv,
     score_correlation,
     score_dictionary,
     score_router,
 )
+from dbksvd.synthetic.models import load_model, make_model, save_model
 from dbksvd.synthetic.truth import Truth, join_truths, load_truth, save_truth
 
 BENCH = {
@@ -246,7 +246,7 @@ def test_truth_survives_joining_slicing_and_the_disk(tmp_path: Path):
 
 
 def save_and_load(atoms: torch.Tensor, model: Any, k: int, folder: Path, **settings: Any) -> Any:
-    from dbksvd.architectures.loading import load_sae
+    from dbksvd.dictionaries.loading import load_sae
 
     settings = {"nonnegative": True, **settings}
     Dictionary(normalize(atoms, dim=1), model.bias, PursuitSettings(k=k, **settings), {}).save(

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from dbksvd.styles import Styles
-from dbksvd.synthetic_figures import SYNTHETIC_FIGURES
+from dbksvd.report.figures.ground_truth import SYNTHETIC_FIGURES
+from dbksvd.report.figures.styles import Styles
 
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])

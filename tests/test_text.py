@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dbksvd.files import hash_file
-from dbksvd.text import check_documents, iterate_documents, prepare_text
-from dbksvd.text_sources import list_probe_datasets, read_csv_texts
+from dbksvd.base.files import hash_file
+from dbksvd.text.documents import check_documents, iterate_documents, prepare_text
+from dbksvd.text.sources import list_probe_datasets, read_csv_texts
 
 ROOT = Path(__file__).parents[1]
 

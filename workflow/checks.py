@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbksvd.fit.pretrained_releases import check_published, find_layer
+from dbksvd.evaluation.saebench.registry import check_evals, list_datasets, list_hub_reads
+from dbksvd.fit.baselines.pretrained_releases import check_published, find_layer
+from dbksvd.fit.ksvd.schedule import split_groups
 from dbksvd.fit.registry import BASE_KEYS, find_base
-from dbksvd.fit.sae_settings import complete_settings, configure_architecture
-from dbksvd.fit.schedule import split_groups
-from dbksvd.model_files import check_sizes as check_model_sizes
-from dbksvd.model_files import find_config, read_sizes
-from dbksvd.saebench.registry import check_evals, list_datasets, list_hub_reads
+from dbksvd.fit.sae.settings import complete_settings, configure_architecture
+from dbksvd.models.sizes import check_sizes as check_model_sizes
+from dbksvd.models.sizes import find_config, read_sizes
 from workflow.ground_truth_checks import check_at_least_slices, check_ground_truth
 from workflow.schema import ConfigError, suggest
 

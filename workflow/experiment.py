@@ -8,9 +8,9 @@ from dataclasses import astuple, dataclass
 from itertools import product
 from typing import Any
 
-from dbksvd.scores import name_fit
+from dbksvd.base.layout import name_fit
 from workflow.checks import check_consistency, check_sizes
-from workflow.outside import list_outside
+from workflow.external_access import list_outside
 from workflow.schema import ConfigError, check_schema, suggest
 
 
@@ -193,7 +193,7 @@ class Experiment:
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
     def rows(self) -> str:
-        """Return all fits, shortly; `dbksvd.scores.expand_rows` adds their folders."""
+        """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders."""
         return as_param({"folder": self.folder, "fits": [astuple(fit) for fit in self.fits]})
 
     def _list_fits(self) -> Iterator[Fit]:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dbksvd.dictionary import Dictionary
-from dbksvd.fit.sources import READ_ROWS, ActivationSource, read_rows
-from dbksvd.ops.atom_update import compute_residual
+from dbksvd.dictionaries.dictionary import Dictionary
+from dbksvd.fit.reading import READ_ROWS, ActivationSource, read_rows
+from dbksvd.ops.atom_update.update import compute_residual
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
 from dbksvd.ops.ranks import ALONE, Ranks
 

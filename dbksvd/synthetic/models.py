@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dbksvd.files import check_folder, hash_file, replace_folder, write_json
+from dbksvd.base.files import check_folder, hash_file, replace_folder, write_json
 from dbksvd.synthetic.base import GenerativeModel
 from dbksvd.synthetic.block_correlated import BlockCorrelated
 from dbksvd.synthetic.expert_mixture import ExpertMixture

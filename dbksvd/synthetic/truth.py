@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dbksvd.files import check_hash, hash_file, read_seal, replace_file, write_json
+from dbksvd.base.files import check_hash, hash_file, read_seal, replace_file, write_json
 
 
 @dataclass(frozen=True)

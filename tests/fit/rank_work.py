@@ -20,12 +20,12 @@ from test_sae import LEARNED, make_planted, make_task
 from torch import distributed
 from torch.nn.functional import normalize
 
-from dbksvd.fit.checkpoint import check_same
-from dbksvd.fit.exact import KSVD
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.fit.sae import fit as train
+from dbksvd.fit.ksvd.checkpoint import check_same
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.ksvd.ksvd import KSVD
+from dbksvd.fit.sae.method import fit as train
 from dbksvd.ops.atom_update import reference
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.ops.pursuit.encode import sparse_encode
 from dbksvd.ops.ranks import ALONE, Ranks
 
 Work = Callable[[Ranks], Any]
@@ -42,7 +42,9 @@ def run_on_ranks(size: int, work: Work, timeout: float = 600) -> list[Any]:
     if size == 1:
         return [work(ALONE)]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rank_work", "dbksvd.fit.sae", "dbksvd.architectures"])
+    context.set_forkserver_preload(
+        ["rank_work", "dbksvd.fit.sae.method", "dbksvd.dictionaries.registration"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(size)]
         processes = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dbksvd.parts import create_file, record_dtype, write_rows
-from dbksvd.sharding import write_shards
+from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
+from dbksvd.activations.sharding import write_shards
 
 
 def make_shards(folder: Path, *, n: int, d: int, seed: int = 0) -> Path:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from rows import Rows
 
-from dbksvd.fit.batches import BatchReader
-from dbksvd.fit.schedule import Step
+from dbksvd.fit.ksvd.batches import BatchReader
+from dbksvd.fit.ksvd.schedule import Step
 
 
 class Watched(Rows):

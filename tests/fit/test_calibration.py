@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from dbksvd import DBKSVD, Dictionary
-from dbksvd.dictionary import PursuitSettings, encode_with
-from dbksvd.fit.calibration import Calibration
+from dbksvd.dictionaries.dictionary import PursuitSettings, encode_with
+from dbksvd.fit.ksvd.calibration import Calibration
 
 N_ATOMS, WIDTH, L0 = 48, 24, 3
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from rows import Rows
 
-from dbksvd.fit.controls import fit
-from dbksvd.fit.registry import ALGORITHMS, FitTask, find_method, list_sources
+from dbksvd.fit.baselines.controls import fit
+from dbksvd.fit.registry import ALGORITHMS, find_method, list_sources
+from dbksvd.fit.task import FitTask
 
 
 def make_task(algorithm: str, n_atoms: int, x: torch.Tensor, seed: int = 0) -> FitTask:
@@ -69,6 +70,8 @@ def test_registry_names_all_methods():
 
 def test_sources_of_our_own_architectures_belong_to_their_fits_only():
     switch = {"algorithm": "sae", "architecture": "switch"}
-    assert list_sources(switch) == ["dbksvd/fit/sae.py", "dbksvd/architectures/switch.py"]
-    assert list_sources({"algorithm": "sae", "architecture": "topk"}) == ["dbksvd/fit/sae.py"]
+    assert list_sources(switch) == ["dbksvd/fit/sae/method.py", "dbksvd/dictionaries/switch.py"]
+    assert list_sources({"algorithm": "sae", "architecture": "topk"}) == [
+        "dbksvd/fit/sae/method.py"
+    ]
     assert all(Path(source).is_file() for source in list_sources(switch))

@@ -11,21 +11,21 @@ import torch
 from rows import Rows
 from torch.nn.functional import normalize
 
-from dbksvd.codes import SparseCodes
-from dbksvd.dictionary import Dictionary, PursuitSettings, encode_with
-from dbksvd.fit.candidates import choose_apart, find_general_atoms
-from dbksvd.fit.cleaning import clean_atoms_
-from dbksvd.fit.grown import GrownSettings, fit
-from dbksvd.fit.growth import Growth
-from dbksvd.fit.growth_plan import (
+from dbksvd.base.codes import SparseCodes
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings, encode_with
+from dbksvd.fit.grown.candidates import choose_apart, find_general_atoms
+from dbksvd.fit.grown.cleaning import clean_atoms_
+from dbksvd.fit.grown.growth import Growth
+from dbksvd.fit.grown.method import GrownSettings, fit
+from dbksvd.fit.grown.penalties import find_usage, set_penalties
+from dbksvd.fit.grown.plan import (
     count_cleaning_rows,
     count_polish_rows,
     count_round_rows,
     plan_settling,
 )
-from dbksvd.fit.penalties import find_usage, set_penalties
-from dbksvd.fit.registry import FitTask
-from dbksvd.fit.sharing import find_pairs, find_tied, share_atoms_
+from dbksvd.fit.grown.sharing import find_pairs, find_tied, share_atoms_
+from dbksvd.fit.task import FitTask
 
 N_FEATURES, WIDTH = 24, 32
 
@@ -87,7 +87,7 @@ def test_same_seed_same_dictionary_and_it_survives_saving(planted, grown, tmp_pa
 def test_saelens_codes_alike(planted, grown, tmp_path):
     from sae_lens import SAE
 
-    import dbksvd.architectures  # noqa: F401
+    import dbksvd.dictionaries.registration  # noqa: F401
 
     grown.dictionary.save(tmp_path / "sae")
     sae = SAE.load_from_disk(str(tmp_path / "sae"))
@@ -233,7 +233,8 @@ def test_settling_is_left_out_where_all_atoms_go_with_others(planted, monkeypatc
     growth = Growth(make_task(planted[1]), GrownSettings())
     growth.atoms = planted[0].clone()
     monkeypatch.setattr(
-        "dbksvd.fit.growth.find_tied", lambda codes: torch.ones(codes.n_atoms, dtype=torch.bool)
+        "dbksvd.fit.grown.growth.find_tied",
+        lambda codes: torch.ones(codes.n_atoms, dtype=torch.bool),
     )
     growth.settle()
     assert not growth.log

@@ -4,9 +4,9 @@ import pytest
 import torch
 from rows import Rows
 
-from dbksvd.dictionary import PursuitSettings
-from dbksvd.fit.itda import ROUNDS, choose_atoms, fit
-from dbksvd.fit.registry import FitTask
+from dbksvd.dictionaries.dictionary import PursuitSettings
+from dbksvd.fit.baselines.itda import ROUNDS, choose_atoms, fit
+from dbksvd.fit.task import FitTask
 
 
 def make_task(x: torch.Tensor, n_atoms: int, **settings: object) -> FitTask:

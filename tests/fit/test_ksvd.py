@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbksvd import DBKSVD, Dictionary
-from dbksvd.fit.checkpoint import CHECKPOINT_FILE
-from dbksvd.fit.hygiene import find_duplicates, replace_atoms_
-from dbksvd.fit.schedule import choose_batch_size, plan_steps, split_groups
-from dbksvd.fit.sources import ActivationSource, read_cycle
+from dbksvd.fit.ksvd.checkpoint import CHECKPOINT_FILE
+from dbksvd.fit.ksvd.replacement import find_duplicates, replace_atoms_
+from dbksvd.fit.ksvd.schedule import choose_batch_size, plan_steps, split_groups
+from dbksvd.fit.reading import ActivationSource, read_cycle
 
 ROOT = Path(__file__).parents[2]
 

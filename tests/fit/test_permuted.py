@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dbksvd.architectures.loading import load_sae
-from dbksvd.dictionary import Dictionary, PursuitSettings
-from dbksvd.files import read_json
-from dbksvd.fit.permuted import fit
-from dbksvd.fit.registry import FitTask, find_base, list_sources
+from dbksvd.base.files import read_json
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.loading import load_sae
+from dbksvd.fit.baselines.permuted import fit
+from dbksvd.fit.registry import find_base, list_sources
+from dbksvd.fit.task import FitTask
 
 D, M = 6, 10
 
@@ -75,4 +76,4 @@ def test_pursuit_is_refused(tmp_path: Path):
 def test_it_begins_from_the_named_method_and_from_its_own_source():
     settings = {"algorithm": "permuted", "of": "topk-sae"}
     assert find_base(settings) == "topk-sae"
-    assert list_sources(settings) == ["dbksvd/fit/permuted.py"]
+    assert list_sources(settings) == ["dbksvd/fit/baselines/permuted.py"]

@@ -12,12 +12,12 @@ import torch
 from rows import Rows
 from sae_lens import SAE
 
-from dbksvd.architectures.loading import load_dictionary, load_sae
-from dbksvd.files import read_json
-from dbksvd.fit.pretrained import WEIGHTS_ONLY, fit
-from dbksvd.fit.pretrained_releases import check_published, find_layer
-from dbksvd.fit.registry import FitTask, list_sources
-from dbksvd.fit.result import FitResult
+from dbksvd.base.files import read_json
+from dbksvd.dictionaries.loading import load_dictionary, load_sae
+from dbksvd.fit.baselines.pretrained import WEIGHTS_ONLY, fit
+from dbksvd.fit.baselines.pretrained_releases import check_published, find_layer
+from dbksvd.fit.registry import list_sources
+from dbksvd.fit.task import FitResult, FitTask
 
 D, M = 12, 24
 METADATA = {
@@ -317,11 +317,14 @@ def test_what_is_known_before_anything_is_fetched(tmp_path):
 
 
 def test_the_check_needs_no_torch_and_the_fit_no_other_method():
-    code = "import sys, dbksvd.fit.pretrained_releases; sys.exit('torch' in sys.modules)"
+    code = "import sys, dbksvd.fit.baselines.pretrained_releases; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     from workflow.source_hash import _reach
 
     reached = _reach(Path.cwd(), list_sources({"algorithm": "pretrained"}))
-    assert "dbksvd/fit/pretrained.py" in reached
-    assert not {"dbksvd/fit/sae.py", "dbksvd/fit/ksvd.py", "dbksvd/architectures/kron.py"} & reached
+    assert "dbksvd/fit/baselines/pretrained.py" in reached
+    assert (
+        not {"dbksvd/fit/sae/method.py", "dbksvd/fit/ksvd/dbksvd.py", "dbksvd/dictionaries/kron.py"}
+        & reached
+    )
     assert not any("ops/pursuit" in path for path in reached)

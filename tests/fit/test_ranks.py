@@ -30,10 +30,10 @@ from rank_work import (
 from shard_files import make_shards
 from test_sae import LEARNED
 
-from dbksvd.fit.checkpoint import CHECKPOINT_FILE
-from dbksvd.fit.hygiene import gather_worst
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.fit.sae_ranks import find_kth_largest
+from dbksvd.fit.ksvd.checkpoint import CHECKPOINT_FILE
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.ksvd.replacement import gather_worst
+from dbksvd.fit.sae.ranks import find_kth_largest
 from dbksvd.ops.ranks import ALONE, Ranks, choose_gpu
 
 ROOT = Path(__file__).parents[2]

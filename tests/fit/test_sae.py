@@ -9,10 +9,10 @@ import pytest
 import torch
 from rows import Rows
 
-from dbksvd.architectures.loading import load_dictionary
-from dbksvd.fit.registry import FitTask
-from dbksvd.fit.sae import fit
-from dbksvd.fit.sae_settings import ARCHITECTURES, STEERED, complete_settings, find_widths
+from dbksvd.dictionaries.loading import load_dictionary
+from dbksvd.fit.sae.method import fit
+from dbksvd.fit.sae.settings import ARCHITECTURES, STEERED, complete_settings, find_widths
+from dbksvd.fit.task import FitTask
 
 SETTINGS = {"algorithm": "sae", "architecture": "topk", "training_samples": 60_000}
 SMALL = {"batch_size": 100, "measure_every": 15_000}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rows import Rows
 
-from dbksvd.fit.sae_batches import BatchStream
+from dbksvd.fit.sae.batches import BatchStream
 
 
 def test_batches_visit_every_row_once_a_pass():

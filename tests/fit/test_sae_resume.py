@@ -13,8 +13,8 @@ from rows import Rows
 from safetensors import safe_open
 from test_sae import LEARNED, make_planted, make_task
 
-from dbksvd.fit.sae import fit
-from dbksvd.fit.sae_checkpoint import CHECKPOINT_FILE
+from dbksvd.fit.sae.checkpoint import CHECKPOINT_FILE
+from dbksvd.fit.sae.method import fit
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"training_samples": 6000, "measure_every": 2000, "dead_window": 300}
@@ -100,7 +100,7 @@ sys.path.insert(0, "tests/fit")
 import torch
 torch.set_num_threads(1)
 from test_sae import make_planted, make_task
-from dbksvd.fit.sae import fit
+from dbksvd.fit.sae.method import fit
 work, result = Path({work!r}), {result!r}
 task = make_task(make_planted(), work, architecture="gated", training_samples=10_000,
                  checkpoint_seconds=0)

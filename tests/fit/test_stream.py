@@ -10,16 +10,16 @@ import pytest
 import torch
 from test_sae import make_task
 
-from dbksvd.activations import extract_slice
-from dbksvd.fit.ksvd import DBKSVD
-from dbksvd.fit.sae import fit as train_sae
-from dbksvd.fit.source import fingerprint_source
-from dbksvd.fit.sources import TensorSource
+from dbksvd.activations.from_text import extract_slice
+from dbksvd.activations.hdf5 import open_file
+from dbksvd.activations.sharding import write_shards
+from dbksvd.activations.shards import ActivationShards
+from dbksvd.activations.source import fingerprint_source
+from dbksvd.activations.stream import ActivationStream
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.reading import TensorSource
+from dbksvd.fit.sae.method import fit as train_sae
 from dbksvd.ops.ranks import Ranks
-from dbksvd.parts import open_file
-from dbksvd.sharding import write_shards
-from dbksvd.shards import ActivationShards
-from dbksvd.stream import ActivationStream
 
 TOKENS = 601
 EXTRACTION = {"layer": 2, "context_length": 16, "batch_size": 4}

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbksvd.codes import SparseCodes
-from dbksvd.ops.atom_update import compute_residual, update_atoms_
+from dbksvd.base.codes import SparseCodes
 from dbksvd.ops.atom_update.reference import improve_atom
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.ops.atom_update.update import compute_residual, update_atoms_
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 FAST = ["batched", "cpu"]

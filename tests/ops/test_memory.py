@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from dbksvd.ops.atom_update import batched as batched_update
-from dbksvd.ops.atom_update import update_atoms_
+from dbksvd.ops.atom_update.update import update_atoms_
 from dbksvd.ops.memory import map_blocks
-from dbksvd.ops.pursuit import batched, sparse_encode
+from dbksvd.ops.pursuit import batched
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 
 def make_problem():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from dbksvd.ops.pursuit import batched_orthogonal, cpu, sparse_encode
+from dbksvd.ops.pursuit import batched_orthogonal, cpu
+from dbksvd.ops.pursuit.encode import sparse_encode
 from dbksvd.ops.pursuit.tolerances import find_tolerances
 from dbksvd.ops.threads import count_workers
 

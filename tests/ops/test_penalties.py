@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dbksvd.ops.pursuit import choose_pursuit, sparse_encode
+from dbksvd.ops.pursuit.encode import choose_pursuit, sparse_encode
 
 
 def make_problem(dtype=torch.float64, n=40, d=16, m=70):

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 
 def make_problem(n=200, d=32, m=100):

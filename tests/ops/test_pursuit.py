@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import orthogonal_mp_gram
 
-from dbksvd.codes import SparseCodes
-from dbksvd.ops.pursuit import sparse_encode
+from dbksvd.base.codes import SparseCodes
+from dbksvd.ops.pursuit.encode import sparse_encode
 from dbksvd.ops.threads import count_workers, hold_torch_to_one_thread
 
 FAST = ["batched", "cpu"]

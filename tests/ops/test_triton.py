@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from dbksvd.ops.pursuit import batched, reference, sparse_encode
+from dbksvd.ops.pursuit import batched, reference
 from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 pytest.importorskip("triton")
 from dbksvd.ops.atom_update import cuda as update

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dbksvd.files import hash_files, write_json
+from dbksvd.base.files import hash_files, write_json
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "collect_scores.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbksvd.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from running import CONFIG, ROOT, copy_project, make_environment
 
+from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.fit.registry import ALGORITHMS
-from dbksvd.saebench.registry import EVALS
 from workflow.source_hash import _reach
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))

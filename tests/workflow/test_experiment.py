@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dbksvd.fit.sae_settings import ARCHITECTURES, complete_settings
-from dbksvd.scores import expand_rows
+from dbksvd.base.layout import expand_rows
+from dbksvd.fit.sae.settings import ARCHITECTURES, complete_settings
 from workflow.experiment import ConfigError, Experiment
 
 ROOT = Path(__file__).parents[2]

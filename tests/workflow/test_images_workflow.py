@@ -13,7 +13,7 @@ from image_helpers import save_dinov2, save_photographs
 from PIL import Image
 from running import CONFIG, ROOT, copy_project, plan, run_snakemake
 
-from dbksvd.files import read_json
+from dbksvd.base.files import read_json
 from workflow.experiment import ConfigError, Experiment
 
 

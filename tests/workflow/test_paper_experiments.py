@@ -21,14 +21,14 @@ import yaml
 from hub_stand_in import save_tokenizer, write_hub
 from running import ROOT, copy_project
 
-from dbksvd.activations import extract_slice
-from dbksvd.files import read_json
-from dbksvd.hooks import capture_activations, find_hook
-from dbksvd.models import load_model
-from dbksvd.parts import open_file
-from dbksvd.saebench.model import name_hook
-from dbksvd.scores import read_metrics
-from dbksvd.text import prepare_text
+from dbksvd.activations.from_text import extract_slice
+from dbksvd.activations.hdf5 import open_file
+from dbksvd.base.files import read_json
+from dbksvd.evaluation.saebench.model import name_hook
+from dbksvd.evaluation.saebench.results import read_metrics
+from dbksvd.models.hooks import capture_activations, find_hook
+from dbksvd.models.loading import load_model
+from dbksvd.text.documents import prepare_text
 from workflow.experiment import ConfigError, Experiment
 
 NAMES = ["gemma-2-2b", "pythia-160m", "gpt2-small"]

@@ -91,24 +91,24 @@ def test_edited_pursuit_reruns_fits_and_later_not_extraction(project: Path):
 
 
 def test_edited_sae_training_reruns_the_sae_only(project: Path):
-    append_comment(project / "dbksvd/fit/sae.py")
+    append_comment(project / "dbksvd/fit/sae/method.py")
     assert plan(project) == {"fit_dictionary": 1, "evaluate_dictionary": 1, **AFTER_FITS}
 
 
 def test_edited_architecture_reruns_no_fit_of_another(project: Path):
-    append_comment(project / "dbksvd/architectures/switch.py")
+    append_comment(project / "dbksvd/dictionaries/switch.py")
     planned = plan(project)
     assert "fit_dictionary" not in planned
     assert planned["evaluate_dictionary"] == 4  # they can load it
 
 
 def test_edited_figures_rerun_figures_only(project: Path):
-    append_comment(project / "dbksvd/figures.py")
+    append_comment(project / "dbksvd/report/figures/reconstruction.py")
     assert plan(project) == {"draw_figure": FIGURES}
 
 
 def test_edited_extraction_reruns_from_there(project: Path):
-    append_comment(project / "dbksvd/activations.py")
+    append_comment(project / "dbksvd/activations/from_text.py")
     planned = plan(project)
     assert planned["extract_activations"] == 2
     assert planned["fit_dictionary"] == 4

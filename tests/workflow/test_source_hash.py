@@ -102,5 +102,5 @@ def test_every_project_import_is_found():
         for line in done.stdout.split("\n")
         if line.endswith(".py")
     }
-    assert "dbksvd/files.py" in loaded
+    assert "dbksvd/base/files.py" in loaded
     assert loaded <= _reach(root, [script])

@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from dbksvd.files import hash_content, hash_file, recall_hash, remove_leftovers
+from dbksvd.base.files import hash_content, hash_file, recall_hash, remove_leftovers
 from dbksvd.fit.registry import find_base, list_sources
-from dbksvd.images import hash_images
-from dbksvd.saebench.registry import EVALS
+from dbksvd.images.prepare import hash_images
+from dbksvd.evaluation.saebench.registry import EVALS
 from workflow.caching import can_share_activations, list_shards
 from workflow.experiment import ConfigError, Experiment, as_param
 from workflow.source_hash import hash_sources

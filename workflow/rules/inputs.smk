@@ -113,7 +113,8 @@ def model_inputs(wildcards):
 def eval_code(name):
     """Hash of one eval's sources and what all evals share."""
     return code(
-        "dbksvd/saebench/runner.py", EVALS[name].module.replace(".", os.sep) + ".py"
+        "dbksvd/evaluation/saebench/runner.py",
+        EVALS[name].module.replace(".", os.sep) + ".py",
     )
 
 
@@ -193,5 +194,5 @@ def fit_sources(wildcards):
     return [
         "scripts/fit_dictionary.py",
         *list_sources(method_settings(wildcards)),
-        *(["dbksvd/stream.py"] if streamed else []),
+        *(["dbksvd/activations/stream.py"] if streamed else []),
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dbksvd.shapes import Activations, Atoms
+from dbksvd.base.shapes import Activations, Atoms
 
 # Squares and products of numbers within these powers of two stay far from over- and underflow.
 SAFE_EXPONENT = 20

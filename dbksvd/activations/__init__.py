@@ -1,0 +1,1 @@
+"""Activations: extracted, stored, shuffled into shards, read."""

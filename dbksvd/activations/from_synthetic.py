@@ -1,0 +1,165 @@
+"""Samples of a generative model as parts, the same layout as extracted activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, record_dtype, write_rows
+from dbksvd.activations.shards import SPLITS
+from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.synthetic.base import GenerativeModel, mix_seed
+from dbksvd.synthetic.models import MANIFEST_FILE, load_model
+from dbksvd.synthetic.truth import Truth, join_truths, save_truth
+
+# Rows that share a seed: whoever draws, in however many slices, draws whole blocks of this size.
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """What is drawn.
+
+    Parameters
+    ----------
+    n_train_tokens, n_heldout_tokens : int
+        Samples of each split over all slices.
+    slices : int
+        Parts the work is divided into; the samples do not depend on it.
+    sample_seed : int
+        Decides the samples.
+    storage_dtype : {"float32", "float16"}
+        Type on disk.
+    """
+
+    n_train_tokens: int
+    n_heldout_tokens: int
+    slices: int = 1
+    sample_seed: int = 0
+    storage_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "activations", slices=self.slices)
+        counts = {"n_train_tokens": self.n_train_tokens, "n_heldout_tokens": self.n_heldout_tokens}
+        check_at_least(self.slices, "activations", **counts)
+
+    def share(self, split: str, slice_index: int) -> tuple[int, int]:
+        """Return the rows [start, stop) of a split that a slice draws."""
+        total = self.n_train_tokens if split == "train" else self.n_heldout_tokens
+        return total * slice_index // self.slices, total * (slice_index + 1) // self.slices
+
+
+def iterate_draws(
+    model: GenerativeModel, seed: int, split: str, start: int, stop: int
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Yield (first row, codes, component) over rows `start` to `stop` of a split.
+
+    A row's value depends on model, seed, split and its number alone: slices make the same whole.
+    torch's global generator is left as it was.
+    """
+    for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
+        with torch.random.fork_rng():
+            torch.manual_seed(mix_seed(seed, SPLITS.index(split), block))
+            codes, component = model.draw_codes(BLOCK_ROWS)
+        first = block * BLOCK_ROWS
+        inside = slice(max(start - first, 0), min(stop - first, BLOCK_ROWS))
+        yield (
+            first + inside.start,
+            codes[inside],
+            None if component is None else component[inside],
+        )
+
+
+def draw_slice(
+    model_folder: str | Path,
+    settings: Mapping[str, Any],
+    slice_index: int,
+    part: str | Path,
+    truth: str | Path,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Write one slice as a part (HDF5) with its seal, and the truth of its held-out samples.
+
+    Parameters
+    ----------
+    model_folder : path
+        See :func:`dbksvd.synthetic.models.save_model`.
+    settings : mapping
+        See :class:`DrawSettings`.
+    slice_index : int
+        From 0.
+    part, truth : path
+        Outputs; each gets a seal beside it with the suffix ``.json``.
+    device : torch.device or str
+        Where to draw; CPU and CUDA draw different samples.
+
+    Returns
+    -------
+    dict
+        The part's seal.
+
+    Raises
+    ------
+    ValueError
+        If a setting cannot be used.
+    """
+    checked = build_settings(DrawSettings, settings, "activations")
+    if not 0 <= slice_index < checked.slices:
+        raise ValueError(f"slice: expected 0 to {checked.slices - 1}, got {slice_index}")
+    model, part = load_model(model_folder, device), Path(part)
+    ranges = {split: checked.share(split, slice_index) for split in SPLITS}
+    attributes = _describe(Path(model_folder), checked) | {"slice": slice_index}
+    attributes |= {f"{split}_range": ranges[split] for split in SPLITS}
+    rows: dict[str, int] = {split: stop - start for split, (start, stop) in ranges.items()}
+    truths = []
+    with create_file(
+        part, rows, model.features.shape[1], checked.storage_dtype, attributes
+    ) as file:
+        for split, (start, stop) in ranges.items():
+            draws = iterate_draws(model, checked.sample_seed, split, start, stop)
+            with tqdm(total=stop - start, unit=" rows", unit_scale=True, desc=split) as bar:
+                for first, codes, component in draws:
+                    records = _make_records(model.embed(codes), first, checked.storage_dtype)
+                    write_rows(file[split], first - start, records)
+                    if split == "heldout":
+                        own = None if component is None else component.cpu()
+                        truths.append(Truth.from_dense(codes.cpu(), own))
+                    bar.update(len(records))
+    seal = {
+        "schema_version": SCHEMA_VERSION,
+        "file": part.name,
+        "sha256": hash_file(part),
+        "rows": rows,
+    }
+    write_json(part.with_suffix(".json"), seal)
+    save_truth(join_truths(truths), truth)
+    return seal
+
+
+def _describe(folder: Path, settings: DrawSettings) -> dict[str, Any]:
+    """Return the attributes that all parts of a draw share."""
+    return {
+        "model": "synthetic",
+        "model_kind": "synthetic",
+        "model_sha256": hash_file(folder / MANIFEST_FILE),
+        "layer": -1,
+        "dtype": settings.storage_dtype,
+        "slices": settings.slices,
+        "sample_seed": settings.sample_seed,
+    }
+
+
+def _make_records(activations: Tensor, first: int, dtype: str) -> np.ndarray:
+    records = np.empty(len(activations), record_dtype(activations.shape[1], dtype))
+    records["activations"] = activations.cpu().numpy()
+    records["document"] = records["token"] = -1
+    records["position"] = np.arange(first, first + len(records))
+    return records

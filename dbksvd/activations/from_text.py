@@ -1,0 +1,181 @@
+"""Token activations of one place in a model, for one slice of the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dbksvd.activations.from_files import extract_ready_slice
+from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, write_rows
+from dbksvd.activations.rows import extract_rows
+from dbksvd.activations.settings import ActivationSettings, place_slice
+from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.settings import build_settings
+from dbksvd.base.splits import SPLITS
+from dbksvd.models.hooks import HookPoint, find_hook
+from dbksvd.models.loading import LoadedModel, load_model
+from dbksvd.text.documents import check_documents, iterate_documents
+from dbksvd.text.tokens import select_tokens
+
+
+def extract_slice(
+    settings: Mapping[str, Any],
+    slice_index: int,
+    output: str | Path,
+    *,
+    text: str | Path | None = None,
+    gpus: int = 1,
+) -> dict[str, Any]:
+    """Write the part of one slice (HDF5) and its seal (JSON beside it, with the part's hash).
+
+    Slice i of S takes the documents i, i + S, … of each split, in order, until its share of the
+    tokens is full. Special tokens and padding are dropped.
+
+    Parameters
+    ----------
+    settings : mapping
+        See :class:`dbksvd.activations.settings.ActivationSettings`.
+    slice_index : int
+        From 0.
+    output : path
+        The part; the seal gets the suffix ``.json``.
+    text : path, optional
+        Folder written by :func:`dbksvd.text.documents.prepare_text`; needed for source ``"model"``.
+    gpus : int
+        GPUs given to this job.
+
+    Returns
+    -------
+    dict
+        The seal.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not usable, there is too little text, or an activation is not finite.
+    """
+    checked = build_settings(ActivationSettings, settings, "activations")
+    if checked.source not in ("model", "files"):
+        raise ValueError(f"activations.source: expected model or files, got {checked.source!r}")
+    ranges, place = place_slice(checked, slice_index)
+    output = Path(output)
+    if checked.source == "files":
+        extract_ready_slice(
+            checked.files or {},
+            ranges,
+            output,
+            place,
+            totals={split: checked.count(split) for split in SPLITS},
+            storage_dtype=checked.storage_dtype,
+        )
+    else:
+        if text is None:
+            raise ValueError("text: expected the folder of prepare_text, got none")
+        _extract_text_slice(checked, ranges, slice_index, output, place, Path(text), gpus)
+    return seal_part(output, ranges)
+
+
+def seal_part(output: Path, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """Write the JSON beside a finished part: its rows and its hash."""
+    seal = {
+        "schema_version": SCHEMA_VERSION,
+        "file": output.name,
+        "sha256": hash_file(output),
+        "rows": {split: stop - start for split, (start, stop) in ranges.items()},
+    }
+    write_json(output.with_suffix(".json"), seal)
+    return seal
+
+
+def _extract_text_slice(
+    settings: ActivationSettings,
+    ranges: Mapping[str, tuple[int, int]],
+    slice_index: int,
+    output: Path,
+    place: dict[str, Any],
+    text: Path,
+    gpus: int,
+) -> None:
+    manifest = check_documents(text)
+    loaded = load_model(settings.model or {}, gpus=gpus)
+    hook = find_hook(loaded, settings.layer, settings.hook_module)
+    if loaded.max_length is not None and settings.context_length > loaded.max_length:
+        raise ValueError(
+            f"activations.context_length: expected at most {loaded.max_length} tokens for "
+            f"{loaded.name}, got {settings.context_length}"
+        )
+    # All text is tokenized before the first forward pass: too little text is found at once.
+    tokenized = {
+        split: select_tokens(
+            iterate_documents(text, split, slice_index=slice_index, slices=settings.slices),
+            loaded.tokenizer,
+            quota=ranges[split][1] - ranges[split][0],
+            context_length=settings.context_length,
+            tokens_per_document=settings.tokens_per_document,
+            what=f"{split} tokens in slice {slice_index}",
+        )
+        for split in SPLITS
+    }
+    dtype = settings.storage_dtype
+    width = next(extract_rows(loaded, hook, tokenized["train"][:1], 1, dtype))["activations"].shape[
+        1
+    ]
+    attributes = place | describe_extraction(settings, loaded, hook)
+    attributes["text_sha256"] = manifest["sha256"]
+    rows_of: dict[str, Iterator[np.ndarray]] = {
+        split: extract_rows(loaded, hook, tokenized[split], settings.batch_size, dtype)
+        for split in SPLITS
+    }
+    write_part(output, ranges, rows_of, width, dtype, attributes)
+
+
+def write_part(
+    output: Path,
+    ranges: Mapping[str, tuple[int, int]],
+    rows_of: Mapping[str, Iterator[np.ndarray]],
+    width: int,
+    dtype: str,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write the part of one slice from an iterator of records for each split, with progress."""
+    tables: dict[str, int] = {split: stop - start for split, (start, stop) in ranges.items()}
+    with create_file(output, tables, width, dtype, attributes) as file:
+        for split in SPLITS:
+            start = 0
+            with tqdm(total=tables[split], unit=" tokens", unit_scale=True, desc=split) as bar:
+                for rows in rows_of[split]:
+                    write_rows(file[split], start, rows)
+                    start += len(rows)
+                    bar.update(len(rows))
+
+
+def describe_extraction(
+    settings: ActivationSettings, loaded: LoadedModel, hook: HookPoint
+) -> dict[str, Any]:
+    """Return the attributes that all parts of an extraction from text share."""
+    first = loaded.tokenizer("a")["input_ids"][:1]
+    return describe_place(settings, loaded, hook) | {
+        "context_length": settings.context_length,
+        "prepend_bos": first == [loaded.tokenizer.bos_token_id],
+    }
+
+
+def describe_place(
+    settings: ActivationSettings, loaded: LoadedModel, hook: HookPoint
+) -> dict[str, Any]:
+    """Return the attributes that say of which model and where in it activations are."""
+    return {
+        "model": loaded.name,
+        "model_kind": loaded.kind,
+        "revision": loaded.revision,
+        "model_sha256": loaded.sha256,
+        "model_dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "layer": -1 if settings.layer is None else settings.layer,
+        "hook_module": settings.hook_module,
+        "site": hook.name,
+        "dtype": settings.storage_dtype,
+    }

@@ -1,0 +1,247 @@
+"""Parts in, globally shuffled shards out, without holding everything in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dbksvd.activations.hdf5 import (
+    SCHEMA_VERSION,
+    check_parts,
+    create_file,
+    iterate_blocks,
+    record_dtype,
+    write_rows,
+)
+from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
+from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
+from dbksvd.base.settings import build_settings, check_at_least
+
+BLOCK_BYTES = 2**26
+NORM_QUANTILES = (0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1)
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How shards are made.
+
+    Parameters
+    ----------
+    rows_per_shard : int
+        Tokens in a shard; the last one of a split has the rest.
+    seed : int
+        Decides the order.
+    outlier_norm_multiple : float, optional
+        Tokens whose norm exceeds this multiple of the median norm of the training tokens are
+        left out and counted; None keeps all.
+    """
+
+    rows_per_shard: int
+    seed: int = 0
+    outlier_norm_multiple: float | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            1,
+            "shards",
+            rows_per_shard=self.rows_per_shard,
+            outlier_norm_multiple=self.outlier_norm_multiple,
+        )
+
+
+@dataclass
+class Moments:
+    """Running mean and centred sum of squares of rows, in float64 (Chan, Golub, LeVeque 1983)."""
+
+    rows: int
+    mean: np.ndarray
+    squares: float
+
+    @classmethod
+    def empty(cls, width: int) -> Moments:
+        """Return the moments of no rows."""
+        return cls(0, np.zeros(width), 0.0)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take in a block of shape (rows, d)."""
+        if not len(block):
+            return
+        mean = block.mean(axis=0, dtype=np.float64)
+        total = self.rows + len(block)
+        shift = mean - self.mean
+        between = float(shift @ shift) * self.rows * len(block) / total
+        self.squares += float(np.square(block - mean).sum()) + between
+        self.mean += shift * (len(block) / total)
+        self.rows = total
+
+    @property
+    def variance(self) -> float:
+        """Total variance: the mean squared distance from the mean, summed over coordinates."""
+        return self.squares / self.rows
+
+
+def write_shards(
+    parts: Sequence[str | Path],
+    settings: Mapping[str, Any],
+    output: str | Path,
+    *,
+    block_rows: int | None = None,
+) -> dict[str, Any]:
+    """Shuffle all rows of `parts` into shards and describe them in ``manifest.json``.
+
+    Every order of the rows of a split is equally likely: each block read from the parts is dealt
+    to the shards by a multivariate hypergeometric draw over the room they have left, and each
+    shard is shuffled in memory at the end. Memory holds one block, one shard (twice while it is
+    shuffled), and one norm for each row.
+
+    Parameters
+    ----------
+    parts : sequence of paths
+        All parts of one extraction, in any order.
+    settings : mapping
+        See :class:`ShardSettings`.
+    output : path
+        Folder; replaced as a whole when everything is written.
+    block_rows : int, optional
+        Rows read at a time; by default as many as fit 64 MiB.
+
+    Returns
+    -------
+    dict
+        The manifest. ``mean`` (d floats) and ``scale`` are of the training rows:
+        ``scale = sqrt(E‖x − mean‖² / d)``, the root mean square coordinate after centring.
+        ``sha256`` is of all else in the manifest.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a part is missing, truncated, not what its seal says, of another extraction than the
+        others, or holds a value that is not finite; the message names it.
+    """
+    checked = build_settings(ShardSettings, settings, "shards")
+    paths, shared, width = check_parts(parts)
+    dtype = shared["dtype"]
+    block_rows = block_rows or max(1, BLOCK_BYTES // record_dtype(width, dtype).itemsize)
+    norms = {split: _measure_norms(paths, split, block_rows) for split in SPLITS}
+    limit = np.inf
+    if checked.outlier_norm_multiple is not None:
+        limit = checked.outlier_norm_multiple * float(np.median(norms["train"]))
+    centre: dict[str, Moments] = {}
+    splits: dict[str, Any] = {}
+    with replace_folder(output) as folder:
+        for number, split in enumerate(SPLITS):
+            kept = norms[split] <= limit
+            generator = np.random.default_rng([checked.seed, number])
+            sizes = _size_shards(int(kept.sum()), checked.rows_per_shard, split)
+            centre[split] = _deal_rows(paths, split, kept, sizes, folder, generator, block_rows)
+            files = [
+                _finish_shard(folder, split, i, size, width, shared, generator)
+                for i, size in enumerate(tqdm(sizes, unit="shard", desc=f"shuffle {split}"))
+            ]
+            splits[split] = {
+                "rows": centre[split].rows,
+                "masked_rows": int((~kept).sum()),
+                "files": files,
+                "total_variance": centre[split].variance,
+                "norm_quantiles": _list_quantiles(norms[split][kept]),
+            }
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "d": width,
+            "dtype": dtype,
+            "mean": centre["train"].mean.tolist(),
+            "scale": float(np.sqrt(centre["train"].variance / width)),
+            "splits": splits,
+            "model": shared,
+            "settings": asdict(checked),
+        }
+        manifest["sha256"] = hash_content(manifest)
+        write_json(folder / MANIFEST_FILE, manifest)
+    return manifest
+
+
+def _measure_norms(paths: Sequence[Path], split: str, step: int) -> np.ndarray:
+    """Return the norm of every row, float32 of shape (rows,)."""
+    norms = []
+    for path, start, records in iterate_blocks(paths, split, step):
+        block = np.linalg.norm(records["activations"].astype(np.float64), axis=1)
+        if not np.isfinite(block).all():
+            row = start + int(np.argmin(np.isfinite(block)))
+            raise ValueError(
+                f"{path}: expected finite activations, got NaN or infinity in {split} row {row}"
+            )
+        norms.append(block.astype(np.float32))
+    return np.concatenate(norms)
+
+
+def _size_shards(rows: int, rows_per_shard: int, split: str) -> list[int]:
+    if rows == 0:
+        raise ValueError(f"{split}: expected at least 1 row, got 0")
+    full, rest = divmod(rows, rows_per_shard)
+    return [rows_per_shard] * full + [rest] * (rest > 0)
+
+
+def _deal_rows(
+    paths: Sequence[Path],
+    split: str,
+    kept: np.ndarray,
+    sizes: Sequence[int],
+    folder: Path,
+    generator: np.random.Generator,
+    step: int,
+) -> Moments:
+    """Append every kept row to a temporary file of its shard; return the moments of all."""
+    room = np.array(sizes)
+    moments: Moments | None = None
+    offset = 0
+    with tqdm(total=len(kept), unit=" rows", unit_scale=True, desc=f"deal {split}") as bar:
+        for _, _, records in iterate_blocks(paths, split, step):
+            bar.update(len(records))
+            chosen = records[kept[offset : offset + len(records)]]
+            offset += len(records)
+            moments = moments or Moments.empty(chosen["activations"].shape[1])
+            moments.add(chosen["activations"])
+            counts = generator.multivariate_hypergeometric(room, len(chosen))
+            room -= counts
+            chosen = chosen[generator.permutation(len(chosen))]
+            for shard, piece in enumerate(np.split(chosen, np.cumsum(counts)[:-1])):
+                if len(piece):
+                    with _dealt_file(folder, split, shard).open("ab") as stream:
+                        stream.write(piece.view(np.uint8).data)
+    assert moments is not None
+    return moments
+
+
+def _dealt_file(folder: Path, split: str, shard: int) -> Path:
+    return folder / f"{split}-{shard:05d}.dealt"
+
+
+def _finish_shard(
+    folder: Path,
+    split: str,
+    shard: int,
+    rows: int,
+    width: int,
+    shared: Mapping[str, Any],
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """Shuffle one shard in memory, write it, and return its entry in the manifest."""
+    dealt = _dealt_file(folder, split, shard)
+    records = np.fromfile(dealt, record_dtype(width, shared["dtype"]))
+    assert len(records) == rows
+    path = dealt.with_suffix(".h5")
+    attributes = {**shared, "split": split, "shard": shard, "rows": rows}
+    with create_file(path, {"/": rows}, width, shared["dtype"], attributes) as file:
+        write_rows(file, 0, records[generator.permutation(rows)])
+    dealt.unlink()
+    return {"file": path.name, "rows": rows, "sha256": hash_file(path)}
+
+
+def _list_quantiles(norms: np.ndarray) -> dict[str, float]:
+    values = np.quantile(norms.astype(np.float64), NORM_QUANTILES)
+    return {str(q): float(value) for q, value in zip(NORM_QUANTILES, values, strict=True)}

@@ -1,0 +1,220 @@
+"""Shards of activations on disk, read as one long tensor that need not fit memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from dbksvd.activations.hdf5 import SCHEMA_VERSION, open_checked
+from dbksvd.base.files import DamagedFileError, check_hash, hash_content, read_seal
+from dbksvd.base.shapes import Activations
+
+MANIFEST_FILE = "manifest.json"
+SPLITS = ("train", "heldout")
+
+
+class ActivationShards:
+    """The rows of one split of a folder of shards; make it with :meth:`open`.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with ``manifest.json``.
+    manifest : dict
+        Its content.
+    split : {"train", "heldout"}
+        Which rows.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], split: str) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.split = split
+        self._shards: list[dict[str, Any]] = manifest["splits"][split]["files"]
+        self._ends = np.cumsum([shard["rows"] for shard in self._shards])
+        self._open: dict[int, h5py.File] = {}
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, split: str = "train", *, verify: bool = True
+    ) -> ActivationShards:
+        """Open one split of a folder written by :func:`dbksvd.activations.sharding.write_shards`.
+
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        split : {"train", "heldout"}
+            Which rows.
+        verify : bool
+            Check hash, rows and width of every shard of the split first. This reads all of it,
+            about 1 GB a second.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no manifest.
+        DamagedFileError
+            If the manifest was changed, or a shard is missing or not as it says.
+        ValueError
+            If the manifest is of another version.
+        """
+        folder = Path(folder)
+        manifest = read_seal(folder / MANIFEST_FILE)
+        _check_manifest(manifest, folder, split)
+        shards = cls(folder, manifest, split)
+        if verify:
+            shards.verify()
+        return shards
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        return f"ActivationShards({str(self.folder)!r}, {self.split!r}: {len(self)} x {self.width})"
+
+    @property
+    def width(self) -> int:
+        """Width d of the activations."""
+        return int(self.manifest["d"])
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the training rows, float32 of shape (d,); the same for both splits."""
+        return torch.tensor(self.manifest["mean"], dtype=torch.float32)
+
+    @property
+    def scale(self) -> float:
+        """Root mean square coordinate of the training rows after centring."""
+        return float(self.manifest["scale"])
+
+    @property
+    def total_variance(self) -> float:
+        """Mean squared distance of this split's rows from their own mean."""
+        return float(self.manifest["splits"][self.split]["total_variance"])
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the activations come from, in SAELens's words for its metadata.
+
+        ``hook_name`` is TransformerLens's name for the output of a block (its blocks count from 0,
+        our layers from 1), or the module that was hooked.
+        """
+        model = self.manifest["model"]
+        layer = model.get("layer", -1)
+        hook_name = "blocks.0.hook_resid_pre"
+        if layer > 0:
+            hook_name = f"blocks.{layer - 1}.hook_resid_post"
+        if layer < 0 or model.get("hook_module"):
+            hook_name = model.get("hook_module")
+        return {
+            "model_name": model.get("model"),
+            "model_revision": model.get("revision"),
+            "model_sha256": model.get("model_sha256"),
+            "layer": layer if layer >= 0 else None,
+            "hook_name": hook_name,
+            "hook_layer": max(layer - 1, 0) if layer >= 0 else None,
+            "context_size": model.get("context_length"),
+            "prepend_bos": bool(model.get("prepend_bos", False)),
+        }
+
+    def verify(self, first: int = 0, step: int = 1) -> None:
+        """Check that shards of this split are there and as the manifest says.
+
+        Parameters
+        ----------
+        first, step : int
+            Which: first, first + step, …; all by default. Several processes can share the work.
+
+        Raises
+        ------
+        DamagedFileError
+            For the first shard that is not.
+        """
+        for shard in self._shards[first::step]:
+            check_hash(self.folder / shard["file"], shard["sha256"], self.folder / MANIFEST_FILE)
+        for position in range(first, len(self._shards), step):
+            self._handle(position)
+
+    def read(self, start: int, stop: int) -> Activations:
+        """Return rows `start` to `stop` as a float32 tensor of shape (stop − start, d).
+
+        Raises
+        ------
+        ValueError
+            If the range is not inside the split, or a value is not finite.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"rows: expected a range inside 0 to {len(self)}, got {start}:{stop}")
+        rows = np.empty((stop - start, self.width), dtype=np.float32)
+        position = int(np.searchsorted(self._ends, start, side="right"))
+        filled = 0
+        while filled < len(rows):
+            first = int(self._ends[position]) - self._shards[position]["rows"]
+            low = start + filled - first
+            high = min(stop - first, self._shards[position]["rows"])
+            block = rows[filled : filled + high - low]
+            self._read_shard(position, low, high, block)
+            filled += high - low
+            position += 1
+        return torch.from_numpy(rows)
+
+    def iterate(self, batch_size: int, start: int = 0) -> Iterator[Activations]:
+        """Yield batches of `batch_size` rows from row `start` to the end; the last may be short."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        for first in range(start, len(self), batch_size):
+            yield self.read(first, min(first + batch_size, len(self)))
+
+    def close(self) -> None:
+        """Close all files; they open again when needed."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _read_shard(self, position: int, low: int, high: int, out: np.ndarray) -> None:
+        path = self.folder / self._shards[position]["file"]
+        try:
+            # h5py converts to float32 here where the shard holds float16.
+            self._handle(position)["activations"].read_direct(out, np.s_[low:high])
+        except OSError as error:
+            reason = f"{path}: expected readable rows {low} to {high}, got: {error}"
+            raise DamagedFileError(reason, self.folder / MANIFEST_FILE) from error
+        finite = np.isfinite(out).all(axis=1)
+        if not finite.all():
+            row = low + int(np.argmin(finite))
+            raise ValueError(
+                f"{path}: expected finite activations, got NaN or infinity in row {row}"
+            )
+
+    def _handle(self, position: int) -> h5py.File:
+        if position not in self._open:
+            shard = self._shards[position]
+            path = self.folder / shard["file"]
+            file = open_checked(path)
+            expected = (shard["rows"], self.width)
+            got = file["activations"].shape if "activations" in file else None
+            if got != expected:
+                file.close()
+                reason = f"{path}: expected activations of shape {expected}, got {got}"
+                raise DamagedFileError(reason, self.folder / MANIFEST_FILE)
+            self._open[position] = file
+        return self._open[position]
+
+
+def _check_manifest(manifest: dict[str, Any], folder: Path, split: str) -> None:
+    path = folder / MANIFEST_FILE
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    version = manifest.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}")
+    expected = manifest.get("sha256")
+    actual = hash_content({key: value for key, value in manifest.items() if key != "sha256"})
+    if actual != expected:
+        raise DamagedFileError(f"{path}: expected content of sha256 {expected}, got {actual}", path)

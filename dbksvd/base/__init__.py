@@ -1,0 +1,1 @@
+"""What every stage stands on: files, seals, shapes, codes, settings."""

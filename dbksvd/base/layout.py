@@ -1,0 +1,45 @@
+"""Where the results of an experiment are: folders, files, keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+# What identifies a dictionary in every table.
+KEYS = ("site", "method", "n_atoms", "k", "seed")
+# In the folder of a dictionary.
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+LOG_FILE = "log.csv"
+SEAL_FILE = "fit.json"
+
+
+def name_fit(method: str, n_atoms: int, k: int, seed: int) -> str:
+    """Return the folder of a fit below ``<site>/dictionaries/`` and below its scores."""
+    return f"{method}/m{n_atoms}-k{k}-s{seed}"
+
+
+def expand_rows(text: str) -> list[dict[str, Any]]:
+    """Return the fits of an experiment, each with the folders of its dictionary and scores.
+
+    Parameters
+    ----------
+    text : str
+        JSON with ``folder`` (of the experiment) and ``fits``: lists of site, method, n_atoms, k and
+        seed. Short, because a command line holds 128 KiB: some 3,000 fits.
+    """
+    content = json.loads(text)
+    rows = []
+    for site, *sizes in content["fits"]:
+        folder, name = f"{content['folder']}/{site}", name_fit(*sizes)
+        row = dict(zip(("method", "n_atoms", "k", "seed"), sizes, strict=True))
+        row |= {
+            "site": site,
+            "dictionary": f"{folder}/dictionaries/{name}",
+            "evaluation": f"{folder}/evaluations/{name}",
+            "ground_truth": f"{folder}/ground_truth/{name}/scores.json"
+            if site == "synthetic"
+            else None,
+        }
+        rows.append(row)
+    return rows

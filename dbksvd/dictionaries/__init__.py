@@ -1,0 +1,1 @@
+"""A dictionary and every SAE architecture: encode, decode, load, save."""

@@ -1,0 +1,36 @@
+"""SAE architectures that SAELens learns from this package."""
+
+from __future__ import annotations
+
+from dbksvd.dictionaries.dictionary import ARCHITECTURE
+
+
+def register() -> None:
+    """Teach SAELens the architectures of this package; calling it again changes nothing.
+
+    Imports are inside because the modules need SAELens, which takes seconds to load and which
+    ``import dbksvd`` must not require.
+    """
+    from sae_lens.registry import (
+        SAE_CLASS_REGISTRY,
+        SAE_TRAINING_CLASS_REGISTRY,
+        register_sae_class,
+        register_sae_training_class,
+    )
+
+    from dbksvd.dictionaries import kron, switch
+    from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
+
+    for name, sae_class, config_class in (
+        (ARCHITECTURE, PursuitSAE, PursuitSAEConfig),
+        (switch.ARCHITECTURE, switch.SwitchSAE, switch.SwitchSAEConfig),
+        (kron.ARCHITECTURE, kron.KronSAE, kron.KronSAEConfig),
+    ):
+        if name not in SAE_CLASS_REGISTRY:
+            register_sae_class(name, sae_class, config_class)
+    for name, training_class, training_config_class in (
+        (switch.ARCHITECTURE, switch.SwitchTrainingSAE, switch.SwitchTrainingSAEConfig),
+        (kron.ARCHITECTURE, kron.KronTrainingSAE, kron.KronTrainingSAEConfig),
+    ):
+        if name not in SAE_TRAINING_CLASS_REGISTRY:
+            register_sae_training_class(name, training_class, training_config_class)

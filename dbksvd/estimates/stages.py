@@ -1,0 +1,219 @@
+"""What an experiment costs before it is run: hours, disk and memory of each stage.
+
+Operations are counted from the config; seconds follow from assumed rates of a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dbksvd.estimates.devices import Device
+from dbksvd.estimates.evals import EvalTexts, count_eval
+from dbksvd.estimates.fits import FLOAT, Work, count_coding, count_fit
+from dbksvd.models.sizes import ModelSizes
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+LABEL_BYTES = 12  # document, position and token of a stored row
+
+# Stages of the methods; all others are controls.
+STAGES = {
+    "dbksvd": "fit DB-KSVD",
+    "grown": "fit DB-KSVD",
+    "ksvd": "fit K-SVD",
+    "sae": "train SAEs",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: seconds of all jobs together, bytes of memory of the largest, bytes on disk."""
+
+    name: str
+    jobs: int
+    seconds: float
+    memory: float
+    disk: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where activations come from: their width and numbers, and what extracts them."""
+
+    name: str
+    width: int
+    n_train: int
+    n_heldout: int
+    slices: int
+    row_bytes: int
+
+
+def list_places(config: Mapping[str, Any], sizes: ModelSizes | None) -> list[Place]:
+    """Return the sites of an experiment.
+
+    Raises
+    ------
+    ValueError
+        If the width of a site is not known: ``model.expect`` tells it.
+    """
+    sections = [config["activations"]]
+    if "ground_truth" in config:
+        sections.append({**config["ground_truth"], "source": "synthetic"})
+    places = []
+    for section in sections:
+        is_known = section["source"] == "synthetic"
+        if is_known:
+            width, names = section["synthetic"]["hidden_dim"], ["synthetic"]
+        elif sizes is None:
+            raise ValueError(
+                "model.expect: expected width, layers and parameters of a model that is not on "
+                "this machine, got none"
+            )
+        else:
+            width = sizes.width
+            names = [f"layer{layer}" for layer in section.get("layers", ())] or ["files"]
+        numbers = (section["n_train_tokens"], section["n_heldout_tokens"], section["slices"])
+        row = width * _BYTES[section.get("storage_dtype", "float32")] + LABEL_BYTES
+        places += [Place(name, width, *numbers, row) for name in names]
+    return places
+
+
+def estimate_stages(
+    config: Mapping[str, Any],
+    fits: Iterable[Any],
+    sizes: ModelSizes | None,
+    device: Device,
+    kind: str = "causal",
+) -> list[Stage]:
+    """Return the stages with what they cost, in their order.
+
+    Parameters
+    ----------
+    config : mapping
+        A checked config.
+    fits : iterable
+        Its dictionaries, with ``site``, ``method``, ``n_atoms`` and ``k``.
+    sizes : ModelSizes or None
+        Of its model; None without one.
+    device : Device
+        Assumed rates.
+    kind : {"causal", "encoder"}
+        Whether the model has a language-model head, and core so a loss.
+
+    Raises
+    ------
+    ValueError
+        If sizes are missing.
+    """
+    places = {place.name: place for place in list_places(config, sizes)}
+    parameters = float(sizes.parameters or 0) if sizes else 0.0
+    stages = []
+    if config.get("model") and "train" in config["model"]:
+        tokens = config["model"]["train"]["tokens"]
+        work = Work(model=6 * parameters * tokens, memory=16 * parameters, disk=4 * parameters)
+        stages.append(_make_stage("train_language_model", [work], device))
+    stages.append(_make_stage("extract", _list_extractions(config, places, sizes), device))
+    stages.append(_estimate_shards(places.values(), device))
+    streamed = config["activations"].get("stream", {}).get("n_tokens", 0)
+    by_kind: dict[str, list[Work]] = {}
+    coding = []
+    for fit in fits:
+        settings, place = config["methods"][fit.method], places[fit.site]
+        numbers = (fit.n_atoms, fit.k, place.width)
+        name = STAGES.get(settings["algorithm"], "fit controls")
+        n_train = streamed if streamed and place.name.startswith("layer") else place.n_train
+        work = count_fit(settings, *numbers, n_train, place.n_heldout)
+        if sizes is not None and n_train > place.n_train:
+            work += Work(model=_count_reading(place, sizes, n_train))  # rows it extracts itself
+        by_kind.setdefault(name, []).append(work)
+        coding.append((place, fit, count_coding(_find_coder(config, fit.method), *numbers)))
+    stages += [_make_stage(name, works, device) for name, works in sorted(by_kind.items())]
+    evals = {
+        name: count_eval(name, settings, kind)
+        for name, settings in config["evaluation"]["evals"].items()
+        if sizes is not None
+    }
+    layers = [place for place in places.values() if place.name.startswith("layer")]
+    prepared = [
+        _count_preparation(place, texts, sizes, dtype=config["model"].get("dtype", "float32"))
+        for place in layers
+        for texts in evals.values()
+        if sizes is not None
+    ]
+    if prepared:
+        stages.append(_make_stage("prepare evals", prepared, device, is_eval=True))
+    scored = [_count_scoring(place, fit, one, evals, parameters) for place, fit, one in coding]
+    stages.append(_make_stage("evaluate", scored, device, is_eval=True))
+    return stages
+
+
+def _find_coder(config: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    """Return the settings of the method whose encoder a method has."""
+    settings = config["methods"][method]
+    return _find_coder(config, settings["of"]) if settings["algorithm"] == "permuted" else settings
+
+
+def _make_stage(name: str, works: list[Work], device: Device, *, is_eval: bool = False) -> Stage:
+    start = device.start_eval if is_eval else device.start
+    seconds = sum(device.count_seconds(work) + start for work in works)
+    memory, disk = max(work.memory for work in works), sum(work.disk for work in works)
+    return Stage(name, len(works), seconds, memory, disk)
+
+
+def _list_extractions(
+    config: Mapping[str, Any], places: Mapping[str, Place], sizes: ModelSizes | None
+) -> list[Work]:
+    """Return a job for each slice."""
+    weight_bytes = _BYTES[(config.get("model") or {}).get("dtype", "float32")]
+    activations, works = config["activations"], []
+    for place in places.values():
+        tokens = (place.n_train + place.n_heldout) / place.slices
+        work = Work(disk=tokens * place.row_bytes, memory=place.row_bytes * 4096)
+        if sizes is not None and place.name.startswith("layer"):
+            batch = activations.get("batch_size", 32) * activations.get("context_length", 128)
+            weights = (sizes.parameters or 0) * weight_bytes
+            held = weights + 16.0 * batch * place.width * FLOAT
+            work += Work(model=_count_reading(place, sizes, tokens), memory=held)
+        works += [work] * place.slices
+    return works
+
+
+def _count_reading(place: Place, sizes: ModelSizes, tokens: float) -> float:
+    """Return the operations of reading tokens: two for each weight up to the layer, and token."""
+    return 2.0 * (sizes.parameters or 0) * int(place.name[5:]) / sizes.layers * tokens
+
+
+def _estimate_shards(places: Iterable[Place], device: Device) -> Stage:
+    sizes = [(place.n_train + place.n_heldout) * place.row_bytes for place in places]
+    # Read and written, and read again for their hashes.
+    seconds = sum(3 * size / device.disk + device.start for size in sizes)
+    return Stage("shard", len(sizes), seconds, 1e9, float(sum(sizes)))
+
+
+def _count_preparation(place: Place, texts: EvalTexts, sizes: ModelSizes, dtype: str) -> Work:
+    return Work(
+        model=_count_reading(place, sizes, texts.prepared),
+        host_seconds=texts.prepare_seconds,
+        memory=(sizes.parameters or 0) * _BYTES[dtype] + texts.held * place.width * FLOAT,
+        disk=texts.stored * place.width * FLOAT,
+    )
+
+
+def _count_scoring(
+    place: Place, fit: Any, one: Work, evals: Mapping[str, EvalTexts], parameters: float
+) -> Work:
+    """Return the work of scoring a dictionary; `one` is that of coding one sample."""
+    read = list(evals.values()) if place.name.startswith("layer") else []
+    coded = place.n_heldout + sum(texts.coded for texts in read)
+    # SAEBench decodes all latents, zeros too.
+    decoded = 2.0 * fit.n_atoms * place.width * sum(texts.coded for texts in read)
+    held = max((texts.held for texts in read), default=0) * place.width * FLOAT
+    weights = parameters * FLOAT if any(texts.forward for texts in read) else 0
+    return Work(
+        model=2 * parameters * sum(texts.forward for texts in read),
+        products=one.products * coded + decoded,
+        steps=one.steps * coded,
+        host_seconds=sum(texts.host_seconds for texts in read),
+        memory=held + weights + 3.0 * fit.n_atoms * place.width * FLOAT,
+    )

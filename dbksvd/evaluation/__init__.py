@@ -1,0 +1,1 @@
+"""Scores of a dictionary: on held-out rows, against known features, by SAEBench."""

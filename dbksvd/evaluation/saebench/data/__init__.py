@@ -1,0 +1,1 @@
+"""Texts that the evals of SAEBench read."""

@@ -1,0 +1,246 @@
+"""Plain transformers models in the part of HookedTransformer, for SAEBench and sae-probes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dbksvd.models.hooks import find_hook
+from dbksvd.models.loading import LoadedModel
+from dbksvd.models.sizes import ModelKind
+
+
+def name_hook(layer: int) -> str:
+    """Return TransformerLens's name for the output of block `layer`, counted from 1."""
+    return f"blocks.{layer - 1}.hook_resid_post"
+
+
+@dataclass(frozen=True)
+class EvalSite:
+    """Where activations come from, under the names SAEBench files them by.
+
+    Parameters
+    ----------
+    model_name : str
+        Model, as a name fit for file names.
+    layer : int
+        Block whose output is meant, counted from 1.
+    seed : int
+        Seed of everything random in an eval.
+    kind : {"encoder", "causal"}
+        Whether the model has a language-model head.
+    """
+
+    model_name: str
+    layer: int
+    seed: int = 0
+    kind: ModelKind = "encoder"
+
+    @property
+    def hook(self) -> str:
+        """TransformerLens's name of the site."""
+        return name_hook(self.layer)
+
+
+class _StopForwardError(Exception):
+    """Ends a forward pass once the last wanted block has run."""
+
+
+class SAEBenchModel:
+    """A transformers model with the few methods of HookedTransformer that SAEBench calls.
+
+    SAEBench passes no attention mask: for an encoder it is made here from the pad token, so that
+    padded rows come out as they would alone. A causal model needs none with padding on the right.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        Model, tokenizer and sizes from :func:`dbksvd.models.loading.load_model`.
+    name : str
+        Name that SAEBench files results under.
+    batch_size : int
+        Rows that one forward pass of :meth:`run_with_cache` takes at most.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no token to pad with.
+    """
+
+    def __init__(self, loaded: LoadedModel, name: str, batch_size: int = 32) -> None:
+        self.model = loaded.model
+        self.device = loaded.device
+        self.is_causal = loaded.kind == "causal"
+        self.batch_size = batch_size
+        self.blocks = [find_hook(loaded, layer).module for layer in range(1, loaded.n_layers + 1)]
+        # A copy, because sae-probes sets the truncation side on whatever it is given.
+        self.tokenizer: Any = copy.deepcopy(loaded.tokenizer)
+        self.tokenizer.padding_side = "right"
+        # SAEBench masks the bos, eos and pad tokens: an encoder's special tokens take these parts.
+        if self.tokenizer.bos_token is None and self.tokenizer.cls_token is not None:
+            self.tokenizer.bos_token = self.tokenizer.cls_token
+        if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
+            self.tokenizer.eos_token = self.tokenizer.sep_token
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer.pad_token is None:
+            raise ValueError(f"model: the tokenizer of {name!r} has neither pad nor eos token")
+        self.cfg = SimpleNamespace(
+            model_name=name,
+            d_model=loaded.width,
+            n_layers=loaded.n_layers,
+            n_ctx=loaded.max_length,
+            d_vocab=self.model.config.vocab_size,
+            device=str(loaded.device),
+            default_prepend_bos=False,
+        )
+
+    def to(self, *_args: Any, **_kwargs: Any) -> SAEBenchModel:
+        """Do nothing: the model stays where `load_model` put it."""
+        return self
+
+    def to_tokens(self, texts: str | Sequence[str], **_kwargs: Any) -> Tensor:
+        """Return token ids, int64 of shape (texts, longest), padded on the right."""
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        return self.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")[
+            "input_ids"
+        ].to(self.device)
+
+    def mask_text(self, tokens: Tensor) -> Tensor:
+        """Return where `tokens` are text and not bos, eos or pad; bool of the same shape."""
+        tokenizer = self.tokenizer
+        special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+        wanted = torch.ones_like(tokens, dtype=torch.bool)
+        for token in special:
+            if token is not None:
+                wanted &= tokens != token
+        return wanted
+
+    def __call__(self, tokens: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor] | None:
+        """Run the model as it is; see :meth:`run_with_hooks`."""
+        return self.run_with_hooks(tokens, fwd_hooks=[], **kwargs)
+
+    def to_str_tokens(self, tokens: Tensor) -> list[str]:
+        """Return the text of each token of a row (t,)."""
+        return [self.tokenizer.decode([token]) for token in tokens.tolist()]
+
+    @torch.no_grad()
+    def run_with_hooks(
+        self,
+        tokens: Tensor,
+        *,
+        fwd_hooks: Sequence[tuple[str, Callable[..., Tensor | None]]],
+        stop_at_layer: int | None = None,
+        return_type: str | None = None,
+        **_kwargs: Any,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Run `tokens` (b, t) through the model, calling `fwd_hooks` on block outputs (b, t, d).
+
+        Hooks see float32; one that returns a tensor replaces the output. Blocks from
+        `stop_at_layer` on, counted from 0, are not run. With `return_type` "both", logits (b, t,
+        vocabulary) and the cross entropy of each next token (b, t - 1) come back.
+
+        Raises
+        ------
+        ValueError
+            If logits are asked of a model without a language-model head.
+        """
+        if return_type is not None and not (self.is_causal and return_type == "both"):
+            raise ValueError(
+                f"return_type: expected None or, with a language-model head, 'both', "
+                f"got {return_type!r} for {self.cfg.model_name}"
+            )
+        handles = []
+        try:
+            for name, function in fwd_hooks:
+                block = self.blocks[self._find_block(name)]
+                handles.append(block.register_forward_hook(_adapt_hook(name, function)))
+            if stop_at_layer is not None:
+                handles.append(self.blocks[stop_at_layer - 1].register_forward_hook(_stop))
+            tokens = tokens.to(self.device)
+            mask = None if self.is_causal else (tokens != self.tokenizer.pad_token_id).long()
+            output = self.model(input_ids=tokens, attention_mask=mask)
+        except _StopForwardError:
+            return None
+        finally:
+            for handle in handles:
+                handle.remove()
+        if return_type is None:
+            return None
+        logits = output.logits.float()
+        loss = nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
+        return logits, loss
+
+    def run_with_cache(
+        self,
+        tokens: Tensor | Sequence[str],
+        *,
+        names_filter: str | Sequence[str],
+        **_kwargs: Any,
+    ) -> tuple[None, dict[str, Tensor]]:
+        """Return block outputs (b, t, d) by hook name; padded positions are zero.
+
+        Rows are run in order of length and cut to their longest: padding costs as much as text.
+        Blocks behind the last wanted one are not run.
+        """
+        if not isinstance(tokens, Tensor):
+            tokens = self.to_tokens(tokens)
+        names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        stop_at_layer = 1 + max(map(self._find_block, names))
+        lengths = self._measure_lengths(tokens)
+        size = (*tokens.shape, self.cfg.d_model)
+        cache = {name: torch.zeros(size, device=self.device) for name in names}
+        for rows in lengths.argsort(stable=True).split(self.batch_size):
+            longest = int(lengths[rows].max())
+
+            def keep(out: Tensor, *, hook: Any, rows: Tensor = rows, stop: int = longest) -> None:
+                cache[hook.name][rows, :stop] = out
+
+            self.run_with_hooks(
+                tokens[rows, :longest],
+                fwd_hooks=[(name, keep) for name in names],
+                stop_at_layer=stop_at_layer,
+            )
+        padding = torch.arange(tokens.shape[1]) >= lengths[:, None]
+        for output in cache.values():
+            output[padding.to(output.device)] = 0
+        return None, cache
+
+    def _measure_lengths(self, tokens: Tensor) -> Tensor:
+        # The last token that is not padding: a causal model's pad token may also stand in a text.
+        used = (tokens != self.tokenizer.pad_token_id).cpu()
+        positions = torch.arange(1, tokens.shape[1] + 1)
+        return (used * positions).max(dim=1).values.clamp(min=1)
+
+    def _find_block(self, name: str) -> int:
+        for index in range(len(self.blocks)):
+            if name == name_hook(index + 1):
+                return index
+        raise ValueError(
+            f"hook: expected blocks.N.hook_resid_post with N < {len(self.blocks)}, got {name!r}"
+        )
+
+
+def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:
+    def run(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        # transformers 5 blocks return a tensor, earlier ones a tuple that starts with it.
+        hidden = output[0] if isinstance(output, tuple) else output
+        replaced = function(hidden.float(), hook=SimpleNamespace(name=name))
+        if replaced is None:
+            return output
+        replaced = replaced.to(hidden.dtype)
+        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
+
+    return run
+
+
+def _stop(*_args: Any) -> None:
+    raise _StopForwardError

@@ -1,0 +1,120 @@
+"""Evals prepared once for a model and layer: what no dictionary changes.
+
+SAEBench's checks of array shapes refuse any model but its own: set ``JAXTYPING_DISABLE=1`` before
+anything imports jaxtyping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dbksvd.base.files import hash_files, read_seal, write_json
+from dbksvd.base.provenance import seed_everything
+from dbksvd.evaluation.saebench.model import EvalSite
+from dbksvd.evaluation.saebench.registry import BUNDLED, HUB, check_kind, find_eval
+from dbksvd.evaluation.saebench.shims.imports import import_quickly
+from dbksvd.models.hooks import find_hook
+
+if TYPE_CHECKING:
+    from dbksvd.models.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def prepare_eval(
+    name: str, loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], folder: Path
+) -> None:
+    """Write what no dictionary changes, and `MANIFEST` with the sha256 of each file.
+
+    The same model and settings give the same bytes: the manifest holds no times.
+
+    Parameters
+    ----------
+    name : str
+        The eval.
+    loaded : LoadedModel
+        The model.
+    site : EvalSite
+        Its name and the layer.
+    settings : mapping
+        Settings of the eval.
+    folder : path
+        An empty folder.
+
+    Raises
+    ------
+    ValueError
+        For an unknown eval or data set, one that the model cannot run, or a layer that it does
+        not have.
+    """
+    entry = find_eval(name)
+    find_hook(loaded, site.layer)
+    check_kind(name, settings, loaded.kind)
+    start = time.perf_counter()
+    folder = folder.resolve()
+    placed = dict(settings)
+    if placed.get("data", HUB) not in (HUB, BUNDLED):  # a path; the working folder changes below
+        placed["data"] = str(Path(placed["data"]).resolve())
+    import_quickly()
+    with own_working_folder():
+        seed_everything(site.seed)
+        import_module(entry.module).prepare(loaded, site, placed, folder)
+    logger.info("%s: prepared in %.1f s", name, time.perf_counter() - start)
+    manifest = {
+        "site": asdict(site),
+        "width": loaded.width,
+        "eval": name,
+        "settings": dict(settings),
+        "sha256": hash_files(folder),
+        "model_sha256": loaded.sha256,
+        "versions": {name: version(name) for name in ("sae-bench", "sae-lens", "sae-probes")},
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def name_model(name: str) -> str:
+    """Return a model's name as SAEBench and sae-probes can put it into file names."""
+    return Path(name).name.replace(" ", "_")
+
+
+def read_manifest(prepared: Path) -> dict[str, Any]:
+    """Return the manifest of a prepared folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    DamagedFileError
+        If it is cut short.
+    """
+    if not (prepared / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"{prepared}: expected a folder of prepare_evaluation, no {MANIFEST} there"
+        )
+    return dict(read_seal(prepared / MANIFEST))
+
+
+@contextlib.contextmanager
+def own_working_folder() -> Iterator[None]:
+    """Work in an empty folder of one's own, with gradients on, and leave both as they were."""
+    # SAEBench writes ./artifacts and more wherever it is run: jobs side by side must not meet.
+    # Some evals turn gradients on or off for good: the next one must not inherit that.
+    with (
+        tempfile.TemporaryDirectory(prefix="saebench-") as folder,
+        contextlib.chdir(folder),
+        torch.set_grad_enabled(True),
+    ):
+        yield

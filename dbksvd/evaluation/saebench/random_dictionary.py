@@ -1,0 +1,21 @@
+"""A dictionary that stands in where SAEBench computes a model's own data on the way to a score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sae_lens  # noqa: F401 - loads our architectures, one of which is imported below
+import torch
+
+from dbksvd.evaluation.saebench.model import EvalSite
+
+
+def make_throwaway(width: int, n_atoms: int, site: EvalSite, device: str) -> Any:
+    """Return `n_atoms` random atoms in `width` dimensions, placed at `site`."""
+    from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
+
+    sae = PursuitSAE(PursuitSAEConfig(d_in=width, d_sae=n_atoms, nonnegative=True))
+    sae.W_dec.data = torch.nn.functional.normalize(torch.randn(n_atoms, width), dim=1)
+    sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = site.model_name, site.hook
+    sae.cfg.metadata.hook_layer = site.layer - 1
+    return sae.to(device)

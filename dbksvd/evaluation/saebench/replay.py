@@ -1,0 +1,108 @@
+"""Recorded activations that play the model and the activation store in SAEBench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
+
+RECORD_FILE = "record.safetensors"
+
+
+def write_record(model: SAEBenchModel, tokens: Tensor, site: EvalSite, folder: Path) -> None:
+    """Write tokens (b, t), their activations (b, t, d) and which positions are text."""
+    _, cache = model.run_with_cache(tokens, names_filter=site.hook)
+    record = {
+        "ids": tokens.cpu(),
+        "text": model.mask_text(tokens).cpu(),
+        "activations": cache[site.hook].cpu(),
+    }
+    save_file(record, folder / RECORD_FILE)
+
+
+def read_record(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Return what :func:`write_record` wrote: ids, text (bool) and activations."""
+    return load_file(folder / RECORD_FILE, device=device)
+
+
+class RecordedModel:
+    """Plays recorded activations back as the model and the activation store of SAEBench's core.
+
+    Parameters
+    ----------
+    record : dict of tensors
+        From :func:`read_record`.
+    model : SAEBenchModel, optional
+        The causal model itself, for CE loss and KL with the dictionary inside.
+    """
+
+    IGNORED = -1
+
+    def __init__(self, record: dict[str, Tensor], model: SAEBenchModel | None = None) -> None:
+        self.ids, self.activations = record["ids"], record["activations"]
+        # bos, eos and pad are hidden behind one id, which SAEBench is told to ignore.
+        self.tokens = self.ids.masked_fill(~record["text"], self.IGNORED)
+        self.context_size = self.tokens.shape[1]
+        self._model = model
+        self._rows = slice(0, 0)
+        self.is_replaying = False  # whether the last batch was asked for by run_with_cache
+
+    def get_batch_tokens(self, batch_size: int) -> Tensor:
+        """Return the next `batch_size` prompts' tokens."""
+        self._rows = slice(self._rows.stop, self._rows.stop + batch_size)
+        self.is_replaying = False
+        return self.tokens[self._rows]
+
+    def reset_input_dataset(self) -> None:
+        """Go back to the first prompt."""
+        self._rows = slice(0, 0)
+
+    def run_with_cache(
+        self, _tokens: Tensor, *, names_filter: Sequence[str], **_kwargs: Any
+    ) -> tuple[None, dict[str, Tensor]]:
+        """Return the activations (batch, t, d) of the last batch of tokens."""
+        self.is_replaying = True
+        return None, dict.fromkeys(names_filter, self.activations[self._rows])
+
+    def read_scored(self) -> tuple[Tensor, Tensor]:
+        """Return the last batch's activations (b, t, d) and which positions are scored (b, t)."""
+        return self.activations[self._rows], self.tokens[self._rows] != self.IGNORED
+
+    def __call__(self, _tokens: Tensor, **kwargs: Any) -> Any:
+        """Run the causal model on the last batch, its special tokens put back."""
+        return self.run_with_hooks(_tokens, fwd_hooks=[], **kwargs)
+
+    def run_with_hooks(self, _tokens: Tensor, **kwargs: Any) -> Any:
+        """Run the causal model on the last batch, its special tokens put back."""
+        if self._model is None:
+            raise ValueError("model: CE loss needs a causal model, only activations are recorded")
+        return self._model.run_with_hooks(self.ids[self._rows], **kwargs)
+
+
+class RecordedStore:
+    """Plays recorded activations back as SAELens's activation store: text tokens only, in order.
+
+    Parameters
+    ----------
+    record : dict of tensors
+        From :func:`read_record`.
+    batch_size : int
+        Tokens of a batch; the record is started anew where it ends.
+    """
+
+    def __init__(self, record: dict[str, Tensor], batch_size: int) -> None:
+        self.rows = record["activations"][record["text"]]
+        self.batch_size = batch_size
+        self._start = 0
+
+    def get_filtered_llm_batch(self) -> Tensor:
+        """Return the next batch of activations (batch_size, d)."""
+        places = torch.arange(self._start, self._start + self.batch_size) % len(self.rows)
+        self._start += self.batch_size
+        return self.rows[places.to(self.rows.device)]

@@ -1,0 +1,76 @@
+"""What SAEBench wrote: its JSON, corrections beside it, its headline metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dbksvd.base.files import read_json
+
+RESULT_SUFFIX = "_eval_results.json"
+# Beside SAEBench's JSON: what it was made from, and the sha256 of the files of the eval.
+SEAL = "seal.json"
+# Beside SAEBench's JSON: right values of metrics that it computes wrongly, under other names.
+CORRECTIONS = "corrections.json"
+# In the place of SAEBench's JSON, where an eval finds that it does not apply: reason, metrics.
+NOT_APPLICABLE = "not_applicable.json"
+
+
+def find_result(folder: Path) -> Path:
+    """Return the one JSON of SAEBench in `folder`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none, or more than one.
+    """
+    paths = sorted(folder.glob("*" + RESULT_SUFFIX))
+    if len(paths) != 1:
+        raise FileNotFoundError(f"{folder}: expected one *{RESULT_SUFFIX}, found {len(paths)}")
+    return paths[0]
+
+
+def read_metrics(folder: Path) -> dict[str, float | None]:
+    """Return the headline metrics in SAEBench's JSON in `folder`, and the right ones beside them.
+
+    Every number of ``eval_result_metrics`` under its own name, and those of `CORRECTIONS` under
+    theirs (None there takes a name away). Metrics that core did not compute (CE loss and KL of an
+    encoder, which its schema makes -1) are None. Where an eval did not apply, its ``applicable``
+    is 0 and no score is there.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the JSON is missing, cut short, or another file; the message names it.
+    """
+    if (folder / NOT_APPLICABLE).is_file():
+        return dict(read_json(folder / NOT_APPLICABLE)["metrics"])
+    path = find_result(folder)
+    content = read_json(path)
+    try:
+        metrics = _read_groups(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected SAEBench's JSON, got no {error}") from error
+    if (folder / CORRECTIONS).is_file():
+        metrics |= read_json(folder / CORRECTIONS)
+    return metrics
+
+
+def _read_groups(content: dict[str, Any]) -> dict[str, float | None]:
+    config = content["eval_config"]
+    if content.get("eval_type_id") == "mdl":  # lists settings, without a metric of its own
+        return {}
+    groups = content["eval_result_metrics"]
+    metrics = {
+        key: value
+        for group in groups.values()
+        for key, value in group.items()
+        if value is None or isinstance(value, int | float)
+    }
+    for flag, group in [
+        ("compute_kl", "model_behavior_preservation"),
+        ("compute_ce_loss", "model_performance_preservation"),
+    ]:
+        if config.get(flag) is False:
+            metrics.update(dict.fromkeys(groups[group], None))
+    return metrics

@@ -1,0 +1,1 @@
+"""What SAEBench needs to run on a local model and local data."""

@@ -1,0 +1,1 @@
+"""Controls and baselines: what a score must beat to mean something."""

@@ -1,0 +1,122 @@
+"""What is known of a published SAE before it is fetched. Light to import: no torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dbksvd.base.files import read_json
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+# SAELens's list of releases; read as a file, since importing SAELens takes seconds.
+LIST_FILE = "pretrained_saes.yaml"
+
+
+def check_published(settings: Mapping[str, Any], n_atoms: int) -> None:
+    """Check that a published SAE exists, as far as that can be told without a hub.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``release`` (a name in SAELens's list, or a repository of the hub) and ``id``, or ``path``.
+    n_atoms : int
+        Latents that it must have.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no SAE or one of another width, or SAELens's list has no such release
+        or id.
+    """
+    if "path" in settings:
+        width = _read_config(settings["path"]).get("d_sae")
+        if width != n_atoms:
+            raise ValueError(
+                f"n_atoms: expected {width}, the width of {settings['path']}, got {n_atoms}"
+            )
+        return
+    release = settings["release"]
+    listed, names = _read_release(release)
+    if listed:
+        ids = [sae["id"] for sae in listed["saes"]]
+        if settings["id"] not in ids:
+            raise ValueError(
+                f"id: expected one of the {len(ids)} SAEs of {release}"
+                f"{_suggest(settings['id'], ids)}, got {settings['id']!r}"
+            )
+    elif names and "/" not in release:
+        raise ValueError(
+            "release: expected a release in SAELens's list or a repository of the hub"
+            f"{_suggest(release, names)}, got {release!r}"
+        )
+
+
+def find_layer(settings: Mapping[str, Any]) -> int | None:
+    """Return the layer whose output a published SAE is for, counted as our layers are.
+
+    None where its config has to be fetched to know, or where it is not for the output of a block.
+    """
+    if "path" in settings:
+        config = _read_config(settings["path"])
+        hook_name = (config.get("metadata") or config).get("hook_name")
+        return read_layer(hook_name or "")
+    listed, _ = _read_release(settings["release"])
+    if listed.get("conversion_func") == "gemma_2" and listed["repo_id"].endswith("-res"):
+        found = re.match(r"layer_(\d+)/", settings["id"])
+        return int(found[1]) + 1 if found else None
+    found = re.match(r"blocks\.\d+\.hook_resid_(pre|post)", settings["id"])
+    return read_layer(found[0]) if found else None
+
+
+def read_layer(hook_name: str) -> int | None:
+    """Return our number of the layer in TransformerLens's name of a place in the residual stream.
+
+    TransformerLens counts blocks from 0; our layer L is the output of block L counted from 1.
+
+    Examples
+    --------
+    >>> read_layer("blocks.12.hook_resid_post"), read_layer("blocks.8.hook_resid_pre")
+    (13, 8)
+    """
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(pre|post)", hook_name)
+    return None if found is None else int(found[1]) + (found[2] == "post")
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    folder = Path(path).expanduser()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"path: expected a folder with {name}, found none in {folder}")
+    config: dict[str, Any] = read_json(folder / CONFIG_FILE)
+    return config
+
+
+@cache
+def _read_release(release: str) -> tuple[dict[str, Any], list[str]]:
+    """Return a release's entry in SAELens's list, empty if there is none, and all names there.
+
+    Where SAELens is not installed the list is empty.
+    """
+    spec = find_spec("sae_lens")
+    if spec is None or not spec.submodule_search_locations:
+        return {}, []
+    text = (Path(spec.submodule_search_locations[0]) / LIST_FILE).read_text()
+    # Parsing 1.5 MB of YAML takes seconds, so only the lines below the name are parsed.
+    names = re.findall(r"^([\w.-]+):$", text, flags=re.MULTILINE)
+    if release not in names:
+        return {}, names
+    found = re.search(rf"^{re.escape(release)}:\n((?: .*\n?)+)", text, flags=re.MULTILINE)
+    return (yaml.safe_load(found[1]) if found else {}), names
+
+
+def _suggest(got: str, known: Any) -> str:
+    close = difflib.get_close_matches(got, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

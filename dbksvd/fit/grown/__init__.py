@@ -1,0 +1,1 @@
+"""Grown DB-KSVD: atoms that join from general to special."""

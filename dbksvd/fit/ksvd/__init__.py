@@ -1,0 +1,1 @@
+"""DB-KSVD and K-SVD."""

@@ -1,0 +1,83 @@
+"""The batches of a fit: read ahead while the one before is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from dbksvd.base.shapes import Activations, Bias
+from dbksvd.fit.ksvd.schedule import Step
+from dbksvd.fit.reading import ActivationSource, read_cycle
+from dbksvd.ops.ranks import ALONE, Ranks
+
+
+class BatchReader:
+    """Centred, scaled batches of the steps of a fit, or a rank's share of them, on its device.
+
+    While an iteration computes, a thread reads the next batch, so that at most two are held; for
+    a CUDA device it lies in pinned memory and is copied without waiting for the device.
+
+    Parameters
+    ----------
+    source : ActivationSource
+        Samples.
+    mean : tensor of shape (d,)
+        What is subtracted.
+    exponent : int
+        Samples are divided by ``2 ** exponent``, which changes no digit.
+    steps : sequence of Step
+        All iterations of the fit.
+    device : torch.device
+        Where the batches go.
+    ranks : Ranks
+        Each rank reads its own consecutive share of a batch, and no other rows.
+    """
+
+    def __init__(
+        self,
+        source: ActivationSource,
+        mean: Bias,
+        exponent: int,
+        steps: Sequence[Step],
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.source, self.mean, self.exponent = source, mean, exponent
+        self.ranks = ranks
+        self.steps, self.device = steps, device
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-batch")
+        self.held: tuple[tuple[int, int], Tensor] | None = None
+        self.ahead: tuple[tuple[int, int], Future[Tensor]] | None = None
+
+    def read(self, number: int) -> Activations:
+        """Return the batch of step `number`, and begin to read the next one that differs."""
+        wanted = self._find_rows(self.steps[number])
+        if self.held is None or self.held[0] != wanted:
+            if self.ahead is not None and self.ahead[0] == wanted:
+                batch = self.ahead[1].result()
+            else:
+                batch = self._load(*wanted)
+            self.held = wanted, batch.to(self.device, non_blocking=True)
+            self.ahead = None
+        if self.ahead is None:
+            following = (self._find_rows(step) for step in self.steps[number + 1 :])
+            rows = next((rows for rows in following if rows != wanted), None)
+            if rows is not None:
+                self.ahead = rows, self.thread.submit(self._load, *rows)
+        return self.held[1]
+
+    def close(self) -> None:
+        """Let the thread end; a read under way is waited for."""
+        self.thread.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, position: int, samples: int) -> Activations:
+        rows = read_cycle(self.source, position, samples)
+        batch = torch.ldexp(rows - self.mean, torch.tensor(-self.exponent))
+        return batch.pin_memory() if self.device.type == "cuda" else batch
+
+    def _find_rows(self, step: Step) -> tuple[int, int]:
+        start, stop = self.ranks.find_share(step.samples)
+        return (step.position + start) % len(self.source), stop - start

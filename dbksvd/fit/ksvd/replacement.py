@@ -1,0 +1,108 @@
+"""Atoms that do not earn their place, and what takes it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dbksvd.base.shapes import Activations, Atoms
+from dbksvd.ops.ranks import ALONE, Ranks
+
+# Two samples of a larger cosine would make two atoms of one direction.
+SAMPLE_COSINE = 0.9
+# Bounds the matrix of cosines between candidates to 64 MiB.
+MOST_CANDIDATES = 4096
+
+
+def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative: bool) -> Tensor:
+    """Return which atoms have a more used double (of equals, a lower one), bool of shape (m,).
+
+    Doubles have |cos| above `max_cosine`; cos, where codes are non-negative, since d and −d then
+    say different things.
+    """
+    order = torch.argsort(usage, descending=True, stable=True)
+    cosines = atoms[order] @ atoms[order].T
+    close = (cosines if nonnegative else cosines.abs_()) > max_cosine
+    doubled = torch.empty(len(atoms), dtype=torch.bool, device=atoms.device)
+    doubled[order] = torch.tril(close, diagonal=-1).any(dim=1)
+    return doubled
+
+
+def choose_replacements(residual: Activations, count: int, ranks: Ranks = ALONE) -> Atoms:
+    """Return unit directions of the worst residuals, at most `count`, no two alike."""
+    directions = gather_worst(residual, min(4 * count, MOST_CANDIDATES), ranks)
+    directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    alike = (directions @ directions.T).abs().gt(SAMPLE_COSINE).cpu()
+    chosen: list[int] = []
+    for row in range(len(directions)):
+        if len(chosen) == count:
+            break
+        if not alike[row, chosen].any():
+            chosen.append(row)
+    return directions[chosen]
+
+
+def gather_worst(residual: Activations, count: int, ranks: Ranks = ALONE) -> Atoms:
+    """Return the `count` rows of largest norm, the largest first, of all ranks; none that are 0.
+
+    Ranks tell each other `count` norms each, and the rows that are chosen: as sums in which all
+    but one rank have zeros.
+    """
+    energy = torch.linalg.vector_norm(residual, dim=1)
+    own = torch.topk(energy, min(count, len(residual)))
+    if ranks.size == 1:
+        return residual[own.indices[own.values > 0]]
+    norms = energy.new_zeros(ranks.size, count)
+    norms[ranks.rank, : len(own.values)] = own.values
+    norms, places = ranks.sum_(norms).flatten().sort(descending=True, stable=True)
+    places = places[:count][norms[:count] > 0]
+    rows = residual.new_zeros(len(places), residual.shape[1])
+    mine = torch.nonzero(places // count == ranks.rank).squeeze(1)
+    rows[mine] = residual[own.indices[places[mine] % count]]
+    return ranks.sum_(rows)
+
+
+def replace_atoms_(
+    atoms: Atoms,
+    usage: Tensor,
+    residual: Activations,
+    *,
+    min_usage: int,
+    max_cosine: float,
+    nonnegative: bool,
+    ranks: Ranks = ALONE,
+) -> tuple[int, int]:
+    """Replace unused and duplicate atoms by the worst reconstructed samples' residuals, in place.
+
+    Parameters
+    ----------
+    atoms : tensor of shape (m, d)
+        Unit atoms.
+    usage : int64 tensor of shape (m,)
+        Samples of the batch, on all ranks, that use each atom.
+    residual : tensor of shape (n, d)
+        What the batch, or this rank's share of it, leaves unexplained.
+    min_usage : int
+        An atom that fewer samples use counts as unused.
+    max_cosine : float
+        Cosine above which two atoms are duplicates; the more used one stays.
+    nonnegative : bool
+        Whether codes are non-negative.
+    ranks : Ranks
+        Who has the other samples; all choose the same.
+
+    Returns
+    -------
+    tuple of int
+        Atoms replaced because unused, and because duplicate. Fewer are replaced than found where
+        too few samples have a residual.
+    """
+    doubled = find_duplicates(atoms, usage, max_cosine, nonnegative)
+    unused = usage < min_usage
+    places = torch.nonzero(unused | doubled).squeeze(1)
+    if len(places) == 0:
+        return 0, 0
+    new = choose_replacements(residual, len(places), ranks)
+    places = places[: len(new)]
+    atoms[places] = new
+    return int(unused[places].sum()), int((doubled & ~unused)[places].sum())

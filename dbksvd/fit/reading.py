@@ -1,0 +1,84 @@
+"""Where a fit reads its samples from: a tensor, an array, or shards larger than memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dbksvd.activations.source import ActivationSource
+from dbksvd.base.shapes import Activations, Bias
+from dbksvd.ops.pursuit.checks import as_matrix
+
+# Rows read at once where a result is accumulated; 24 MiB at d = 384.
+READ_ROWS = 1 << 14
+
+
+class TensorSource:
+    """A tensor or array in memory (or memory-mapped) as an :class:`ActivationSource`."""
+
+    def __init__(self, x: Tensor | np.ndarray[Any, Any], argument: str = "x") -> None:
+        if not isinstance(x, Tensor | np.ndarray):
+            raise ValueError(
+                f"{argument}: expected a tensor, an array or an object with len(), width and "
+                f"read(), got {type(x).__name__}"
+            )
+        if x.ndim != 2 or 0 in x.shape:
+            raise ValueError(
+                f"{argument}: expected a non-empty matrix of two dimensions, "
+                f"got shape {tuple(x.shape)}"
+            )
+        as_matrix(x[:1], argument)
+        self._x = x
+        self.width = int(x.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def read(self, start: int, stop: int) -> Activations:
+        """Return rows ``start … stop − 1`` as float32 on the CPU."""
+        rows = self._x[start:stop]
+        if isinstance(rows, np.ndarray):
+            return torch.from_numpy(np.array(rows, np.float32))
+        return rows.detach().to("cpu", torch.float32)
+
+
+def as_source(x: Any, argument: str = "x") -> ActivationSource:
+    """Return `x` as a source of samples, or raise a ValueError that names the argument."""
+    if isinstance(x, Tensor | np.ndarray) or not isinstance(x, ActivationSource):
+        return TensorSource(x, argument)
+    if len(x) == 0:
+        raise ValueError(f"{argument}: expected at least one sample, got none")
+    return x
+
+
+def read_rows(source: ActivationSource, start: int, stop: int, argument: str = "x") -> Activations:
+    """Return finite rows ``start … stop − 1``, or raise a ValueError."""
+    return as_matrix(source.read(start, stop), argument)
+
+
+def read_cycle(source: ActivationSource, position: int, size: int) -> Activations:
+    """Return `size` consecutive rows from `position` on, beginning again after the last row."""
+    n = len(source)
+    parts = []
+    while size > 0:
+        start = position % n
+        stop = min(n, start + size)
+        parts.append(read_rows(source, start, stop))
+        position, size = position + stop - start, size - (stop - start)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def find_mean(source: ActivationSource, argument: str = "x") -> Bias:
+    """Return the mean of all samples as float32 (d,), the source's own where it has one."""
+    known = getattr(source, "mean", None)
+    if isinstance(known, Tensor | np.ndarray):
+        return torch.as_tensor(known, dtype=torch.float32, device="cpu").clone()
+    total = np.zeros(source.width)
+    for start in range(0, len(source), READ_ROWS):
+        rows = read_rows(source, start, min(start + READ_ROWS, len(source)), argument)
+        # numpy sums in one fixed order, whatever the number of threads
+        total += rows.numpy().sum(axis=0, dtype=np.float64)
+    return torch.from_numpy(total / len(source)).float()

@@ -1,0 +1,122 @@
+"""What every fit is given, what it returns and how that is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+
+from dbksvd.base.files import hash_file, read_json, replace_folder, write_json
+from dbksvd.base.layout import CONFIG_FILE, LOG_FILE, SEAL_FILE
+from dbksvd.dictionaries.encoder_flops import count_encoder_flops
+
+if TYPE_CHECKING:
+    import torch
+
+    from dbksvd.activations.shards import ActivationShards
+    from dbksvd.ops.ranks import Ranks
+
+
+def _be_alone() -> Ranks:
+    from dbksvd.ops.ranks import ALONE  # configs are checked with this module: no torch
+
+    return ALONE
+
+
+@dataclass
+class FitTask:
+    """Everything a method is given.
+
+    Parameters
+    ----------
+    train, heldout : ActivationShards
+        Activations to learn from and to measure on.
+    n_atoms, k, seed : int
+        Atoms of the dictionary, non-zeros a sample, seed of all randomness.
+    settings : dict
+        The method's own section of the config, with ``algorithm``.
+    device : torch.device
+        Where to compute.
+    checkpoint : Path
+        Folder for unfinished work; the caller removes it after success.
+    metadata : dict
+        Model, layer and context of the activations, to be kept in ``cfg.json``.
+    base : Path, optional
+        Dictionary folder of the fit that this one begins from, where the settings name its method.
+    ranks : Ranks
+        The processes that fit together; all have the same task.
+    """
+
+    train: ActivationShards
+    heldout: ActivationShards
+    n_atoms: int
+    k: int
+    seed: int
+    settings: dict[str, Any]
+    device: torch.device
+    checkpoint: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+    base: Path | None = None
+    ranks: Ranks = field(default_factory=_be_alone)
+
+
+class Savable(Protocol):
+    """A dictionary that can write itself in SAELens's layout."""
+
+    def save(self, path: str | Path) -> None:
+        """Write ``cfg.json`` and safetensors below `path`."""
+        ...
+
+
+@dataclass
+class FitResult:
+    """A fitted dictionary with the story of its fit.
+
+    Parameters
+    ----------
+    dictionary : Savable
+        What was learned.
+    log : list of dict
+        One row per iteration (DB-KSVD) or measurement (SAE). Every method logs at least
+        ``samples_seen`` (samples), ``seconds`` (fit time so far, without held-out measurements)
+        and ``fve_heldout`` (fraction of variance explained on held-out samples).
+    stop_reason : str
+        Why the fit ended.
+    summary : dict
+        Seconds, samples seen, implementation, settings, provenance; ``mean_k`` where samples have
+        k non-zeros on average and the dictionary's k is the most.
+    """
+
+    dictionary: Savable
+    log: list[dict[str, Any]]
+    stop_reason: str
+    summary: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write the dictionary, ``log.csv`` and the seal ``fit.json``, atomically.
+
+        The seal also says what encoding a token costs (FLOPs) and holds the sha256 of each file.
+        """
+        with replace_folder(path) as folder:
+            self.dictionary.save(folder / "dictionary")
+            hashes = {}
+            for file in sorted((folder / "dictionary").iterdir()):
+                hashes[file.name] = hash_file(file)
+                file.rename(folder / file.name)
+            (folder / "dictionary").rmdir()
+            pd.DataFrame(self.log).to_csv(folder / LOG_FILE, index=False)
+            seal = {
+                **self.summary,
+                "encoder_flops": self._count_flops(read_json(folder / CONFIG_FILE)),
+                "stop_reason": self.stop_reason,
+                "sha256": hashes,
+            }
+            write_json(folder / SEAL_FILE, seal)
+
+    def _count_flops(self, cfg: dict[str, Any]) -> float:
+        """Count with the mean number of picks where the config holds the most."""
+        if "mean_k" in self.summary:
+            cfg = cfg | {"k": self.summary["mean_k"]}
+        return count_encoder_flops(cfg)

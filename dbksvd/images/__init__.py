@@ -1,0 +1,1 @@
+"""Images: files, tiles, their split."""

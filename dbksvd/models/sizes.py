@@ -1,0 +1,180 @@
+"""What a model is, read from its files without loading it. Light to import: torch is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+from dbksvd.base.files import read_json
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+
+# What transformers' configs call them.
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+TOLERANCE = 0.01  # of the number of parameters, which is counted with or without tied weights
+
+ModelKind = Literal["encoder", "causal"]
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Width d of the activations, number of blocks, number of weights (None: not known)."""
+
+    width: int
+    layers: int
+    parameters: int | None = None
+
+
+def find_package_model(package: str) -> Path:
+    """Return the folder with config and safetensors weights that a distribution carries.
+
+    The package is not imported: the list of its files comes from its metadata.
+
+    Raises
+    ------
+    ValueError
+        If the distribution is not installed or carries no such folder.
+    """
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"model.package: expected an installed distribution, {package!r} is not installed"
+        ) from error
+    configs = {file.parent for file in files if file.name == CONFIG_FILE}
+    for file in files:
+        if file.name == WEIGHTS_FILE and file.parent in configs:
+            return Path(str(file.locate())).parent
+    raise ValueError(
+        f"model.package: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE} in {package!r}, "
+        f"found none in its {len(files)} files"
+    )
+
+
+def tell_kind(architectures: list[str] | None) -> ModelKind:
+    """Return ``"causal"`` for the architectures of a language model with a head."""
+    names = architectures or []
+    return "causal" if any(name.endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
+
+
+def find_kind(settings: Mapping[str, Any]) -> ModelKind | None:
+    """Return the kind of the model that a config's section ``model`` names.
+
+    None where only loading it can tell: a model of the hub that is not on this machine yet.
+
+    Raises
+    ------
+    ValueError
+        If ``package`` carries no model.
+    """
+    if "train" in settings:
+        return "causal"
+    path = find_config(settings)
+    return None if path is None else tell_kind(read_json(path).get("architectures"))
+
+
+def find_config(settings: Mapping[str, Any]) -> Path | None:
+    """Return the ``config.json`` of the model in a section ``model``, if it is on this machine.
+
+    Raises
+    ------
+    ValueError
+        If ``package`` carries no model.
+    """
+    path: Path | str | None
+    if "package" in settings:
+        path = find_package_model(settings["package"]) / CONFIG_FILE
+    elif (folder := Path(settings["name"]).expanduser()).is_dir():
+        path = folder / CONFIG_FILE
+    else:
+        path = _find_in_cache(settings["name"], settings.get("revision"))
+    return Path(path) if path is not None and Path(path).is_file() else None
+
+
+def read_sizes(path: Path) -> ModelSizes:
+    """Return width and layers as a ``config.json`` has them.
+
+    Raises
+    ------
+    ValueError
+        If the file names no width or number of layers.
+    """
+    config = read_json(path)
+    config = config.get("text_config", config)
+    width = next((config[name] for name in _WIDTHS if name in config), None)
+    layers = next((config[name] for name in _LAYERS if name in config), None)
+    if width is None or layers is None:
+        raise ValueError(
+            f"{path}: expected a width and a number of layers, got {width} and {layers}"
+        )
+    return ModelSizes(width, layers)
+
+
+def find_sizes(settings: Mapping[str, Any]) -> ModelSizes | None:
+    """Return the sizes of the model in a section ``model``, offline and without loading it.
+
+    From ``train``, from the model's files if they are on this machine, or from ``expect``. The
+    parameters of a model to train are 12·L·d² + 2·V·d. None where none of the three tells.
+
+    Raises
+    ------
+    ValueError
+        If ``package`` carries no model.
+    """
+    if "train" in settings:
+        train = settings["train"]
+        d, layers, vocabulary = (train.get(name) for name in ("width", "layers", "vocabulary"))
+        if None in (d, layers, vocabulary):
+            return None
+        return ModelSizes(d, layers, 12 * layers * d * d + 2 * vocabulary * d)
+    path = find_config(settings) if {"name", "package"} & settings.keys() else None
+    if path is not None:
+        return replace(read_sizes(path), parameters=count_parameters(path.parent))
+    expected = settings.get("expect", {})
+    return ModelSizes(**expected) if {"width", "layers"} <= expected.keys() else None
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Return the number of weights in the safetensors files of a folder; None without any."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total or None
+
+
+def check_sizes(expected: Mapping[str, int] | None, got: ModelSizes, name: str) -> None:
+    """Check a model against ``model.expect``; what it leaves out is not checked.
+
+    Raises
+    ------
+    ValueError
+        For the first size that differs; parameters may differ by `TOLERANCE`.
+    """
+    for key in ("width", "layers", "parameters"):
+        wanted, actual = (expected or {}).get(key), getattr(got, key)
+        if wanted is None or actual is None:
+            continue
+        allowed = TOLERANCE * wanted if key == "parameters" else 0
+        if abs(wanted - actual) > allowed:
+            raise ValueError(f"model.expect.{key}: expected {wanted} in {name}, got {actual}")
+
+
+def _find_in_cache(name: str, revision: str | None) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, CONFIG_FILE, revision=revision)
+    except HFValidationError:  # a path: the folder is not there
+        return None
+    return found if isinstance(found, str) else None

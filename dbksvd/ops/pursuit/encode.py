@@ -1,0 +1,152 @@
+"""Sparse coding of samples over a dictionary by matching pursuit.
+
+One definition (:mod:`dbksvd.ops.pursuit.reference`) and several implementations of it; the
+derivation is in the README beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dbksvd.base.codes import SparseCodes
+from dbksvd.ops.implementation import choose_implementation, load_implementation
+from dbksvd.ops.memory import explain_memory
+from dbksvd.ops.pursuit.checks import (
+    as_matrix,
+    check_atoms,
+    check_penalties,
+    check_product_dtype,
+    check_settings,
+)
+
+if TYPE_CHECKING:
+    # Loaded by name; listed here for whoever follows imports (workflow/source_hash.py).
+    from dbksvd.ops.pursuit import batched, cpu, cuda, reference  # noqa: F401
+
+__all__ = ["sparse_encode"]
+
+
+def choose_pursuit(
+    implementation: str,
+    device: torch.device,
+    product_dtype: Literal["bfloat16"] | None = None,
+    *,
+    has_penalties: bool = False,
+) -> str:
+    """Return the implementation that :func:`sparse_encode` takes on a device.
+
+    Raises
+    ------
+    ValueError
+        If it is not available there, or has no products of that dtype, or no penalties.
+    """
+    if has_penalties and implementation == "cuda":
+        raise ValueError("implementation: expected 'auto' or 'batched' for penalties, got 'cuda'")
+    if has_penalties and implementation == "auto" and device.type == "cuda":
+        implementation = "batched"
+    if product_dtype is not None and implementation == "auto" and device.type == "cpu":
+        implementation = "batched"
+    name = choose_implementation(__package__, implementation, device)
+    if product_dtype is not None:
+        check_product_dtype(product_dtype, name)
+    return name
+
+
+def sparse_encode(
+    x: Tensor | np.ndarray[Any, Any],
+    atoms: Tensor | np.ndarray[Any, Any],
+    k: int,
+    *,
+    method: Literal["mp", "omp", "ols"] = "mp",
+    nonnegative: bool = False,
+    refit: bool = True,
+    rtol: float = 0.0,
+    threshold: float = 0.0,
+    penalties: Sequence[float] | None = None,
+    product_dtype: Literal["bfloat16"] | None = None,
+    implementation: str = "auto",
+) -> SparseCodes:
+    """Code each sample with at most k atoms: ``x ≈ Z @ atoms``, by greedy pursuit.
+
+    Parameters
+    ----------
+    x : float32 or float64 tensor or array of shape (n, d)
+        Samples, as they are: a bias is the caller's to subtract.
+    atoms : float32 or float64 tensor or array of shape (m, d)
+        Unit-norm atoms, on the device of `x`.
+    k : int
+        Most non-zeros a sample may have, from 1 to m (to min(m, d) for omp and ols).
+    method : {"mp", "omp", "ols"}
+        Matching pursuit with Gram updates; orthogonal matching pursuit; or orthogonal least
+        squares, which picks the atom that lowers the error most after the fit.
+    nonnegative : bool
+        Whether coefficients must be ≥ 0; a sample may then end with fewer than k.
+    refit : bool
+        Whether coefficients become the least-squares fit on the final support (non-negative
+        least squares where `nonnegative`). The orthogonal methods fit at every pick anyway.
+    rtol : float
+        The pursuit of a sample ends when its residual norm is at most `rtol` times its norm; 0
+        leaves this rule out. In float32, differences below about 1e-3 are not resolved.
+    threshold : float
+        Atoms are picked only while their product with the residual is larger, in the unit of `x`:
+        one threshold for all samples gives each as many atoms as it needs, up to `k`.
+    penalties : sequence of m floats, optional
+        What picking each atom costs, from 0 to 1, as a fraction of the squared norm of the sample:
+        the pick is the atom whose squared product with the residual exceeds that most, and there
+        is none where none does. A sample and its multiples are coded alike. For mp.
+    product_dtype : {None, "bfloat16"}
+        Dtype in which samples are multiplied with atoms; None is that of `x`. With bfloat16,
+        twice as fast or more on CUDA, atoms are picked by rounded products; a refit (omp, ols) then
+        fits the coefficients to exact ones. Only "batched" and "cuda" have it, and "auto" is one
+        of them then.
+    implementation : {"auto", "reference", "batched", "cpu", "cuda"}
+        Who computes; "auto" is numba on the CPU, Triton or batched torch on CUDA.
+
+    Returns
+    -------
+    SparseCodes
+        Indices (n, k) and values (n, k) on the device and in the dtype of `x`, in the order in
+        which the pursuit picked them. A zero sample has no code.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+    RuntimeError
+        If the device runs out of memory, also in blocks of half the size.
+
+    Notes
+    -----
+    Mallat and Zhang, "Matching pursuits with time-frequency dictionaries" (1993), eq. 13-18;
+    Rubinstein, Zibulevsky and Elad, "Efficient implementation of the K-SVD algorithm using batch
+    orthogonal matching pursuit" (2008), algorithm 2; Chen, Billings and Luo, "Orthogonal least
+    squares methods and their application to non-linear system identification" (1989);
+    Rebollo-Neira and Lowe, "Optimized orthogonal matching pursuit approach" (2002); Nguyen, Idier,
+    Soussen and Djermoune, "Non-negative orthogonal greedy algorithms" (2019), algorithm 1.
+    """
+    x = as_matrix(x, "x")
+    atoms = check_atoms(as_matrix(atoms, "atoms"), x)
+    check_settings(k, tuple(atoms.shape), method, rtol, threshold)
+    name = choose_pursuit(
+        implementation, x.device, product_dtype, has_penalties=penalties is not None
+    )
+    options: dict[str, Any] = {} if product_dtype is None else {"product_dtype": product_dtype}
+    if penalties is not None:
+        options["penalties"] = check_penalties(penalties, len(atoms), method).to(x.device)
+    module = load_implementation(__package__, name)
+    with explain_memory(f"n={len(x)}, m={len(atoms)}, d={x.shape[1]}"):
+        indices, values = module.encode(
+            *(x, atoms, k),
+            method=method,
+            nonnegative=nonnegative,
+            refit=refit,
+            rtol=rtol,
+            threshold=threshold,
+            **options,
+        )
+    return SparseCodes(indices, values, len(atoms))

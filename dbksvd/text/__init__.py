@@ -1,0 +1,1 @@
+"""Documents: sources, deduplication, split, tokens."""

@@ -1,0 +1,237 @@
+"""Documents: read from packages, hubs and files, deduplicated, split, in a fixed random order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
+from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.splits import SPLITS, Split, choose_split
+from dbksvd.text.sources import list_probe_datasets, read_csv_texts, read_source
+
+SCHEMA_VERSION = 1
+DOCUMENTS_FILE = "documents.jsonl"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What the fitting corpus is made of.
+
+    Parameters
+    ----------
+    sources : list of dict
+        Each with ``kind``; see :func:`dbksvd.text.sources.read_source`.
+    max_documents : int
+        Most documents written, both splits together.
+    heldout_fraction : float
+        Share of the documents that is held out, between 0 and 1.
+    held_out_datasets : list of str
+        Data sets of sae-probes that scoring uses (``161_agnews_0``): no text that occurs in one
+        of them is kept, whichever source it comes from.
+    seed : int
+        Decides order and split.
+    min_train_documents, min_heldout_documents : int
+        Fewer are refused.
+    """
+
+    sources: list[dict[str, Any]]
+    max_documents: int
+    heldout_fraction: float
+    held_out_datasets: list[str] = field(default_factory=list)
+    seed: int = 0
+    min_train_documents: int = 1
+    min_heldout_documents: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            1,
+            "text",
+            max_documents=self.max_documents,
+            min_train_documents=self.min_train_documents,
+            min_heldout_documents=self.min_heldout_documents,
+        )
+        if not self.sources:
+            raise ValueError("text.sources: expected at least 1 source, got none")
+        if not 0 < self.heldout_fraction < 1:
+            raise ValueError(
+                "text.heldout_fraction: expected a number between 0 and 1, "
+                f"got {self.heldout_fraction!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text: its line number in documents.jsonl (from 0), its split and its text."""
+
+    index: int
+    split: str
+    text: str
+
+
+@dataclass
+class SourceCounts:
+    """Where the documents of one source went; ``read`` is the sum of the others.
+
+    ``held_out`` are texts kept away for scoring, ``kept`` those that passed all checks (before
+    ``max_documents``).
+    """
+
+    read: int = 0
+    empty: int = 0
+    held_out: int = 0
+    duplicates: int = 0
+    kept: int = 0
+
+
+class _Entry(NamedTuple):
+    digest: bytes
+    source: str
+    text: str
+
+
+def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, Any]:
+    """Write ``documents.jsonl`` and ``manifest.json`` into the folder `output`.
+
+    A document is kept once, by its exact text without surrounding white space. Its digest,
+    sha256(seed, text), decides place and split, so both depend on nothing but seed and text.
+
+    Parameters
+    ----------
+    settings : mapping
+        See :class:`TextSettings`.
+    output : path
+        Folder; replaced as a whole when everything is written.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    ValueError
+        If a setting or a source is not usable, or too little text is left.
+    """
+    checked = build_settings(TextSettings, settings, "text")
+    entries, counts = _collect_entries(checked)
+    entries.sort()
+    entries = entries[: checked.max_documents]
+    splits = [choose_split(entry.digest, checked.heldout_fraction) for entry in entries]
+    _check_amount(checked, splits, counts)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "documents": {split: splits.count(split) for split in SPLITS},
+        "characters": {
+            split: sum(len(e.text) for e, s in zip(entries, splits, strict=True) if s == split)
+            for split in SPLITS
+        },
+        "sources": {name: asdict(count) for name, count in counts.items()},
+        "settings": asdict(checked),
+    }
+    with replace_folder(output) as folder:
+        with (folder / DOCUMENTS_FILE).open("w") as stream:
+            for entry, split in zip(entries, splits, strict=True):
+                identity = hashlib.sha256(entry.text.encode()).hexdigest()[:16]
+                line = {"id": identity, "source": entry.source, "split": split, "text": entry.text}
+                stream.write(json.dumps(line) + "\n")
+        manifest["sha256"] = hash_file(folder / DOCUMENTS_FILE)
+        write_json(folder / MANIFEST_FILE, manifest)
+    return manifest
+
+
+def _collect_entries(settings: TextSettings) -> tuple[list[_Entry], dict[str, SourceCounts]]:
+    """Read all sources; return what is kept and the counts of every source."""
+    held_out = _read_held_out(settings.held_out_datasets)
+    salt = f"{settings.seed}\0".encode()
+    seen: set[str] = set()
+    entries: list[_Entry] = []
+    counts: dict[str, SourceCounts] = {}
+    with tqdm(unit=" documents", unit_scale=True, desc="read text") as bar:
+        for position, source in enumerate(settings.sources):
+            for name, texts in read_source(source, f"text.sources[{position}]"):
+                count = counts.setdefault(name, SourceCounts())
+                for text in texts:
+                    count.read += 1
+                    bar.update()
+                    text = text.strip() if isinstance(text, str) else ""
+                    if not text:
+                        count.empty += 1
+                    elif text in held_out:
+                        count.held_out += 1
+                    elif text in seen:
+                        count.duplicates += 1
+                    else:
+                        seen.add(text)
+                        count.kept += 1
+                        digest = hashlib.sha256(salt + _encode(text, name, count.read)).digest()
+                        entries.append(_Entry(digest, name, text))
+    return entries, counts
+
+
+def _read_held_out(names: Iterable[str]) -> set[str]:
+    texts: set[str] = set()
+    for path in list_probe_datasets(names, "text.held_out_datasets") if names else ():
+        texts.update(text.strip() for text in read_csv_texts(path) if isinstance(text, str))
+    return texts
+
+
+def _encode(text: str, source: str, number: int) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{source}: document {number}: expected Unicode text, {error}") from error
+
+
+def _check_amount(
+    settings: TextSettings, splits: list[Split], counts: dict[str, SourceCounts]
+) -> None:
+    wanted = {"train": settings.min_train_documents, "heldout": settings.min_heldout_documents}
+    for split in SPLITS:
+        if splits.count(split) < wanted[split]:
+            read = sum(count.read for count in counts.values())
+            kept = sum(count.kept for count in counts.values())
+            raise ValueError(
+                f"text: expected at least {wanted[split]} {split} documents, got "
+                f"{splits.count(split)} (read {read}, kept {kept}, "
+                f"max_documents {settings.max_documents})"
+            )
+
+
+def check_documents(folder: str | Path) -> dict[str, Any]:
+    """Return the manifest of a text folder after checking the hash of its documents.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no manifest.
+    DamagedFileError
+        If ``documents.jsonl`` is missing or not what the manifest describes.
+    """
+    folder = Path(folder)
+    seal = folder / MANIFEST_FILE
+    manifest: dict[str, Any] = read_seal(seal)
+    check_hash(folder / DOCUMENTS_FILE, manifest.get("sha256"), seal)
+    return manifest
+
+
+def iterate_documents(
+    folder: str | Path, split: Split, *, slice_index: int = 0, slices: int = 1
+) -> Iterator[Document]:
+    """Yield the documents ``slice_index::slices`` of a split, in the order of the file."""
+    position = 0
+    with (Path(folder) / DOCUMENTS_FILE).open() as stream:
+        for index, line in enumerate(stream):
+            record = json.loads(line)
+            if record["split"] != split:
+                continue
+            if position % slices == slice_index:
+                yield Document(index, split, record["text"])
+            position += 1
