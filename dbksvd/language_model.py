@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from dbksvd.base.files import hash_file, replace_folder, write_json
+from dbksvd.base.old_settings import build_settings
 from dbksvd.base.provenance import choose_device, describe_run, seed_everything
-from dbksvd.base.settings import build_settings
 from dbksvd.facts import read_facts
 from dbksvd.language_model_data import encode_documents, train_tokenizer
 from dbksvd.language_model_settings import LanguageModelSettings

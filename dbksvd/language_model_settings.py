@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dbksvd.base.settings import check_at_least
+from dbksvd.base.old_settings import check_at_least
 from dbksvd.language_model_data import SMALLEST_VOCABULARY
 
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
 from dbksvd.base.files import hash_file
-from dbksvd.base.settings import build_settings
+from dbksvd.base.old_settings import build_settings
 
 BLOCK_BYTES = 2**26
 _FLOATS = {"float16", "float32", "float64", "bfloat16", "F16", "F32", "F64", "BF16"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from dbksvd.activations.from_text import describe_place, seal_part, write_part
 from dbksvd.activations.rows import make_records
 from dbksvd.activations.settings import ActivationSettings, place_slice
-from dbksvd.base.settings import build_settings
+from dbksvd.base.old_settings import build_settings
 from dbksvd.images.files import ImageRecord, read_image
 from dbksvd.images.prepare import ImageSettings, load_records
 from dbksvd.images.tiles import Tile, select_tiles

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, record_dtype, write_rows
 from dbksvd.activations.shards import SPLITS
 from dbksvd.base.files import hash_file, write_json
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.synthetic.base import GenerativeModel, mix_seed
 from dbksvd.synthetic.models import MANIFEST_FILE, load_model
 from dbksvd.synthetic.truth import Truth, join_truths, save_truth

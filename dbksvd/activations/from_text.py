@@ -14,7 +14,7 @@ from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, write_rows
 from dbksvd.activations.rows import extract_rows
 from dbksvd.activations.settings import ActivationSettings, place_slice
 from dbksvd.base.files import hash_file, write_json
-from dbksvd.base.settings import build_settings
+from dbksvd.base.old_settings import build_settings
 from dbksvd.base.splits import SPLITS
 from dbksvd.models.hooks import HookPoint, find_hook
 from dbksvd.models.loading import LoadedModel, load_model

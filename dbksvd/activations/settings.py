@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbksvd.activations.hdf5 import STORAGE_DTYPES
-from dbksvd.base.settings import check_at_least
+from dbksvd.base.old_settings import check_at_least
 from dbksvd.base.splits import SPLITS, Split
 
 

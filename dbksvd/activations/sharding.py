@@ -20,7 +20,7 @@ from dbksvd.activations.hdf5 import (
 )
 from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
 from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 
 BLOCK_BYTES = 2**26
 NORM_QUANTILES = (0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1)

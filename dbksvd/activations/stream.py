@@ -27,7 +27,7 @@ from dbksvd.activations.from_text import describe_extraction
 from dbksvd.activations.rows import extract_rows
 from dbksvd.activations.settings import ActivationSettings
 from dbksvd.activations.shards import ActivationShards
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.base.shapes import Activations
 from dbksvd.models.hooks import find_hook
 from dbksvd.models.loading import load_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dbksvd.estimates.fits import Work
+from dbksvd.base.work import Work
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
 from dbksvd.estimates.evals import EvalTexts, count_eval
-from dbksvd.estimates.fits import FLOAT, Work, count_coding, count_fit
+from dbksvd.estimates.fits import count_coding, count_fit
 from dbksvd.models.sizes import ModelSizes
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

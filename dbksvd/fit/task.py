@@ -35,8 +35,8 @@ class FitTask:
         Activations to learn from and to measure on.
     n_atoms, k, seed : int
         Atoms of the dictionary, non-zeros a sample, seed of all randomness.
-    settings : dict
-        The method's own section of the config, with ``algorithm``.
+    settings : Settings
+        The method's own settings, parsed: an instance of its entry's ``settings``.
     device : torch.device
         Where to compute.
     checkpoint : Path
@@ -54,7 +54,7 @@ class FitTask:
     n_atoms: int
     k: int
     seed: int
-    settings: dict[str, Any]
+    settings: Any
     device: torch.device
     checkpoint: Path
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.base.splits import SPLITS, choose_split
 from dbksvd.images.files import ENDINGS, ImageRecord, decode_image, list_names
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from dbksvd.base.files import hash_file
+from dbksvd.base.old_settings import build_settings
 from dbksvd.base.provenance import choose_device
-from dbksvd.base.settings import build_settings
 from dbksvd.models.sizes import (
     WEIGHTS_FILE,
     ModelKind,

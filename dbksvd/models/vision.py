@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from dbksvd.base.old_settings import build_settings
 from dbksvd.base.provenance import choose_device
-from dbksvd.base.settings import build_settings
 from dbksvd.models.loading import DTYPES, LoadedModel, ModelSettings, check_weights, locate_model
 from dbksvd.models.sizes import ModelSizes, check_sizes
 

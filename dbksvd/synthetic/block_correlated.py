@@ -10,7 +10,7 @@ import torch
 from sae_lens.synthetic import orthogonalize_embeddings
 from torch import Tensor
 
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.synthetic.base import TensorModel, draw_directions, seed_generator
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.synthetic.base import TensorModel, draw_directions, seed_generator
 
 

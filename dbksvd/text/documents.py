@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.base.splits import SPLITS, Split, choose_split
 from dbksvd.text.sources import list_probe_datasets, read_csv_texts, read_source
 

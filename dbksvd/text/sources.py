@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import zstandard
 
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 
 PROBE_PACKAGE = "sae_probes"
 PROBE_FOLDER = "data/cleaned_data"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dbksvd.base.settings import build_settings, check_at_least
+from dbksvd.base.old_settings import build_settings, check_at_least
 from dbksvd.fit.grown.growth import Growth
 from dbksvd.fit.measure import measure_explained
 from dbksvd.fit.task import FitResult, FitTask

@@ -1,0 +1,100 @@
+"""What a method says of itself: everything that others need of it, in one entry.
+
+A method is one module (or folder) that exports a `Method`, and one line in
+:mod:`dbksvd.fit.registry`. The module is imported when a config is checked, so that it must not
+import torch at its top: what computes is imported inside ``fit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbksvd.base.work import Work
+
+if TYPE_CHECKING:
+    from dbksvd.fit.task import FitResult, FitTask
+
+
+@dataclass(frozen=True)
+class FitSizes:
+    """Sizes that decide what a fit costs.
+
+    Parameters
+    ----------
+    n_atoms, k : int
+        Atoms of the dictionary and non-zeros of a sample.
+    width : int
+        Width d of the activations.
+    n_train, n_heldout : int
+        Samples to learn from and to measure on.
+    """
+
+    n_atoms: int
+    k: int
+    width: int
+    n_train: int
+    n_heldout: int
+
+
+def _accept_sizes(_settings: Any, _n_atoms: int, _k: int) -> None:
+    """Accept any number of atoms and non-zeros."""
+
+
+def _find_no_base(_settings: Any) -> None:
+    """Return that no other method's fit is needed."""
+
+
+def _list_no_sources(_settings: Any) -> tuple[str, ...]:
+    """Return that no module beside the method's own shapes its fits."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """The entry of a method.
+
+    Parameters
+    ----------
+    settings : type
+        A subclass of :class:`dbksvd.base.settings.Settings` with a field ``algorithm`` whose only
+        value is the method's name in the registry, or a union of such classes.
+    fit : callable
+        ``fit(task)`` returns the :class:`~dbksvd.fit.task.FitResult`; ``task.settings`` is parsed.
+    plan : callable
+        ``plan(settings, sizes)`` returns the `Work` of one fit, counted from the same plan that the
+        fit follows.
+    coding : callable or None
+        ``coding(settings, sizes)`` returns the `Work` of coding one sample by the finished
+        dictionary; None where the encoder is that of the fit that this one begins from.
+    label : callable
+        ``label(settings)`` returns how tables and figures call it.
+    stage : str
+        Line of ``make estimate`` that its fits are counted in.
+    is_control : bool
+        Whether it is a control: drawn in grey, left out of comparisons of rivals.
+    is_data_parallel : bool
+        Whether several processes can fit together.
+    check_sizes : callable
+        ``check_sizes(settings, n_atoms, k)`` raises a ValueError that begins with a key of the
+        settings, ``n_atoms:`` or ``k:``, where they do not fit.
+    find_base : callable
+        ``find_base(settings)`` returns (key of the settings, name of another method of the
+        experiment) whose fit of the same site, sizes and seed becomes ``task.base``, or None.
+    list_sources : callable
+        ``list_sources(settings)`` returns further modules that shape fits with these settings,
+        such as ``dbksvd.dictionaries.switch``.
+    """
+
+    settings: Any
+    fit: Callable[[FitTask], FitResult]
+    plan: Callable[[Any, FitSizes], Work]
+    coding: Callable[[Any, FitSizes], Work] | None
+    label: Callable[[Any], str]
+    stage: str = "fit controls"
+    is_control: bool = False
+    is_data_parallel: bool = False
+    check_sizes: Callable[[Any, int, int], None] = _accept_sizes
+    find_base: Callable[[Any], tuple[str, str] | None] = _find_no_base
+    list_sources: Callable[[Any], tuple[str, ...]] = _list_no_sources
