@@ -1,7 +1,7 @@
 """The methods: a name in the config (``algorithm``), and the module that holds its entry.
 
-An entry is a :class:`dbksvd.fit.method.Method`. This table is not part of what decides whether a fit
-runs again (workflow/source_hash.py): the entry is, with all that its module imports.
+An entry is a :class:`dbksvd.fit.method.Method`. This table does not decide whether a fit runs again
+(workflow/source_hash.py): the entry does, with all that its module imports.
 """
 
 from __future__ import annotations
