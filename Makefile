@@ -19,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report estimate test lint format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate test lint settings format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,7 @@ $(STAMP): requirements.lock tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
 	$(BIN)/python -c "import triton" 2> /dev/null \
 	  || $(BIN)/python -m pip install --quiet --no-deps -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch "$@"
 
 run: env  ## run the experiment: figures, score table and report
@@ -45,7 +46,7 @@ report: env
 	@python scripts/make_report.py --config $(CONFIG)
 
 estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
-	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
+	@python scripts/estimate_cost.py $(EXPERIMENT)
 
 # Files side by side, one thread each; tests of one file stay together and share what they made.
 TEST_JOBS ?= 2
@@ -58,6 +59,9 @@ lint: env  ## check style, types and the workflow
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile experiments/tiny.yaml
+
+settings: env  ## write docs/settings.md and the JSON schema of configs from the code
+	python -m workflow.reference
 
 format: env
 	ruff check --fix .

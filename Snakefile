@@ -6,11 +6,6 @@ Config check, includes and targets; the stages are in workflow/rules/, in the or
 import shlex
 import sys
 
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
-
-
 sys.path.insert(0, workflow.basedir)
 # Jobs find scripts and package by the environment: a path in params would rerun everything when
 # the folder moves.
@@ -40,6 +35,10 @@ include: "workflow/rules/figures.smk"
 
 onstart:
     start_run(RESULTS)
+
+
+onsuccess:
+    SOURCES.save()
 
 
 report: "workflow/report/overview.rst"

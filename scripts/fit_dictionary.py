@@ -8,6 +8,7 @@ import logging
 import shutil
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,9 @@ from dbksvd.base.errors import report_errors
 from dbksvd.base.files import check_folder
 from dbksvd.base.layout import SEAL_FILE
 from dbksvd.base.provenance import choose_device, describe_run, seed_everything
-from dbksvd.fit.registry import DATA_PARALLEL, find_method
+from dbksvd.base.settings import parse
+from dbksvd.fit.method import Method
+from dbksvd.fit.registry import find_method
 from dbksvd.fit.task import FitTask
 from dbksvd.ops.ranks import ALONE, Ranks, choose_gpu, count_local_ranks, join_ranks
 
@@ -40,22 +43,23 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0)
     arguments = parser.parse_args()
 
+    method = find_method(arguments.settings["algorithm"])
+    settings = parse(method.settings, arguments.settings, "method")
     with join_ranks() as ranks:
-        if arguments.settings["algorithm"] in DATA_PARALLEL:
-            fit(arguments, ranks)
+        if method.is_data_parallel:
+            fit(method, settings, arguments, ranks)
         elif ranks.is_first:
-            fit(arguments, ALONE)
+            fit(method, settings, arguments, ALONE)
 
 
-def fit(arguments: argparse.Namespace, ranks: Ranks) -> None:
+def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ranks) -> None:
     """Fit as one of several ranks; the first one writes."""
     logging.basicConfig(
         level=logging.INFO if ranks.is_first else logging.WARNING, format="%(message)s"
     )
     torch.set_num_threads(max(1, arguments.threads // count_local_ranks()))
     seed_everything(arguments.seed)
-    settings = dict(arguments.settings)
-    device = choose_device(settings.pop("device", "auto"), gpus=arguments.gpus)
+    device = choose_device(getattr(settings, "device", "auto"), gpus=arguments.gpus)
     if device.type == "cuda" and ranks.size > 1:
         device = torch.device("cuda", choose_gpu())
     if arguments.base is not None:
@@ -80,7 +84,7 @@ def fit(arguments: argparse.Namespace, ranks: Ranks) -> None:
         base=arguments.base,
         ranks=ranks,
     )
-    result = find_method(settings["algorithm"])(task)
+    result = method.fit(task)
     if not ranks.is_first:
         return
     result.summary |= describe_run(seed=arguments.seed, device=device)

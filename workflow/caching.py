@@ -8,52 +8,54 @@ files that a job reads by name: an experiment that has such files is not cached.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from itertools import chain
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING
+
+from dbksvd.text.sources.registry import find_text_source
+
+if TYPE_CHECKING:
+    from workflow.config import ExperimentConfig
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def can_share_activations(config: Mapping[str, Any]) -> bool:
+def can_share_activations(config: ExperimentConfig) -> bool:
     """Return whether the config names every byte that activations are made from.
 
     Not so for local files of text, activations or weights, whose content is not in the config, and
     for a branch or tag of a hub, which may move.
     """
-    source = config["activations"]["source"]
+    source = config.activations.source
     if source != "model":
-        return bool(source == "synthetic")
-    model = config["model"]
-    fixed = "train" in model or "sha256" in model or _is_commit(model)
-    return fixed and all(
-        text["kind"] == "sae_probes" or (text["kind"] == "hub" and _is_commit(text))
-        for text in config["text"]["sources"]
+        return source == "synthetic"
+    assert config.model is not None
+    assert config.text is not None
+    model = config.model
+    is_fixed = model.train is not None or model.sha256 is not None
+    return (is_fixed or _COMMIT.fullmatch(str(model.revision)) is not None) and all(
+        find_text_source(text.kind).is_fixed(text) for text in config.text.sources
     )
 
 
-def _is_commit(source: Mapping[str, Any]) -> bool:
-    return _COMMIT.fullmatch(str(source.get("revision"))) is not None
-
-
-def list_shards(config: Mapping[str, Any]) -> list[str]:
+def list_shards(config: ExperimentConfig) -> list[str]:
     """Return the names of all shards, without ``.h5``; none where they cannot be known before.
 
     They cannot where outliers are masked, since only the data say how many tokens are left, nor
     where sites of one experiment have different numbers of them.
     """
-    shards = config["shards"]
-    if shards.get("outlier_norm_multiple") is not None:
+    if config.shards.outlier_norm_multiple is not None:
         return []
-    sections = [config["activations"], config.get("ground_truth")]
+    sections = [config.activations, config.ground_truth]
     counts = {
-        (section["n_train_tokens"], section["n_heldout_tokens"]) for section in sections if section
+        (section.n_train_tokens, section.n_heldout_tokens)
+        for section in sections
+        if section is not None
     }
     if len(counts) > 1:
         return []
     names = (
-        (f"{split}-{shard:05d}" for shard in range(ceil(rows / shards["rows_per_shard"])))
+        (f"{split}-{shard:05d}" for shard in range(ceil(rows / config.shards.rows_per_shard)))
         for split, rows in zip(("train", "heldout"), next(iter(counts)), strict=True)
     )
     return list(chain.from_iterable(names))

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from dbksvd.base.layout import name_fit
+from dbksvd.base.registry import find_source
+from dbksvd.base.settings import Settings, SettingsError, parse, suggest
+from dbksvd.base.site import Site
+from dbksvd.evaluation.saebench.checks import list_datasets
+from dbksvd.evaluation.saebench.evals.core import wants_loss
+from dbksvd.evaluation.saebench.registry import EVALS, find_eval
+from dbksvd.fit.method import Method
+from dbksvd.fit.registry import METHODS, find_method
+from dbksvd.models.sizes import ModelKind, find_kind
+from dbksvd.report.figures.entry import Facts
+from dbksvd.report.figures.registry import FIGURES, find_figure
 from workflow.checks import check_consistency, check_sizes
-from workflow.external_access import list_outside
-from workflow.schema import ConfigError, check_schema, suggest
+from workflow.config import ExperimentConfig, Grid
+from workflow.external_access import list_external
+
+SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True, order=True)
@@ -35,45 +50,55 @@ class Experiment:
 
     Parameters
     ----------
-    config : dict
+    config : mapping
         Parsed config file.
 
     Raises
     ------
-    ConfigError
-        If the config does not follow the schema or contradicts itself.
+    SettingsError
+        If the config does not follow its models or contradicts itself.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        check_schema(config)
-        check_consistency(config)
-        self.config = config
-        self.folder = f"results/{config['experiment']}"
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config: ExperimentConfig = parse(ExperimentConfig, config)
+        check_consistency(self.config)
+        self.folder = f"results/{self.config.experiment}"
         self.fits = sorted(set(self._list_fits()))
 
     @property
     def sites(self) -> list[str]:
-        """Places in the model that activations are taken from, such as ``layer4``."""
-        activations = self.config["activations"]
-        if activations["source"] in ("model", "images"):
-            sites = [f"layer{layer}" for layer in activations["layers"]]
-        else:
-            sites = [activations["source"]]
-        return [*sites, "synthetic"] if "ground_truth" in self.config else sites
+        """Where activations are taken, such as ``layer4``."""
+        activations = self.config.activations
+        layers = getattr(activations, "layers", None)
+        sites = (
+            [activations.source]
+            if layers is None
+            else [str(Site("layer", layer)) for layer in layers]
+        )
+        return [*sites, SYNTHETIC] if self.config.ground_truth is not None else sites
 
     @property
-    def needs_text(self) -> bool:
-        """Whether activations are extracted from text rather than read from files."""
-        return self.config["activations"]["source"] == "model"
+    def source(self) -> str:
+        """What activations come from: model, images, files or synthetic."""
+        return self.config.activations.source
 
-    @property
-    def needs_images(self) -> bool:
-        """Whether activations are extracted from images."""
-        return self.config["activations"]["source"] == "images"
+    def section(self, name: str) -> str:
+        """Return one section of the config, with all defaults, as the param of a rule."""
+        settings = getattr(self.config, name)
+        return as_param({name: None if settings is None else settings.dump()})
 
-    def section(self, *names: str, **extra: Any) -> str:
-        """Return sections of the config as JSON with sorted keys, the exact param of a rule."""
-        return as_param({**{name: self.config.get(name) for name in names}, **extra})
+    def text(self) -> str:
+        """Return the param of preparing the text.
+
+        Texts that the evals read are held out where the config does not say which are.
+        """
+        text = self.config.text
+        if text is None:
+            return as_param({"text": None})
+        settings = text.dump()
+        if text.held_out_datasets is None:
+            settings["held_out_datasets"] = list_datasets(self.config.evaluation.list_evals())
+        return as_param({"text": settings})
 
     def extraction(self, layer: int | None) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
@@ -81,114 +106,189 @@ class Experiment:
 
     def stream(self, layer: int | None) -> str | None:
         """Return the param of fits whose training rows are streamed; None where all are stored."""
-        settings = self.config["activations"].get("stream")
+        settings = getattr(self.config.activations, "stream", None)
         if settings is None or layer is None:
             return None
-        return as_param({**self._describe_extraction(layer), "stream": settings})
+        return as_param({**self._describe_extraction(layer), "stream": settings.dump()})
 
     def _describe_extraction(self, layer: int | None) -> dict[str, Any]:
-        settings = {**self.config["activations"], "layer": layer, "model": self.model}
+        settings = {**self.config.activations.dump(), "layer": layer, "model": self.model}
         return {key: settings[key] for key in settings if key not in ("layers", "stream")}
 
     @property
     def model(self) -> dict[str, Any] | None:
         """Section ``model`` as later stages need it: a trained model is a local folder."""
-        model: dict[str, Any] | None = self.config.get("model")
-        if model is not None and "train" in model:
-            others = {key: value for key, value in model.items() if key != "train"}
-            return {**others, "name": f"{self.folder}/language_model"}
-        return model
+        model = self.config.model
+        if model is None:
+            return None
+        if model.train is not None:
+            return model.dump() | {"train": None, "name": f"{self.folder}/language_model"}
+        return model.dump()
 
     @property
     def model_training(self) -> dict[str, Any] | None:
         """Settings of the language model to train; None where a ready one is used."""
-        return (self.config.get("model") or {}).get("train")
+        model = self.config.model
+        return None if model is None or model.train is None else model.train.dump()
+
+    @cached_property
+    def model_kind(self) -> ModelKind | None:
+        """Kind of the model; None without one, or where only loading it can tell."""
+        return None if self.config.model is None else find_kind(self.config.model)
 
     def access(self) -> str | None:
         """Return the param of asking for what is not on this machine; None where all is here."""
-        wanted = list_outside(self.config)
+        wanted = list_external(self.config)
         return as_param(wanted) if any(wanted.values()) else None
 
-    def evals(self, site: str) -> dict[str, dict[str, Any]]:
-        """Return SAEBench's evals at a site with their settings: none without a model."""
-        if not site.startswith("layer"):
-            return {}
-        return {
-            name: settings
-            for name, settings in self.config["evaluation"]["evals"].items()
-            if name != "ground_truth"
+    def method(self, name: str) -> Method:
+        """Return the entry of a method of this experiment."""
+        return find_method(self.config.methods[name].algorithm)
+
+    def method_sources(self, name: str) -> list[str]:
+        """Return the files that a method's fits begin at: an edit reruns the fits of it only."""
+        settings = self.config.methods[name]
+        own = find_source(METHODS, settings.algorithm)
+        further = self.method(name).list_sources(settings)
+        return [own, *(module.replace(".", "/") + ".py" for module in further)]
+
+    def base(self, name: str) -> str | None:
+        """Return the method whose fit of the same site, sizes and seed a method begins from."""
+        found = self.method(name).find_base(self.config.methods[name])
+        return None if found is None else found[1]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """How tables and figures call each method: the config's word, or else its entry's."""
+        own = {name: self._find_label(name) for name in self.config.methods}
+        repeated = {label for label in own.values() if list(own.values()).count(label) > 1}
+        found = {
+            name: f"{label} ({name})" if label in repeated else label for name, label in own.items()
         }
+        return found | self.config.figures.labels
+
+    def _find_label(self, name: str) -> str:
+        label, base = self.method(name).label(self.config.methods[name]), self.base(name)
+        if base is None or self.method(name).coding is not None:
+            return label
+        return f"{self._find_label(base)}, {label}"
+
+    @cached_property
+    def controls(self) -> list[str]:
+        """Methods that are controls."""
+        return [name for name in self.config.methods if self.method(name).is_control]
+
+    @property
+    def rivals(self) -> list[str]:
+        """Methods that are compared with one another."""
+        return [name for name in self.config.methods if name not in self.controls]
+
+    def evals(self, site: str) -> dict[str, Settings]:
+        """Return SAEBench's evals at a site with their settings: none without a model."""
+        if Site.parse(site).layer is None:
+            return {}
+        return self.config.evaluation.list_evals()
+
+    def eval_files(self, name: str) -> list[str]:
+        """Return the local files that an eval reads."""
+        settings = self.config.evaluation.list_evals().get(name)
+        return [] if settings is None else find_eval(name).files(settings)
 
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""
-        seed, settings = self.config["evaluation"]["seed"], self.evals(site)[name]
+        seed, settings = self.config.evaluation.seed, self.evals(site)[name].dump()
         return as_param({"model": self.model, "layer": layer, "seed": seed, "settings": settings})
 
     def scoring(self, site: str) -> str:
         """Return the param that scores a dictionary at a site."""
-        seed, evals = self.config["evaluation"]["seed"], self.evals(site)
+        evals = {name: settings.dump() for name, settings in self.evals(site).items()}
+        seed = self.config.evaluation.seed
         return as_param({"model": self.model, "seed": seed, "evals": evals})
 
     @property
-    def drawing(self) -> dict[str, Any]:
-        """What is drawn at the site ``synthetic``: its section of the config, or nothing."""
-        section: dict[str, Any] = self.config.get("ground_truth") or self.config["activations"]
-        return section if "synthetic" in section else {}
+    def drawing(self) -> Any:
+        """What is drawn at the site ``synthetic``: its section of the config, or None."""
+        if self.config.ground_truth is not None:
+            return self.config.ground_truth
+        return self.config.activations if self.source == SYNTHETIC else None
 
     @property
     def ground_truth(self) -> str | None:
         """Kind of the generative model whose features are known; None without one."""
-        return self.drawing.get("synthetic", {}).get("kind")
+        return None if self.drawing is None else self.drawing.synthetic.kind
 
     def count_slices(self, site: str) -> int:
         """Return the number of parts that the activations of a site are made in."""
-        section = self.drawing if site == "synthetic" else self.config["activations"]
-        return int(section.get("slices", 0))
+        section = self.drawing if site == SYNTHETIC else self.config.activations
+        return 0 if section is None else section.slices
 
     def synthetic_model(self) -> str:
         """Return the param that makes the generative model."""
-        settings = dict(self.drawing.get("synthetic", {}))
-        settings.pop("sample_seed", None)
+        if self.drawing is None:
+            return as_param({})
+        settings = self.drawing.synthetic.dump()
+        del settings["sample_seed"]
         return as_param(settings)
 
     def synthetic_samples(self) -> str:
         """Return the param of drawing samples from the generative model."""
+        if self.drawing is None:
+            return as_param({})
         names = ("n_train_tokens", "n_heldout_tokens", "slices", "storage_dtype")
-        settings = {name: self.drawing[name] for name in names if name in self.drawing}
-        settings["sample_seed"] = self.drawing.get("synthetic", {}).get("sample_seed", 0)
-        return as_param(settings)
+        settings = {name: getattr(self.drawing, name) for name in names}
+        return as_param({**settings, "sample_seed": self.drawing.synthetic.sample_seed})
 
     def ground_truth_scoring(self) -> str:
         """Return the param of scoring against the known features."""
-        evaluation = self.config["evaluation"]
-        settings = evaluation["evals"].get("ground_truth", {})
-        return as_param({"batch_rows": 1024, **settings, "seed": evaluation["seed"]})
+        given = self.config.evaluation.list_evals().get("ground_truth")
+        settings = given or find_eval("ground_truth").settings()
+        return as_param({**settings.dump(), "seed": self.config.evaluation.seed})
 
-    @property
+    @cached_property
+    def facts(self) -> Facts:
+        """What figures ask to know whether there is something to draw."""
+        evals = self.config.evaluation.list_evals()
+        core = evals.get("core")
+        methods = {fit.method for fit in self.fits}
+        sizes = [(fit.site, fit.method, fit.n_atoms, fit.k) for fit in self.fits]
+        return Facts(
+            evals=frozenset(evals) - {"ground_truth"},
+            has_loss=core is not None and wants_loss(core, self.model_kind),
+            ground_truth=self.ground_truth,
+            architectures=frozenset(
+                str(getattr(self.config.methods[name], "architecture", None)) for name in methods
+            ),
+            seeds=max(sizes.count(size) for size in set(sizes)),
+        )
+
+    @cached_property
     def figures(self) -> list[str]:
         """Names of the figures that this experiment has the data for."""
-        names = ["variance_explained", "cost", "convergence", "atom_usage"]
-        evals = set(self.config["evaluation"]["evals"]) - {"ground_truth"}
-        if evals:
-            names.append("evals")
-        if self.config["evaluation"]["evals"].get("core", {}).get("ce_loss"):
-            names.append("loss_recovered")
-        if "sparse_probing_sae_probes" in evals:
-            names.append("probing")
-        if self.ground_truth:
-            names.append("identification")
-        if self.ground_truth == "block_correlated":
-            names.append("correlation_recovery")
-        routed = any(
-            self.config["methods"][fit.method].get("architecture") == "switch" for fit in self.fits
+        return [name for name in FIGURES if find_figure(name).applies(self.facts)]
+
+    def headline_sources(self) -> list[str]:
+        """Return the files of the evals whose headlines tables show."""
+        names = [*self.config.evaluation.list_evals()]
+        if self.ground_truth and "ground_truth" not in names:
+            names.append("ground_truth")
+        return [find_source(EVALS, name) for name in names]
+
+    def drawing_settings(self) -> str:
+        """Return the param of the figures."""
+        model = self.config.model
+        return as_param(
+            {
+                "figures": self.config.figures.dump() | {"labels": self.labels},
+                "methods": list(self.config.methods),
+                "controls": self.controls,
+                "evals": sorted(self.config.evaluation.list_evals()),
+                "model": None if model is None else model.name,
+            }
         )
-        if self.ground_truth == "expert_mixture" and routed:
-            names.append("routing")
-        return names
 
     def ground_truth_file(self, fit: Fit) -> str | None:
         """Path of a dictionary's scores against known features; None where they are not known."""
-        if fit.site != "synthetic":
+        if fit.site != SYNTHETIC:
             return None
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
@@ -197,27 +297,25 @@ class Experiment:
         return as_param({"folder": self.folder, "fits": [astuple(fit) for fit in self.fits]})
 
     def _list_fits(self) -> Iterator[Fit]:
-        sites = [site for site in self.sites if site != "synthetic"] or self.sites
-        yield from self._expand(self.config["fits"], "fits", sites)
-        if "ground_truth" in self.config:
-            grids = self.config["ground_truth"]["fits"]
-            yield from self._expand(grids, "ground_truth.fits", ["synthetic"])
+        sites = [site for site in self.sites if site != SYNTHETIC] or self.sites
+        yield from self._expand(self.config.fits, "fits", sites)
+        if self.config.ground_truth is not None:
+            yield from self._expand(self.config.ground_truth.fits, "ground_truth.fits", [SYNTHETIC])
 
-    def _expand(self, grids: list[dict[str, Any]], where: str, sites: list[str]) -> Iterator[Fit]:
+    def _expand(self, grids: Sequence[Grid], where: str, sites: list[str]) -> Iterator[Fit]:
         """Yield the fits of a list of grids, which stands at `where` in the config."""
+        methods = self.config.methods
         for position, grid in enumerate(grids):
-            for method, m, k, seed in product(
-                grid["methods"], grid["n_atoms"], grid["k"], grid["seeds"]
-            ):
+            for method, m, k, seed in product(grid.methods, grid.n_atoms, grid.k, grid.seeds):
                 place = f"{where}[{position}]"
-                if method not in self.config["methods"]:
-                    raise ConfigError(
-                        f"{place}.methods: expected a name from methods"
-                        f"{suggest(method, self.config['methods'])}, got {method!r}"
+                if method not in methods:
+                    raise SettingsError(
+                        f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
+                        f"got {method!r}"
                     )
                 if k > m:
-                    raise ConfigError(f"{place}.k: expected at most n_atoms = {m}, got {k}")
-                check_sizes(self.config["methods"][method], m, k, f"methods.{method}", place)
+                    raise SettingsError(f"{place}.k: expected at most n_atoms = {m}, got {k}")
+                check_sizes(methods[method], m, k, f"methods.{method}", place)
                 for site in sites:
                     yield Fit(site, method, m, k, seed)
 
@@ -225,3 +323,10 @@ class Experiment:
 def as_param(content: Any) -> str:
     """Return `content` as compact JSON with sorted keys: equal content, equal string."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def find_local_model(model: Mapping[str, Any] | None) -> Path | None:
+    """Return the local folder of a model; None for one of the hub or of a package."""
+    name = (model or {}).get("name")
+    folder = None if name is None else Path(name).expanduser()
+    return folder if folder is not None and folder.is_dir() else None

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbksvd.evaluation.saebench.registry import list_hub_reads
+from dbksvd.evaluation.saebench.checks import list_hub_reads
+from dbksvd.text.sources.registry import find_text_source
 
-_ARGUMENTS = ("name", "config", "revision", "streaming")
+if TYPE_CHECKING:
+    from workflow.config import ExperimentConfig
 
 
-def list_outside(config: dict[str, Any]) -> dict[str, Any]:
+def list_external(config: ExperimentConfig) -> dict[str, Any]:
     """Return what :func:`dbksvd.models.access.check_access` is to ask for; empty where nothing.
 
     ``evals`` stand beside a model whose kind only its files on the hub tell.
     """
-    model, evals = config.get("model") or {}, config["evaluation"]["evals"]
+    model, evals = config.model, config.evaluation.list_evals()
     wanted: dict[str, Any] = {"data_sets": list_hub_reads(evals)}
-    if "name" in model and not Path(model["name"]).expanduser().is_dir():
-        wanted["model"] = model
-        wanted["layers"] = config["activations"].get("layers", [])
-        wanted["evals"] = {key: evals[key] for key in evals if key != "ground_truth"}
-    for position, source in enumerate(config.get("text", {}).get("sources", ())):
-        if source["kind"] == "hub":
-            own = {name: source[name] for name in _ARGUMENTS if name in source}
-            own = {"streaming": False, **own, "key": f"text.sources[{position}].name"}
-            wanted["data_sets"].append(own)
+    if model is not None and model.name and not Path(model.name).expanduser().is_dir():
+        wanted["model"] = model.dump()
+        wanted["layers"] = getattr(config.activations, "layers", [])
+        wanted["evals"] = {name: settings.dump() for name, settings in evals.items()}
+    for position, source in enumerate(config.text.sources if config.text else ()):
+        read = find_text_source(source.kind).hub_reads(source)
+        if read is not None:
+            wanted["data_sets"].append({**read, "key": f"text.sources[{position}].name"})
     if "autointerp" in evals:
-        wanted["judge"] = evals["autointerp"]["judge"]
+        wanted["judge"] = evals["autointerp"].dump()["judge"]
     return wanted

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from dbksvd.base.files import write_json
+
 PACKAGES = ("dbksvd",)
+REGISTRY = "registry.py"
 
 
 def hash_sources(root: Path, entries: Iterable[str]) -> str:
@@ -30,10 +34,69 @@ def hash_sources(root: Path, entries: Iterable[str]) -> str:
     str
         64 hexadecimal digits; the same wherever the folder lies and whenever it was touched.
     """
+    return _join_hashes(hash_files(root, entries))
+
+
+def hash_files(root: Path, entries: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of each file that `entries` reach, by path relative to `root`."""
+    return {
+        path: hashlib.sha256((root / path).read_bytes()).hexdigest()
+        for path in sorted(_reach(root, entries))
+    }
+
+
+def _join_hashes(hashes: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(_reach(root, entries)):
-        digest.update(path.encode() + b"\0" + (root / path).read_bytes() + b"\0")
+    for path, value in hashes.items():
+        digest.update(f"{path}\0{value}\0".encode())
     return digest.hexdigest()
+
+
+class SourceRecord:
+    """Hashes of sources, compared with those of the last run that ended well.
+
+    A rule that runs again because of code would show two hashes only. The record says in a line
+    which files differ.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that holds the package ``dbksvd``.
+    path : Path
+        JSON file of the record; where it is missing or damaged, nothing is compared.
+    """
+
+    def __init__(self, root: Path, path: Path) -> None:
+        self.root, self.path = root, path
+        self._before = self._read()
+        self._now: dict[str, dict[str, str]] = {}
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        try:
+            content = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def hash(self, *entries: str) -> tuple[str, str | None]:
+        """Return the hash of `entries`, and a line about what changed: once for each difference."""
+        name = " ".join(entries)
+        if name in self._now:
+            return _join_hashes(self._now[name]), None
+        self._now[name] = found = hash_files(self.root, entries)
+        before = self._before.get(name)
+        line = None
+        if before is not None and before != found:
+            changed = sorted(
+                path for path in before.keys() | found.keys() if before.get(path) != found.get(path)
+            )
+            line = f"code of {name} changed: {', '.join(changed)}"
+        return _join_hashes(found), line
+
+    def save(self) -> None:
+        """Write the record, with what this run did not ask for as it was."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, {**self._before, **self._now})
 
 
 def _reach(root: Path, entries: Iterable[str]) -> set[str]:
@@ -52,6 +115,7 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
 
     Only import statements count, wherever they stand. A module named in a string is not followed:
     that is how ``dbksvd/__init__.py`` offers names without making every rule depend on every file.
+    Nor is a registry: it only says where an entry is, and rules name the entries that they use.
     """
     found: set[str] = set()
     for module in _list_modules(ast.parse((root / path).read_text(), filename=path)):
@@ -61,7 +125,7 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
             found.update(
                 name for name in (f"{base}.py", f"{base}/__init__.py") if (root / name).is_file()
             )
-    return tuple(sorted(found))
+    return tuple(sorted(path for path in found if Path(path).name != REGISTRY))
 
 
 def _list_modules(tree: ast.AST) -> Iterator[str]:

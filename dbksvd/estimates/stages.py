@@ -11,21 +11,15 @@ from typing import Any
 
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
-from dbksvd.estimates.evals import EvalTexts, count_eval
-from dbksvd.estimates.fits import count_coding, count_fit
+from dbksvd.evaluation.saebench.entry import EvalTexts
+from dbksvd.evaluation.saebench.registry import find_eval
+from dbksvd.fit.method import FitSizes
+from dbksvd.fit.registry import find_method
 from dbksvd.models.sizes import ModelSizes
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LABEL_BYTES = 12  # document, position and token of a stored row
-
-# Stages of the methods; all others are controls.
-STAGES = {
-    "dbksvd": "fit DB-KSVD",
-    "grown": "fit DB-KSVD",
-    "ksvd": "fit K-SVD",
-    "sae": "train SAEs",
-}
-
+IMAGE_TOKENS = 128  # of an image, roughly
 
 @dataclass(frozen=True)
 class Stage:
@@ -50,7 +44,7 @@ class Place:
     row_bytes: int
 
 
-def list_places(config: Mapping[str, Any], sizes: ModelSizes | None) -> list[Place]:
+def list_places(config: Any, sizes: ModelSizes | None) -> list[Place]:
     """Return the sites of an experiment.
 
     Raises
@@ -58,14 +52,12 @@ def list_places(config: Mapping[str, Any], sizes: ModelSizes | None) -> list[Pla
     ValueError
         If the width of a site is not known: ``model.expect`` tells it.
     """
-    sections = [config["activations"]]
-    if "ground_truth" in config:
-        sections.append({**config["ground_truth"], "source": "synthetic"})
     places = []
-    for section in sections:
-        is_known = section["source"] == "synthetic"
-        if is_known:
-            width, names = section["synthetic"]["hidden_dim"], ["synthetic"]
+    for section in (config.activations, config.ground_truth):
+        if section is None:
+            continue
+        if hasattr(section, "synthetic"):
+            width, names = section.synthetic.hidden_dim, ["synthetic"]
         elif sizes is None:
             raise ValueError(
                 "model.expect: expected width, layers and parameters of a model that is not on "
@@ -73,15 +65,15 @@ def list_places(config: Mapping[str, Any], sizes: ModelSizes | None) -> list[Pla
             )
         else:
             width = sizes.width
-            names = [f"layer{layer}" for layer in section.get("layers", ())] or ["files"]
-        numbers = (section["n_train_tokens"], section["n_heldout_tokens"], section["slices"])
-        row = width * _BYTES[section.get("storage_dtype", "float32")] + LABEL_BYTES
+            names = [f"layer{layer}" for layer in getattr(section, "layers", ())] or ["files"]
+        numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
+        row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
         places += [Place(name, width, *numbers, row) for name in names]
     return places
 
 
 def estimate_stages(
-    config: Mapping[str, Any],
+    config: Any,
     fits: Iterable[Any],
     sizes: ModelSizes | None,
     device: Device,
@@ -91,7 +83,7 @@ def estimate_stages(
 
     Parameters
     ----------
-    config : mapping
+    config : ExperimentConfig
         A checked config.
     fits : iterable
         Its dictionaries, with ``site``, ``method``, ``n_atoms`` and ``k``.
@@ -110,34 +102,22 @@ def estimate_stages(
     places = {place.name: place for place in list_places(config, sizes)}
     parameters = float(sizes.parameters or 0) if sizes else 0.0
     stages = []
-    if config.get("model") and "train" in config["model"]:
-        tokens = config["model"]["train"]["tokens"]
+    if config.model is not None and config.model.train is not None:
+        tokens = config.model.train.tokens
         work = Work(model=6 * parameters * tokens, memory=16 * parameters, disk=4 * parameters)
         stages.append(_make_stage("train_language_model", [work], device))
     stages.append(_make_stage("extract", _list_extractions(config, places, sizes), device))
     stages.append(_estimate_shards(places.values(), device))
-    streamed = config["activations"].get("stream", {}).get("n_tokens", 0)
-    by_kind: dict[str, list[Work]] = {}
-    coding = []
-    for fit in fits:
-        settings, place = config["methods"][fit.method], places[fit.site]
-        numbers = (fit.n_atoms, fit.k, place.width)
-        name = STAGES.get(settings["algorithm"], "fit controls")
-        n_train = streamed if streamed and place.name.startswith("layer") else place.n_train
-        work = count_fit(settings, *numbers, n_train, place.n_heldout)
-        if sizes is not None and n_train > place.n_train:
-            work += Work(model=_count_reading(place, sizes, n_train))  # rows it extracts itself
-        by_kind.setdefault(name, []).append(work)
-        coding.append((place, fit, count_coding(_find_coder(config, fit.method), *numbers)))
-    stages += [_make_stage(name, works, device) for name, works in sorted(by_kind.items())]
+    stages_of_fits, coding = _estimate_fits(config, fits, places, sizes, device)
+    stages += stages_of_fits
     evals = {
-        name: count_eval(name, settings, kind)
-        for name, settings in config["evaluation"]["evals"].items()
+        name: find_eval(name).cost(settings, kind)
+        for name, settings in config.evaluation.list_evals().items()
         if sizes is not None
     }
     layers = [place for place in places.values() if place.name.startswith("layer")]
     prepared = [
-        _count_preparation(place, texts, sizes, dtype=config["model"].get("dtype", "float32"))
+        _count_preparation(place, texts, sizes, dtype=config.model.dtype)
         for place in layers
         for texts in evals.values()
         if sizes is not None
@@ -149,10 +129,40 @@ def estimate_stages(
     return stages
 
 
-def _find_coder(config: Mapping[str, Any], method: str) -> Mapping[str, Any]:
-    """Return the settings of the method whose encoder a method has."""
-    settings = config["methods"][method]
-    return _find_coder(config, settings["of"]) if settings["algorithm"] == "permuted" else settings
+def _estimate_fits(
+    config: Any,
+    fits: Iterable[Any],
+    places: Mapping[str, Place],
+    sizes: ModelSizes | None,
+    device: Device,
+) -> tuple[list[Stage], list[tuple[Place, Any, Work]]]:
+    """Return the stages of the fits, and for each fit the work of coding one sample."""
+    stream = getattr(config.activations, "stream", None)
+    by_stage: dict[str, list[Work]] = {}
+    coding = []
+    for fit in fits:
+        settings, place = config.methods[fit.method], places[fit.site]
+        entry = find_method(settings.algorithm)
+        is_streamed = stream is not None and place.name.startswith("layer")
+        n_train = stream.n_tokens if is_streamed else place.n_train
+        fit_sizes = FitSizes(fit.n_atoms, fit.k, place.width, n_train, place.n_heldout)
+        work = entry.plan(settings, fit_sizes)
+        if sizes is not None and n_train > place.n_train:
+            work += Work(model=_count_reading(place, sizes, n_train))  # rows it extracts itself
+        by_stage.setdefault(entry.stage, []).append(work)
+        coding.append((place, fit, _count_coding(config, fit.method, fit_sizes)))
+    return [_make_stage(name, works, device) for name, works in sorted(by_stage.items())], coding
+
+
+def _count_coding(config: Any, method: str, sizes: FitSizes) -> Work:
+    """Return the work of coding one sample, by the encoder of another method's fit if need be."""
+    settings = config.methods[method]
+    entry = find_method(settings.algorithm)
+    if entry.coding is not None:
+        return entry.coding(settings, sizes)
+    base = entry.find_base(settings)
+    assert base is not None  # as an entry without coding says
+    return _count_coding(config, base[1], sizes)
 
 
 def _make_stage(name: str, works: list[Work], device: Device, *, is_eval: bool = False) -> Stage:
@@ -163,17 +173,16 @@ def _make_stage(name: str, works: list[Work], device: Device, *, is_eval: bool =
 
 
 def _list_extractions(
-    config: Mapping[str, Any], places: Mapping[str, Place], sizes: ModelSizes | None
+    config: Any, places: Mapping[str, Place], sizes: ModelSizes | None
 ) -> list[Work]:
     """Return a job for each slice."""
-    weight_bytes = _BYTES[(config.get("model") or {}).get("dtype", "float32")]
-    activations, works = config["activations"], []
+    activations, works = config.activations, []
     for place in places.values():
         tokens = (place.n_train + place.n_heldout) / place.slices
         work = Work(disk=tokens * place.row_bytes, memory=place.row_bytes * 4096)
         if sizes is not None and place.name.startswith("layer"):
-            batch = activations.get("batch_size", 32) * activations.get("context_length", 128)
-            weights = (sizes.parameters or 0) * weight_bytes
+            batch = activations.batch_size * getattr(activations, "context_length", IMAGE_TOKENS)
+            weights = (sizes.parameters or 0) * _BYTES[config.model.dtype]
             held = weights + 16.0 * batch * place.width * FLOAT
             work += Work(model=_count_reading(place, sizes, tokens), memory=held)
         works += [work] * place.slices

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.source_hash import hash_sources
+from workflow.source_hash import SourceRecord, hash_sources
 
 FILES = {
     "scripts/a.py": "import json\nfrom dbksvd.one import f\n",
@@ -17,7 +17,8 @@ FILES = {
     "dbksvd/two.py": "x = 2\n",
     "dbksvd/three.py": "h = 3\n",
     "dbksvd/deep/__init__.py": "",
-    "dbksvd/deep/inner.py": "y = 1\n",
+    "dbksvd/deep/inner.py": "y = 1\nfrom dbksvd.deep.registry import TABLE\n",
+    "dbksvd/deep/registry.py": "TABLE = {'one': 'dbksvd.one:ENTRY'}\n",
 }
 
 
@@ -47,6 +48,7 @@ def hashes(root: Path) -> dict[str, str]:
         ("dbksvd/__init__.py", "abc"),
         ("dbksvd/deep/inner.py", "bc"),
         ("dbksvd/deep/__init__.py", "bc"),
+        ("dbksvd/deep/registry.py", ""),  # a line more in a table changes nobody's result
     ],
 )
 def test_an_edit_changes_the_hash_of_those_that_import_it(tree: Path, edited: str, changed: str):
@@ -104,3 +106,33 @@ def test_every_project_import_is_found():
     }
     assert "dbksvd/base/files.py" in loaded
     assert loaded <= _reach(root, [script])
+
+
+def test_record_names_the_files_that_changed_since_the_last_run(tree: Path, tmp_path: Path):
+    from workflow.source_hash import _find_imports
+
+    path = tmp_path / "record.json"
+    first = SourceRecord(tree, path)
+    before = [first.hash("scripts/a.py"), first.hash("scripts/b.py")]
+    assert [line for _, line in before] == [None, None]  # nothing to compare with
+    assert before[0][0] == hash_sources(tree, ["scripts/a.py"])
+    first.save()
+
+    (tree / "dbksvd/three.py").write_text("h = 4\n")
+    (tree / "dbksvd/one.py").write_text("from dbksvd.two import x\n")
+    _find_imports.cache_clear()
+    second = SourceRecord(tree, path)
+    digest, line = second.hash("scripts/a.py")
+    assert digest != before[0][0]
+    assert line == ("code of scripts/a.py changed: dbksvd/one.py, dbksvd/three.py, dbksvd/two.py")
+    assert second.hash("scripts/a.py") == (digest, None)  # said once
+    assert second.hash("scripts/b.py") == before[1]
+    # A run that breaks off saves nothing: the next one says it again.
+    assert SourceRecord(tree, path).hash("scripts/a.py")[1] == line
+    second.save()
+    assert SourceRecord(tree, path).hash("scripts/a.py") == (digest, None)
+
+
+def test_damaged_record_compares_nothing(tree: Path, tmp_path: Path):
+    (tmp_path / "record.json").write_text("{")
+    assert SourceRecord(tree, tmp_path / "record.json").hash("scripts/a.py")[1] is None

@@ -9,8 +9,6 @@ rule extract_activations:
         seal=f"{RESULTS}/{{site}}/parts/part-{{slice}}.json",
     log:
         f"{RESULTS}/logs/{{site}}/extract_activations-{{slice}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{site}}/extract_activations-{{slice}}.jsonl"
     wildcard_constraints:
         site=r"layer\d+|files",
     cache: SHARED
@@ -30,7 +28,3 @@ rule extract_activations:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
         " --slice {params.slice} --output {output.part:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
-
-
-if SHARED:
-    share("extract_activations")

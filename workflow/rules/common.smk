@@ -6,19 +6,34 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from dbksvd.base.files import hash_content, hash_file, recall_hash, remove_leftovers
-from dbksvd.fit.registry import find_base, list_sources
-from dbksvd.images.prepare import hash_images
+from dbksvd.base.files import (
+    hash_content,
+    hash_file,
+    recall_hash,
+    remove_leftovers,
+)
+from dbksvd.base.registry import find_source
+from dbksvd.base.settings import SettingsError
 from dbksvd.evaluation.saebench.registry import EVALS
+from dbksvd.images.prepare import hash_images
+from dbksvd.report.figures.registry import FIGURES
+from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
-from workflow.experiment import ConfigError, Experiment, as_param
-from workflow.source_hash import hash_sources
+from workflow.experiment import Experiment, as_param, find_local_model
+from workflow.layers import read_layers
+from workflow.source_hash import SourceRecord
 
 try:
-    EXPERIMENT = Experiment(config)
-except ConfigError as error:
+    EXPERIMENT = Experiment(
+        read_layers(
+            workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"],
+            workflow.config_settings.config or {},
+        )
+    )
+except SettingsError as error:
     sys.exit(f"error: config: {error}")
 
+CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder
 
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
@@ -26,17 +41,12 @@ GPUS = 1 if shutil.which("nvidia-smi") else 0
 
 # Activations are shared between working copies with --cache only.
 SHARED = workflow.workflow_settings.cache is not None
-if SHARED and not can_share_activations(config):
+if SHARED and not can_share_activations(CONFIG):
     sys.exit(
         "error: --cache: expected all that activations are made from to be fixed by the config:"
         " no local files, a commit as revision (workflow/caching.py)"
     )
-SHARED_SHARDS = list_shards(config) if SHARED else []
-
-
-def share(name):
-    """Drop the benchmark of what is shared, which Snakemake does not allow beside a cache."""
-    workflow.get_rule(name)._benchmark = None
+SHARED_SHARDS = list_shards(CONFIG) if SHARED else []
 
 
 wildcard_constraints:
@@ -69,6 +79,12 @@ def start_run(folder):
         )
 
 
+SOURCES = SourceRecord(Path(workflow.basedir), Path(".snakemake/sources.json"))
+
+
 def code(*entries):
     """Hash of scripts or modules and all they import: changes when results may change."""
-    return hash_sources(Path(workflow.basedir), entries)
+    digest, line = SOURCES.hash(*entries)
+    if line is not None and workflow.is_main_process:
+        print(line, file=sys.stderr)
+    return digest

@@ -10,7 +10,7 @@ EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{
 rule prepare_evaluation:
     input:
         unpack(model_inputs),
-        data=ravel_files,
+        data=eval_files,
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:

@@ -42,7 +42,7 @@ rule fit_dictionary:
         ranks=1,
         nodes=1,
     params:
-        cfg=lambda wildcards: as_param(method_settings(wildcards)),
+        cfg=lambda wildcards: as_param(method_settings(wildcards).dump()),
         content=published_content,
         code=lambda wildcards: code(*fit_sources(wildcards)),
         stream=stream_option,

@@ -42,7 +42,7 @@ rule extract_image_activations:
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/extract_image_activations-{{slice}}.jsonl"
     wildcard_constraints:
-        site=r"layer\d+" if EXPERIMENT.needs_images else "none",
+        site=r"layer\d+" if EXPERIMENT.source == "images" else "none",
     conda:
         "../../envs/activations.yaml"
     threads: 1

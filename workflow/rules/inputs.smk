@@ -11,14 +11,10 @@ def layer_of(wildcards):
 def text_content(wildcards):
     """Hash of local text, whose content the config does not fix; None where a file is missing."""
     digest = hashlib.sha256()
-    for source in (config.get("text") or {}).get("sources", []):
-        if "path" not in source:
-            continue
-        path = Path(source["path"]).expanduser()
+    for source in CONFIG.text.sources if CONFIG.text else ():
         try:
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                if not file.is_dir():
-                    digest.update(hash_file(file).encode())
+            for file in find_text_source(source.kind).local_files(source):
+                digest.update(hash_file(file).encode())
         except OSError:  # the job will say what is wrong
             return None
     return digest.hexdigest()
@@ -48,27 +44,27 @@ def folder_content(folder):
 
 def model_content(wildcards):
     """Hash of a local model; None for one that is trained here or pinned by a revision."""
-    return folder_content((config.get("model") or {}).get("name"))
+    return folder_content(CONFIG.model and CONFIG.model.name)
 
 
 def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
     if wildcards.site != "files":
         return model_content(wildcards)
-    return recall_content([Path(config["activations"]["files"]["path"]).expanduser()])
+    return recall_content([Path(CONFIG.activations.files.path).expanduser()])
 
 
 def published_content(wildcards):
     """Hash of a published SAE in a local folder; None for all other methods."""
     settings = method_settings(wildcards)
     return folder_content(
-        settings.get("path") if settings["algorithm"] == "pretrained" else None
+        settings.path if settings.algorithm == "pretrained" else None
     )
 
 
 def text_inputs(wildcards):
     """The documents, where activations come from text. Only the manifest's content counts."""
-    if not EXPERIMENT.needs_text:
+    if EXPERIMENT.source != "model":
         return {}
     return {
         "manifest": rules.prepare_text.output.manifest,
@@ -78,8 +74,8 @@ def text_inputs(wildcards):
 
 
 def method_settings(wildcards):
-    """The section of a method in the config."""
-    return config["methods"][wildcards.method]
+    """The settings of a method."""
+    return CONFIG.methods[wildcards.method]
 
 
 def fact_files():
@@ -88,12 +84,9 @@ def fact_files():
     return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
 
 
-def ravel_files(wildcards):
-    """Files of RAVEL, where the eval is ravel."""
-    if wildcards.eval != "ravel":
-        return []
-    data = config["evaluation"]["evals"]["ravel"]["data"]
-    return sorted(map(str, Path(data).glob("base/*.json")))
+def eval_files(wildcards):
+    """Local files that an eval reads."""
+    return EXPERIMENT.eval_files(wildcards.eval)
 
 
 def access_inputs(wildcards):
@@ -112,10 +105,7 @@ def model_inputs(wildcards):
 
 def eval_code(name):
     """Hash of one eval's sources and what all evals share."""
-    return code(
-        "dbksvd/evaluation/saebench/runner.py",
-        EVALS[name].module.replace(".", os.sep) + ".py",
-    )
+    return code("dbksvd/evaluation/saebench/runner.py", find_source(EVALS, name))
 
 
 def prepared_evals(wildcards):
@@ -128,8 +118,10 @@ def prepared_evals(wildcards):
 
 def image_content(wildcards):
     """Hash of the images themselves; None where the job will say what is wrong with them."""
+    if CONFIG.images is None:
+        return None
     try:
-        return hash_images(config["images"]["folder"], f"{IMAGES}/images.jsonl")
+        return hash_images(CONFIG.images.folder, f"{IMAGES}/images.jsonl")
     except OSError:
         return None
 
@@ -146,7 +138,7 @@ def list_parts(ending):
 
 def base_folder(wildcards):
     """The dictionary that a method begins from: same site, sizes and seed; None for most."""
-    base = find_base(method_settings(wildcards))
+    base = EXPERIMENT.base(wildcards.method)
     return base and DICTIONARY.format(**{**wildcards, "method": base})
 
 
@@ -193,6 +185,6 @@ def fit_sources(wildcards):
     streamed = EXPERIMENT.stream(layer_of(wildcards)) is not None
     return [
         "scripts/fit_dictionary.py",
-        *list_sources(method_settings(wildcards)),
+        *EXPERIMENT.method_sources(wildcards.method),
         *(["dbksvd/activations/stream.py"] if streamed else []),
     ]

@@ -16,8 +16,6 @@ rule shard_activations:
         ),
     log:
         f"{RESULTS}/logs/{{site}}/shard_activations.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{site}}/shard_activations.jsonl"
     cache: bool(SHARED_SHARDS)
     conda:
         "../../envs/activations.yaml"
@@ -31,7 +29,3 @@ rule shard_activations:
     shell:
         'python "$DBKSVD/scripts/shard_activations.py" --settings {params.cfg:q} --parts {input.parts:q}'
         ' --output "$(dirname {output.manifest:q})" > {log:q} 2>&1'
-
-
-if SHARED_SHARDS:
-    share("shard_activations")

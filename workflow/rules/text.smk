@@ -18,7 +18,7 @@ rule prepare_text:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        cfg=EXPERIMENT.section("text"),
+        cfg=EXPERIMENT.text(),
         content=text_content,
         code=code("scripts/prepare_text.py"),
     shell:

@@ -1,0 +1,166 @@
+"""The package as users install it: from any folder, with what it declares and nothing else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Hides what is neither the standard library, this package, nor named on the command line.
+FENCE = """
+import sys
+from importlib import machinery, metadata
+allowed = set(sys.argv[1:]) | {"dbksvd"}
+homes = metadata.packages_distributions()
+class Fence(machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        names = {home.lower().replace("_", "-") for home in homes.get(name.partition(".")[0], ())}
+        if names and not names & allowed:
+            return None
+        return super().find_spec(name, path, target)
+sys.meta_path[:] = [machinery.BuiltinImporter, machinery.FrozenImporter, Fence]
+"""
+CORE = """
+import tempfile
+import numpy, torch
+import dbksvd
+for name in dbksvd.__all__:
+    assert getattr(dbksvd, name) is not None
+x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+model = dbksvd.DBKSVD(16, 2, max_iter=2, polish_iter=0).fit(x)
+codes = model.transform(x)
+with tempfile.TemporaryDirectory() as folder:
+    model.dictionary_.save(f"{folder}/dictionary")
+    loaded = dbksvd.load_dictionary(f"{folder}/dictionary")
+    assert torch.equal(loaded.atoms, model.dictionary_.atoms)
+    assert torch.equal(loaded.encode(x).values, codes.values)
+assert dbksvd.KSVD(16, 2, max_iter=1).fit(x).dictionary_.atoms.shape == (16, 8)
+assert dbksvd.sparse_encode(x.numpy(), loaded.atoms.numpy(), 2).values.shape == (200, 2)
+"""
+EXTRAS = {
+    "sae": """
+from sae_lens import SAE
+import dbksvd.fit.sae.trainer, dbksvd.dictionaries.switch, dbksvd.dictionaries.kron
+import tempfile, torch, dbksvd
+from dbksvd.dictionaries.loading import load_sae
+atoms = torch.nn.functional.normalize(torch.randn(16, 8), dim=1)
+from dbksvd.dictionaries.dictionary import PursuitSettings
+with tempfile.TemporaryDirectory() as folder:
+    dbksvd.Dictionary(atoms, torch.zeros(8), PursuitSettings(2)).save(f"{folder}/d")
+    assert load_sae(f"{folder}/d").cfg.d_sae == 32
+    assert SAE.load_from_disk(f"{folder}/d").cfg.d_sae == 16
+""",
+    "saebench": """
+import os
+os.environ["JAXTYPING_DISABLE"] = "1"
+import dbksvd.evaluation.saebench.runner
+from dbksvd.evaluation.saebench.registry import EVALS, find_eval
+for name in EVALS:
+    assert find_eval(name).settings is not None
+import sae_bench.evals.core.main
+""",
+    "figures": """
+import dbksvd.report.collect, dbksvd.report.summary, dbksvd.report.matched, dbksvd.report.budgets
+from dbksvd.report.figures.registry import FIGURES, find_figure
+import matplotlib.pyplot, seaborn
+assert all(find_figure(name).caption for name in FIGURES)
+""",
+    "workflow": "import snakemake, yaml\n",
+}
+
+
+def find_closure(requirements: list[str]) -> set[str]:
+    """Return the installed distributions that requirements ask for, with all that those ask for."""
+    waiting = [Requirement(text) for text in requirements]
+    found: set[str] = set()
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        name, extras = canonicalize_name(wanted.name), tuple(sorted(wanted.extras))
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        if name == "dbksvd":
+            own = PROJECT["optional-dependencies"]
+            waiting += [Requirement(text) for extra in extras for text in own[extra]]
+            continue
+        try:
+            asked = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # a choice of another platform, or left out (requirements.overrides)
+        found.add(name)
+        for text in asked:
+            need = Requirement(text)
+            contexts = [{"extra": extra} for extra in ("", *extras)]
+            if need.marker is None or any(need.marker.evaluate(context) for context in contexts):
+                waiting.append(need)
+    return found
+
+
+def run_fenced(code: str, allowed: set[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `code` in `folder` with the distributions `allowed` only."""
+    return subprocess.run(
+        [sys.executable, "-c", FENCE + f"sys.path.insert(0, {str(ROOT)!r})\n" + code, *allowed],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_declared_dependencies_are_enough(tmp_path: Path):
+    done = run_fenced(CORE, find_closure(PROJECT["dependencies"]), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("extra", sorted(PROJECT["optional-dependencies"]))
+def test_dependencies_of_an_extra_are_enough(extra: str, tmp_path: Path):
+    allowed = find_closure([*PROJECT["dependencies"], f"dbksvd[{extra}]"])
+    done = run_fenced(EXTRAS[extra], allowed, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_fence_refuses_what_is_not_declared(tmp_path: Path):
+    allowed = find_closure(PROJECT["dependencies"])
+    done = run_fenced("import seaborn\n", allowed, tmp_path)
+    assert done.returncode == 1
+    assert "No module named 'seaborn'" in done.stderr
+
+
+def test_installed_package_works_from_any_folder(tmp_path: Path):
+    target, elsewhere = tmp_path / "site", tmp_path / "else where"
+    elsewhere.mkdir()
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "dbksvd"):  # no build folder in the project
+        (source / name).symlink_to(ROOT / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    code = "import dbksvd; from dbksvd import DBKSVD; print(dbksvd.__file__, dbksvd.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=elsewhere,
+        env={"PYTHONPATH": str(target), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    path, version = done.stdout.rsplit(" ", 1)
+    assert Path(path).is_relative_to(target)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", version)
+    assert not list(target.glob("tests"))
