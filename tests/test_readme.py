@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from workflow.experiment import Experiment
+from workflow.layers import lay_over
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def find_blocks(language: str) -> list[str]:
@@ -38,18 +40,25 @@ def test_python_runs_and_saelens_loads_what_it_saved(tmp_path: Path):
 
 def test_own_model_config_is_valid():
     (block,) = find_blocks("yaml")
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for section, changes in yaml.safe_load(block).items():
-        config[section] |= changes
-    del config["model"]["package"], config["model"]["sha256"]
-    assert Experiment(config).sites == ["layer8", "synthetic"]
+    config = yaml.safe_load((ROOT / "experiments/own-model.yaml").read_text())
+    assert Experiment(lay_over(config, yaml.safe_load(block))).sites == ["layer8"]
+
+
+def test_own_model_config_is_short():
+    assert len((ROOT / "experiments/own-model.yaml").read_text().splitlines()) <= 20
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_link_to_what_is_there(path: Path):
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", path.read_text()):
+        target, _, heading = link.partition("#")
+        assert (path.parent / target).exists() if target else True, link
+        if heading:
+            text = (path.parent / target).read_text() if target else path.read_text()
+            titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+            assert heading in [title.lower().replace(" ", "-") for title in titles], link
 
 
 @pytest.mark.parametrize("target", re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE))
 def test_make_targets_exist(target: str):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-
-
-@pytest.mark.parametrize("path", re.findall(r"\]\(([^)h][^)]*)\)", README))
-def test_links_lead_somewhere(path: str):
-    assert (ROOT / path).exists()
