@@ -12,6 +12,10 @@ if not workflow.overwrite_configfiles:
 
 
 sys.path.insert(0, workflow.basedir)
+
+from workflow.remote_python import quote_python  # noqa: E402
+
+quote_python()
 # Jobs find scripts and package by the environment: a path in params would rerun everything when
 # the folder moves.
 root = shlex.quote(workflow.basedir).replace("{", "{{").replace("}", "}}")
