@@ -7,6 +7,10 @@ import shlex
 import sys
 
 sys.path.insert(0, workflow.basedir)
+
+from workflow.remote_python import quote_python  # noqa: E402
+
+quote_python()
 # Jobs find scripts and package by the environment: a path in params would rerun everything when
 # the folder moves.
 root = shlex.quote(workflow.basedir).replace("{", "{{").replace("}", "}}")

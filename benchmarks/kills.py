@@ -185,6 +185,37 @@ def _interrupt(
     return fault, count_finished(log)
 
 
+def kill_at_checkpoints(experiment: Experiment, checkpoints: Sequence[Path]) -> None:
+    """Run, and kill each stage that writes one of the `checkpoints` as soon as it is there.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        Its run ends by itself, since no job is left that could go on.
+    checkpoints : sequence of Path
+        Folders, one for each stage; what is killed has the name of its folder in its command.
+
+    Raises
+    ------
+    RuntimeError
+        If the run ended before all stages had been killed.
+    """
+    process, log = experiment.start()
+    snakemake = psutil.Process(process.pid)
+    left = list(checkpoints)
+    while left:
+        if process.poll() is not None:
+            raise RuntimeError(f"no checkpoint in {left[0]}:\n{log.read_text()[-3000:]}")
+        for folder in [folder for folder in left if any(folder.glob("checkpoint*"))]:
+            name = folder.relative_to(experiment.folder).as_posix()
+            for stage in find_stages(snakemake):
+                if name in stage.cmdline():
+                    _kill(stage)
+            left.remove(folder)
+        time.sleep(POLL_SECONDS / 10)
+    process.wait()
+
+
 def _kill(process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):  # it has just ended
         process.kill()

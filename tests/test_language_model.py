@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from dbksvd import language_model_steps
 from dbksvd.base.files import hash_file
 from dbksvd.evaluation.saebench.evals.absorption import find_word_position
 from dbksvd.facts import read_facts
@@ -77,7 +78,7 @@ def test_tokenizer_has_every_letter_as_one_token():
         train_tokenizer(texts, 5000)
 
 
-def test_training_goes_on_to_the_same_weights(text_folder, tmp_path):
+def test_training_goes_on_to_the_same_weights(text_folder, tmp_path, monkeypatch):
     whole = {**SETTINGS, "checkpoint_seconds": 0}
     train_language_model(whole, text_folder, tmp_path / "whole", tmp_path / "a")
     job = json.dumps(whole | {"tokens": whole["tokens"]})
@@ -97,7 +98,16 @@ def test_training_goes_on_to_the_same_weights(text_folder, tmp_path):
     process.communicate()
     assert not (tmp_path / "killed").exists()
     before = read_progress(tmp_path / "b" / "checkpoint.safetensors")
+    assert 0 < before["step"] < 60
+    steps = []
+
+    def choose_rows_noting(count, step, size, seed):
+        steps.append(step)
+        return choose_rows(count, step, size, seed)
+
+    monkeypatch.setattr(language_model_steps, "choose_rows", choose_rows_noting)
     seal = train_language_model(whole, text_folder, tmp_path / "killed", tmp_path / "b")
+    assert steps == list(range(before["step"], 60))  # none is done again
     assert seal["seconds"] > before["seconds"] > 0
     assert [row["step"] for row in seal["log"]] == [20, 40, 60]
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -299,9 +300,10 @@ def test_degenerate_data(kind, nonnegative, init, sparsity):
 
 
 RESUMED = """
-import sys
+import logging
 import torch
 from dbksvd import DBKSVD
+logging.basicConfig(level=logging.INFO)
 x = torch.randn(20000, 24, generator=torch.Generator().manual_seed(0)) ** 3
 model = DBKSVD(
     64, 4, max_iter={max_iter}, batch_size=6000, checkpoint={checkpoint!r}, checkpoint_seconds=0
@@ -315,9 +317,9 @@ def start_fit(folder, name, max_iter=25):
     code = RESUMED.format(
         max_iter=max_iter, checkpoint=str(folder / f"{name}-work"), result=str(folder / name)
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}
-    )
+    environment = os.environ | {"PYTHONPATH": "."}
+    with (folder / f"{name}.log").open("w") as log:
+        return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=log)
 
 
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path):
@@ -333,6 +335,8 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert not (tmp_path / "killed").exists()
     resumed = start_fit(tmp_path, "killed")
     assert resumed.wait(timeout=120) == 0
+    log = (tmp_path / "killed.log").read_text()
+    assert re.search(r"going on after iteration [1-9]", log), log
     for name in ("sae_weights.safetensors", "cfg.json"):
         expected = (tmp_path / "unbroken" / name).read_bytes()
         assert (tmp_path / "killed" / name).read_bytes() == expected
@@ -355,9 +359,11 @@ class Interrupted(Shards):
 )
 def test_a_fit_goes_on_from_every_iteration(tmp_path, options):
     x = make_data()
-    expected = fit_small(x, **options)
-    options = options | {"checkpoint": tmp_path, "checkpoint_seconds": 0}
     source = Interrupted(x)
+    options = options | {"checkpoint": tmp_path / "whole", "checkpoint_seconds": 0}
+    expected = fit_small(source, **options)
+    reads = source.reads
+    options["checkpoint"] = tmp_path / "broken"
     broken = 0
     # each attempt gets one read further than the last, so every place of a fit is broken off
     for fail_at in range(1, 60):
@@ -368,9 +374,12 @@ def test_a_fit_goes_on_from_every_iteration(tmp_path, options):
         except OSError:
             broken += 1
     assert broken > 3
+    assert len(source.reads) < len(reads)  # the last attempt did not begin again
     assert torch.equal(model.dictionary_.atoms, expected.dictionary_.atoms)
     assert len(model.log_) == len(expected.log_)
-    again = fit_small(x, **options)
+    source.reads, source.fail_at = [], 10**9
+    again = fit_small(source, **options)
+    assert len(source.reads) < len(reads) / 2  # what is complete is not fitted again
     assert torch.equal(again.dictionary_.atoms, expected.dictionary_.atoms)
     assert again.stop_reason_ == "max_iter"
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,17 +89,22 @@ def test_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path, caplog):
 def test_finished_training_is_not_done_again(tmp_path):
     x = make_planted()
     first = fit(make_task(x, tmp_path / "work", **SHORT))
-    again = fit(make_task(x, tmp_path / "work", **SHORT))
+    task = make_task(x, tmp_path / "work", **SHORT)
+    task.train = CutOff(x[:3500])
+    task.train.fail_at = 3  # two reads are for the identity
+    again = fit(task)
     assert again.log == first.log
     assert save_result(again, tmp_path / "a") == save_result(first, tmp_path / "b")
 
 
 TRAINED = """
+import logging
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests/fit")
 import torch
 torch.set_num_threads(1)
+logging.basicConfig(level=logging.INFO)
 from test_sae import make_planted, make_task
 from dbksvd.fit.sae.method import fit
 work, result = Path({work!r}), {result!r}
@@ -128,7 +134,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path):
     assert killed.wait(timeout=60) == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     resumed = start_fit(tmp_path, "killed")
-    assert resumed.wait(timeout=180) == 0
+    log = tmp_path / "killed.log"
+    assert resumed.wait(timeout=180) == 0, log.read_text()
+    assert re.search(r"going on after [1-9]\d* samples", log.read_text()), log.read_text()
     for name in ("sae_weights.safetensors", "cfg.json"):
         expected = (tmp_path / "unbroken" / name).read_bytes()
         assert (tmp_path / "killed" / name).read_bytes() == expected

@@ -124,10 +124,14 @@ def test_a_fit_of_a_stream_has_the_bytes_of_a_fit_of_its_rows(open_stream, sampl
     with pytest.raises(OSError, match="cable pulled"):
         DBKSVD(24, 3, **settings, **folder).fit(stream)
     stream = open_stream()
+    whole = count_extractions(stream)
+    DBKSVD(24, 3, **settings).fit(stream)
+    stream = open_stream()
     numbers = count_extractions(stream)
     resumed = DBKSVD(24, 3, **settings, **folder).fit(stream)
     assert torch.equal(resumed.dictionary_.atoms, stored.dictionary_.atoms)
     assert numbers[:2] == [0, 1]  # for the scale, all of it being few rows
+    assert len(numbers) < len(whole)  # the first iteration was not done again
     assert resumed.log_[0] == resumed.log_[0] | {"iteration": 1}
 
 

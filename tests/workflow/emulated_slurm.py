@@ -32,8 +32,6 @@ class Job:
 
 def start_cluster(folder: Path) -> str | None:
     """Start the cluster; return None, or why it cannot run here."""
-    if " " in sys.executable:
-        return f"Snakemake's plugin for Slurm does not quote the path of Python, {sys.executable}"
     done = run_script("start", folder)
     if done.returncode == CANNOT_RUN:
         return done.stdout.strip().splitlines()[-1]
@@ -76,10 +74,16 @@ def write_profile(project: Path, **resources: dict[str, Any]) -> None:
 
 
 def run_through_slurm(project: Path, *arguments: str) -> None:
-    """Run the tiny experiment with the profile that was written; it must end well."""
-    done = run_snakemake(
-        project, "--workflow-profile", PROFILE, *arguments, program=(str(SNAKEMAKE),)
-    )
+    """Run the tiny experiment with the profile that was written; it must end well.
+
+    Snakemake and all jobs run in an environment whose path has a space.
+    """
+    environment = project.parent / "an environment"
+    if not environment.exists():
+        environment.symlink_to(sys.prefix)
+    python = environment / Path(sys.executable).relative_to(sys.prefix)
+    options = {"program": (str(SNAKEMAKE),), "python": str(python)}
+    done = run_snakemake(project, "--workflow-profile", PROFILE, *arguments, **options)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -106,5 +110,5 @@ def parse_job(line: str) -> Job:
         nodes=find(r" NodeList=(\S+)"),
         memory_mb=int(find(r" TRES=\S*\bmem=(\d+)M")),
         gpus=int(find(r" JOB_GRES=gpu:(\d+)", "0")),
-        log=Path(find(r" StdOut=(\S+)")),
+        log=Path(find(r" StdOut=(.+?)(?: \w+=|$)")),
     )

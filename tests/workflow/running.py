@@ -44,10 +44,10 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def make_environment() -> dict[str, str]:
+def make_environment(python: str = sys.executable) -> dict[str, str]:
     """Return the environment with this Python's scripts on PATH, as after activating it."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
     environment.pop("PYTHONPATH", None)
     return environment
 
@@ -58,13 +58,14 @@ def run_snakemake(
     config: str = CONFIG,
     timeout: float = 900,
     program: tuple[str, ...] = ("-m", "snakemake"),
+    python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """Run the real snakemake of this environment in `folder`; output is text."""
-    command = [sys.executable, *program, "--configfile", config, *arguments]
+    command = [python, *program, "--configfile", config, *arguments]
     return subprocess.run(
         command,
         cwd=folder,
-        env=make_environment(),
+        env=make_environment(python),
         capture_output=True,
         text=True,
         timeout=timeout,

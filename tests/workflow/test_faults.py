@@ -126,7 +126,7 @@ def edit_mean(manifest: Path) -> None:
     manifest.write_text(json.dumps(content))
 
 
-# tests/test_shards.py damages every shard in every way, without Snakemake.
+# tests/activations/test_shards.py damages every shard in every way, without Snakemake.
 @pytest.mark.parametrize(
     ("damage", "remade", "named"),
     [

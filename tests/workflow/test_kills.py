@@ -1,11 +1,13 @@
 """SIGKILL at any time: a rerun ends with the same bytes as a run that nothing disturbed."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from running import SMALL, SMALL_TARGETS
 
-from benchmarks.kills import Experiment
+from benchmarks.kills import Experiment, kill_at_checkpoints
 from benchmarks.run_soak import soak
 from benchmarks.same_results import compare_results, digest_results
 
@@ -26,6 +28,32 @@ def test_killed_runs_end_with_the_same_bytes(small_run: Path, small_project: Pat
     assert len(output.read_text().splitlines()) == len(faults) + 1
     assert not list(disturbed.results.rglob(".*"))
     assert not list(disturbed.results.rglob("checkpoint*.safetensors"))
+
+
+# Long enough to be killed after the first checkpoint, which comes with the first step.
+LONG = {"dbksvd": {"max_iter": 400}, "topk-sae": {"training_samples": 400_000}}
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on_from_its_checkpoint(small_project: Path):
+    """Results alone do not tell: a fit that begins again ends with the same bytes."""
+    config = yaml.safe_load((small_project / SMALL).read_text())
+    for method, changes in LONG.items():
+        config["methods"][method].update(changes)
+    (small_project / SMALL).write_text(yaml.safe_dump(config))
+    fits = [f"synthetic/{{}}/{method}/m32-k4-s0" for method in LONG]
+    results = small_project / "results/small"
+    seals = [f"results/small/{fit.format('dictionaries')}/fit.json" for fit in fits]
+    experiment = Experiment(small_project, SMALL, seals)
+    checkpoints = [results / fit.format("checkpoints") for fit in fits]
+    kill_at_checkpoints(experiment, checkpoints)
+    assert not any((small_project / seal).exists() for seal in seals)
+    experiment.finish()
+    logs = results / "logs/synthetic/fit_dictionary"
+    for method in LONG:
+        log = (logs / f"{method}-m32-k4-s0.log").read_text()
+        assert re.search(r"going on after (iteration )?[1-9]", log), log
+    assert not any(folder.exists() for folder in checkpoints)
 
 
 def test_the_comparison_sees_every_byte_but_times(tmp_path: Path):

@@ -20,8 +20,8 @@ SLICE_MB = NODE_MB // 2 + 1000
 
 @pytest.fixture(scope="module")
 def folder(slurm_cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder in which the tiny experiment has run through Slurm."""
-    folder = copy_project(tmp_path_factory.mktemp("cluster") / "project")
+    """Folder (its name has a space) in which the tiny experiment has run through Slurm."""
+    folder = copy_project(tmp_path_factory.mktemp("cluster") / "a project")
     memory = f"{TOO_LITTLE} if attempt == 1 else {ENOUGH}"
     slices = {"mem_mb": SLICE_MB}
     write_profile(folder, extract_activations=slices, **{FAILING: {"mem_mb": memory}})

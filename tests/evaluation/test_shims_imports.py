@@ -29,7 +29,7 @@ assert run_baselines.DATASET_SIZES[name] == utils_data.get_dataset_sizes()[name]
 
 
 def test_catalogues_are_read_when_asked_for():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "JAXTYPING_DISABLE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CODE],

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dbksvd.dictionaries.registration
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = {"d_in": 384, "d_sae": 16384}
 DENSE = 2 * 384 * 16384
 PURSUIT = {"architecture": "dbksvd", "k": 20, "method": "mp", "refit": True, **BASE}

@@ -17,7 +17,7 @@ from dbksvd.activations.sharding import Moments, write_shards
 from dbksvd.base.files import DamagedFileError, read_json, write_json
 from dbksvd.base.splits import SPLITS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETTINGS = {"rows_per_shard": 64, "seed": 0}
 SIZES = {"train": 100, "heldout": 30}
 N_SLICES = 3

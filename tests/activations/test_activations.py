@@ -22,7 +22,7 @@ from dbksvd.base.files import hash_file, read_json
 from dbksvd.models.loading import load_model
 from dbksvd.text.documents import iterate_documents, prepare_text
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def settings_for(model: Path, **changes):

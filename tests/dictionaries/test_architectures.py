@@ -14,7 +14,7 @@ from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.loading import SAEDictionary, load_dictionary, load_sae
 from dbksvd.dictionaries.registration import register
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETTINGS = [
     PursuitSettings(4),
     PursuitSettings(4, method="omp"),

@@ -13,7 +13,7 @@ from dbksvd.base.files import hash_file
 from dbksvd.text.documents import check_documents, iterate_documents, prepare_text
 from dbksvd.text.sources import list_probe_datasets, read_csv_texts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def settings_for(*sources, **changes):

@@ -32,7 +32,7 @@ from dbksvd.evaluation.saebench.task import EvalTask
 from dbksvd.models.access import check_access
 from dbksvd.models.loading import load_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXTS = ["the dog runs", "a small cat sees the big red house over the river today", "not"]
 HOOK = name_hook(2)
 

@@ -15,7 +15,7 @@ from dbksvd.estimates.stages import estimate_stages, list_places
 from dbksvd.models.sizes import ModelSizes, find_sizes
 from workflow.experiment import Experiment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 
 

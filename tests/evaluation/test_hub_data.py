@@ -24,7 +24,7 @@ from dbksvd.evaluation.saebench.registry import (
 )
 from dbksvd.evaluation.saebench.results import find_result, read_metrics
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROBING = [
     "canrager/amazon_reviews_mcauley_1and5_sentiment",
     "codeparrot/github-code",
@@ -90,7 +90,7 @@ def scored(tmp_path_factory, make_sentences) -> Path:
     Dictionary(atoms, torch.zeros(16), PursuitSettings(4, nonnegative=True)).save(dictionary)
     evals = {name: {**settings, "data": "hub"} for name, settings in EVALS.items()}
     job = json.dumps({"model": str(folder / "lm"), "hub": str(hub), "evals": evals})
-    done = run_python("tests/hub_driver.py", job, folder, HF_HUB_OFFLINE="1")
+    done = run_python("tests/evaluation/hub_driver.py", job, folder, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 

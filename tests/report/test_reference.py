@@ -10,7 +10,7 @@ from dbksvd.report.figures.reconstruction import FIGURES
 from dbksvd.report.figures.styles import Styles
 from dbksvd.report.published import COLUMNS, find_reference, load_reference, mark_published
 
-PATH = Path(__file__).parents[1] / "results" / "reference" / "published.csv"
+PATH = Path(__file__).parents[2] / "results" / "reference" / "published.csv"
 
 
 def test_table_states_source_and_version_of_every_number():

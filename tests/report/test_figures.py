@@ -14,7 +14,7 @@ from dbksvd.report.figures.fits import FIT_FIGURES
 from dbksvd.report.figures.reconstruction import FIGURES, list_sites
 from dbksvd.report.figures.styles import CONTROLS, LEARNED, Styles
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DRAW = FIGURES | FIT_FIGURES | EVAL_FIGURES
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])

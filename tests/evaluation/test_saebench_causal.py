@@ -20,7 +20,7 @@ from dbksvd.evaluation.saebench.results import find_result, read_metrics
 from dbksvd.language_model import train_language_model
 from dbksvd.text.documents import prepare_text
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATASETS = ["96_spam_is"]
 PERTURBATION = {"train_size": 80, "test_size": 40, "context_length": 24, "n_values": [2, 5, 10]}
 TEXTS = {"datasets": DATASETS, "total_tokens": 4096, "context_length": 32, "n_latents": 8}
@@ -96,7 +96,13 @@ def scored(tmp_path_factory) -> Path:
     evals = {**EVALS, "ravel": {**EVALS["ravel"], "data": str(ravel)}}
     job = json.dumps({"model": str(folder / "lm"), "evals": evals})
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "saebench_driver.py", job, dictionary, folder],
+        [
+            sys.executable,
+            ROOT / "tests" / "evaluation" / "saebench_driver.py",
+            job,
+            dictionary,
+            folder,
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
