@@ -76,12 +76,13 @@ def learn_dbksvd(problem: Problem, *, nonnegative: bool) -> Iterator[Point]:
 
 
 def learn_sae(problem: Problem, *, architecture: str) -> Iterator[Point]:
-    """Train an SAE of SAELens by its own trainer, at the settings of ``fit/sae_settings.py``.
+    """Train an SAE of SAELens by its own trainer, at the defaults of ``fit/sae/settings.py``.
 
     Its learning rate needs to know the end, so the number of samples is what the budget allows at
     the speed of a short trial.
     """
-    from dbksvd.fit.sae.method import method as sae
+    from dbksvd.base.settings import parse
+    from dbksvd.fit.sae.method import METHOD
 
     def train(samples: int, measure_every: int) -> list[dict[str, Any]]:
         settings = {
@@ -95,11 +96,11 @@ def learn_sae(problem: Problem, *, architecture: str) -> Iterator[Point]:
                 cast(ActivationShards, problem.data.train),
                 cast(ActivationShards, problem.data.heldout),
                 *(problem.m, problem.k, problem.seed),
-                settings,
+                parse(METHOD.settings, settings),
                 torch.device("cpu"),
                 Path(folder) / "checkpoint",
             )
-            return sae.fit(task).log
+            return METHOD.fit(task).log
 
     half = CALIBRATION_STEPS // 2 * SAE_BATCH
     first, last = train(2 * half, half)[:2]  # the first half warms up

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from benchmarks.data import MemoryActivations, draw_data
 from benchmarks.timing import describe_machine, limit_threads, print_table, summarise, write_table
+from dbksvd.base.settings import parse
 from dbksvd.fit.ksvd.dbksvd import DBKSVD
 from dbksvd.fit.registry import find_method
-from dbksvd.fit.sae.method import SavableSAE
+from dbksvd.fit.sae.train import SavableSAE
 from dbksvd.fit.task import FitTask
 from dbksvd.ops.ranks import ALONE, Ranks, join_ranks
 
@@ -175,15 +176,17 @@ def train_sae(
         **{"algorithm": "sae", "architecture": "topk", "batch_size": len(x)},
         **{"training_samples": steps * len(x), "measure_every": len(x), "lr_decay": 0.0},
     }
+    method = find_method("sae")
+    parsed: Any = parse(method.settings, settings)
     with tempfile.TemporaryDirectory() as folder:
         task = FitTask(
-            *(shards, MemoryActivations(x[:64], shards.mean), len(atoms), k, 0, settings),
+            *(shards, MemoryActivations(x[:64], shards.mean), len(atoms), k, 0, parsed),
             device=torch.device("cpu"),
             checkpoint=Path(folder),
             metadata={"model_name": "none", "hook_name": "none"},
             ranks=ranks,
         )
-        result = find_method("sae")(task)
+        result = method.fit(task)
     assert isinstance(result.dictionary, SavableSAE)
     seconds = np.diff([0.0, *(row["seconds"] for row in result.log)])
     return result.dictionary.sae.W_dec.detach(), seconds

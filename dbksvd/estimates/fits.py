@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from dbksvd.base.settings import parse
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
 from dbksvd.fit.ksvd.schedule import choose_batch_size, plan_steps, split_groups
-from dbksvd.fit.sae.settings import complete_settings
+from dbksvd.fit.method import FitSizes
+from dbksvd.fit.registry import find_method
 
 
 def count_fit(
@@ -18,33 +20,28 @@ def count_fit(
     """Return the work of one fit.
 
     A DB-KSVD iteration codes its samples (:func:`count_encoder_flops`) and updates the atoms: with
-    p power iterations, d·(4·p + 4) operations for each non-zero. An SAE's step is three times its
-    forward pass, the gradients being twice that. K-means goes over the samples about twice
-    (scikit-learn's mini-batches), ITDA once, and other controls read their atoms off.
+    p power iterations, d·(4·p + 4) operations for each non-zero. Other methods count themselves.
     """
     algorithm = settings["algorithm"]
     disk = 2.0 * n_atoms * d * FLOAT
     if algorithm in ("dbksvd", "ksvd"):
         return _count_ksvd(settings, n_atoms, k, d, n_train, n_heldout) + Work(disk=disk)
-    if algorithm == "sae":
-        return _count_sae(settings, n_atoms, k, d, n_heldout) + Work(disk=disk)
     if algorithm == "grown":
         return _count_grown(settings, n_atoms, k, d, n_train, n_heldout) + Work(disk=disk)
-    products = {
-        "kmeans": 2 * 2.0 * n_train * n_atoms * d,
-        "pca": 2.0 * n_train * d * d,
-        "itda": 2.0 * n_train * n_atoms * d,
-    }
-    memory = 3.0 * n_atoms * d * FLOAT + (n_train * d * FLOAT if algorithm == "kmeans" else 0)
-    return Work(products=products.get(algorithm, 0.0), memory=memory, disk=disk)
+    method = find_method(algorithm)
+    parsed: Any = parse(method.settings, settings)
+    return method.plan(parsed, FitSizes(n_atoms, k, d, n_train, n_heldout))
 
 
 def count_coding(settings: Mapping[str, Any], n_atoms: int, k: int, d: int) -> Work:
     """Return the work of coding one sample by the finished dictionary."""
-    if settings["algorithm"] == "sae":
-        return Work(products=count_encoder_flops(_describe_sae(settings, n_atoms, k, d)))
-    defaults = {"ksvd": "omp", "grown": "mp"}
-    method = settings.get("method", defaults.get(settings["algorithm"], "ols"))
+    defaults = {"dbksvd": "ols", "ksvd": "omp", "grown": "mp"}
+    if settings["algorithm"] not in defaults:
+        entry = find_method(settings["algorithm"])
+        assert entry.coding is not None
+        parsed: Any = parse(entry.settings, settings)
+        return entry.coding(parsed, FitSizes(n_atoms, k, d, 0, 0))
+    method = settings.get("method", defaults[settings["algorithm"]])
     return _count_pursuit(d, n_atoms, k, method, refit=settings.get("refit", True))
 
 
@@ -141,25 +138,3 @@ def _count_grown(
         total += Work(products=cleaned * k * d * 4.0 * DIRECTIONS * SUBSPACE_ITERATIONS)
         rows = max(rows, cleaned)
     return total + Work(memory=(rows * (2.0 * d + 2 * k) + 3.0 * n_atoms * d) * FLOAT)
-
-
-def _describe_sae(settings: Mapping[str, Any], n_atoms: int, k: int, d: int) -> dict[str, Any]:
-    chosen = complete_settings(dict(settings))
-    cfg = {**chosen, "d_in": d, "d_sae": n_atoms, "max_iterations": k}
-    if chosen["architecture"] == "kron":
-        cfg["n_heads"] = n_atoms // (chosen["base"] * chosen["extension"])
-    return cfg
-
-
-def _count_sae(settings: Mapping[str, Any], n_atoms: int, k: int, d: int, n_heldout: int) -> Work:
-    chosen = complete_settings(dict(settings))
-    encoder = count_encoder_flops(_describe_sae(settings, n_atoms, k, d))
-    decoder = 2.0 * d * (k if chosen["architecture"] == "switch" else n_atoms)
-    if chosen["architecture"] == "matryoshka_batchtopk":
-        decoder *= 2  # nested: groups that double are read twice as often on average
-    samples, every = chosen["training_samples"], chosen["measure_every"]
-    measured = n_heldout * (1 + samples // every)
-    products = 3 * samples * (encoder + decoder) + measured * (encoder + decoder)
-    # Weights, gradients and Adam's two moments; latents and their gradients of a batch.
-    held = 4 * 2.0 * n_atoms * d + 3.0 * chosen["batch_size"] * n_atoms
-    return Work(products=products, memory=held * FLOAT)

@@ -43,7 +43,7 @@ def run_on_ranks(size: int, work: Work, timeout: float = 600) -> list[Any]:
         return [work(ALONE)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["rank_work", "dbksvd.fit.sae.method", "dbksvd.dictionaries.registration"]
+        ["rank_work", "dbksvd.fit.sae.train", "dbksvd.dictionaries.registration"]
     )
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(size)]

@@ -1,19 +1,23 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from rows import Rows
 
-from dbksvd.fit.baselines.controls import fit
-from dbksvd.fit.registry import ALGORITHMS, find_method, list_sources
+from dbksvd.base.registry import find_source
+from dbksvd.base.settings import parse
+from dbksvd.fit.baselines.controls import IDENTITY, KMEANS, PCA, RANDOM, fit
+from dbksvd.fit.method import FitSizes
+from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.fit.task import FitTask
 
 
 def make_task(algorithm: str, n_atoms: int, x: torch.Tensor, seed: int = 0) -> FitTask:
+    settings = parse(find_method(algorithm).settings, {"nonnegative": False})
     return FitTask(
-        Rows(x), Rows(x), n_atoms, 2, seed, {"algorithm": algorithm, "nonnegative": False},
-        torch.device("cpu"), Path("unused"),
-    )  # fmt: skip
+        Rows(x), Rows(x), n_atoms, 2, seed, settings, torch.device("cpu"), Path("unused")
+    )
 
 
 def test_random_atoms_are_unit_and_depend_on_the_seed():
@@ -63,15 +67,32 @@ def test_identity_atoms_pick_the_largest_coordinates():
 
 
 def test_registry_names_all_methods():
-    assert all(callable(find_method(name)) for name in ALGORITHMS)
+    assert all(callable(find_method(name).fit) for name in METHODS)
     with pytest.raises(ValueError, match=r"algorithm: expected one of .*, got 'magic'"):
         find_method("magic")
 
 
 def test_sources_of_our_own_architectures_belong_to_their_fits_only():
-    switch = {"algorithm": "sae", "architecture": "switch"}
-    assert list_sources(switch) == ["dbksvd/fit/sae/method.py", "dbksvd/dictionaries/switch.py"]
-    assert list_sources({"algorithm": "sae", "architecture": "topk"}) == [
-        "dbksvd/fit/sae/method.py"
-    ]
-    assert all(Path(source).is_file() for source in list_sources(switch))
+    method = find_method("sae")
+    assert find_source(METHODS, "sae") == "dbksvd/fit/sae/method.py"
+    for architecture, modules in (
+        ("switch", ("dbksvd.dictionaries.switch",)),
+        ("kron", ("dbksvd.dictionaries.kron",)),
+        ("topk", ()),
+    ):
+        settings = parse(method.settings, {"architecture": architecture})
+        assert method.list_sources(settings) == modules
+        assert all(find_spec(module) for module in modules)
+
+
+@pytest.mark.parametrize("entry", [RANDOM, IDENTITY, PCA, KMEANS])
+def test_entries_of_controls(entry):
+    settings = parse(entry.settings, {})
+    assert entry.is_control
+    assert settings.nonnegative == (entry in (RANDOM, KMEANS))
+    assert settings.pursuit == "ols"
+    sizes = FitSizes(n_atoms=6, k=2, width=8, n_train=100, n_heldout=10)
+    assert entry.plan(settings, sizes).disk == 2 * 6 * 8 * 4
+    assert entry.coding(settings, sizes).products == 2 * 6 * 8
+    with pytest.raises(ValueError, match=r"methods\.x\.method: unknown key"):
+        parse(entry.settings, {"method": "mp"}, "methods.x")

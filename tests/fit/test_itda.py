@@ -4,16 +4,16 @@ import pytest
 import torch
 from rows import Rows
 
+from dbksvd.base.settings import parse
 from dbksvd.dictionaries.dictionary import PursuitSettings
-from dbksvd.fit.baselines.itda import ROUNDS, choose_atoms, fit
+from dbksvd.fit.baselines.itda import METHOD, fit
+from dbksvd.fit.baselines.itda_atoms import ROUNDS, choose_atoms
 from dbksvd.fit.task import FitTask
 
 
 def make_task(x: torch.Tensor, n_atoms: int, **settings: object) -> FitTask:
-    return FitTask(
-        Rows(x), Rows(x), n_atoms, 3, 0, {"algorithm": "itda", "nonnegative": False, **settings},
-        torch.device("cpu"), Path("unused"),
-    )  # fmt: skip
+    parsed = parse(METHOD.settings, {"algorithm": "itda", "nonnegative": False, **settings})
+    return FitTask(Rows(x), Rows(x), n_atoms, 3, 0, parsed, torch.device("cpu"), Path("unused"))
 
 
 def test_atoms_are_different_activations():

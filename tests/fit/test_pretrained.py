@@ -13,10 +13,17 @@ from rows import Rows
 from sae_lens import SAE
 
 from dbksvd.base.files import read_json
+from dbksvd.base.registry import find_source
+from dbksvd.base.settings import parse
 from dbksvd.dictionaries.loading import load_dictionary, load_sae
-from dbksvd.fit.baselines.pretrained import WEIGHTS_ONLY, fit
-from dbksvd.fit.baselines.pretrained_releases import check_published, find_layer
-from dbksvd.fit.registry import list_sources
+from dbksvd.fit.baselines.pretrained import METHOD, fit
+from dbksvd.fit.baselines.pretrained_loading import WEIGHTS_ONLY
+from dbksvd.fit.baselines.pretrained_releases import (
+    PretrainedSettings,
+    check_published,
+    find_layer,
+)
+from dbksvd.fit.registry import METHODS
 from dbksvd.fit.task import FitResult, FitTask
 
 D, M = 12, 24
@@ -28,10 +35,14 @@ METADATA = {
 }
 
 
+def parse_sae(settings: dict[str, Any]) -> PretrainedSettings:
+    return parse(METHOD.settings, settings)
+
+
 def make_task(settings: dict[str, Any], n_atoms: int = M, **metadata: Any) -> FitTask:
     x = torch.randn(300, D, generator=torch.Generator().manual_seed(5))
     return FitTask(
-        Rows(x), Rows(x), n_atoms, 4, 0, {"algorithm": "pretrained", **settings},
+        Rows(x), Rows(x), n_atoms, 4, 0, parse_sae(settings),
         torch.device("cpu"), Path("unused"), METADATA | metadata,
     )  # fmt: skip
 
@@ -299,32 +310,55 @@ def test_ready_activations_are_compared_by_width_only(tmp_path):
 
 def test_what_is_known_before_anything_is_fetched(tmp_path):
     save_sae(tmp_path / "published", "standard")
-    check_published({"path": str(tmp_path / "published")}, M)
-    check_published(GEMMA, 16384)
-    check_published({"release": "someone/sae", "id": "any"}, 5)
-    assert find_layer({"path": str(tmp_path / "published")}) == 13
-    assert find_layer(GEMMA) == 13
-    assert find_layer(SAEBENCH) == 13
-    assert find_layer({"release": "gpt2-small-res-jb", "id": "blocks.8.hook_resid_pre"}) == 8
-    assert find_layer({"release": "someone/sae", "id": "any"}) is None
+    check_published(parse_sae({"path": str(tmp_path / "published")}), M)
+    check_published(parse_sae(GEMMA), 16384)
+    check_published(parse_sae({"release": "someone/sae", "id": "any"}), 5)
+    assert find_layer(parse_sae({"path": str(tmp_path / "published")})) == 13
+    assert find_layer(parse_sae(GEMMA)) == 13
+    assert find_layer(parse_sae(SAEBENCH)) == 13
+    assert (
+        find_layer(parse_sae({"release": "gpt2-small-res-jb", "id": "blocks.8.hook_resid_pre"}))
+        == 8
+    )
+    assert find_layer(parse_sae({"release": "someone/sae", "id": "any"})) is None
     for settings, message in (
         ({"release": "gemma-scope-2b-pt-res-canonica", "id": "x"}, r"^release: expected a release .*, did you mean 'gemma-scope-2b-pt-res-canonical'\?, got"),
         (GEMMA | {"id": "layer_12/width_16k/canonica"}, r"^id: expected one of the 58 SAEs of gemma-scope-2b-pt-res-canonical, did you mean 'layer_12/width_16k/canonical'\?, got 'layer_12/width_16k/canonica'$"),
         ({"path": str(tmp_path)}, r"^path: expected a folder with cfg\.json, found none in"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            check_published(settings, 5)
+            check_published(parse_sae(settings), 5)
 
 
 def test_the_check_needs_no_torch_and_the_fit_no_other_method():
-    code = "import sys, dbksvd.fit.baselines.pretrained_releases; sys.exit('torch' in sys.modules)"
+    code = "import sys, dbksvd.fit.baselines.pretrained; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     from workflow.source_hash import _reach
 
-    reached = _reach(Path.cwd(), list_sources({"algorithm": "pretrained"}))
+    reached = _reach(Path.cwd(), [find_source(METHODS, "pretrained")])
     assert "dbksvd/fit/baselines/pretrained.py" in reached
     assert (
-        not {"dbksvd/fit/sae/method.py", "dbksvd/fit/ksvd/dbksvd.py", "dbksvd/dictionaries/kron.py"}
+        not {
+            "dbksvd/fit/sae/method.py",
+            "dbksvd/fit/sae/train.py",
+            "dbksvd/fit/ksvd/dbksvd.py",
+            "dbksvd/dictionaries/kron.py",
+        }
         & reached
     )
     assert not any("ops/pursuit" in path for path in reached)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"^published: expected exactly one of the keys path or release, got \['algorithm'\]$"),
+        ({"path": "a", "release": "b"}, r"^published: expected exactly one of the keys path or"),
+        ({"path": "a", "id": "b"}, r"^published: expected exactly one of the keys path or"),
+        ({"release": "a/b"}, r"^published\.id: missing key$"),
+        ({"id": "x"}, r"^published\.release: missing key$"),
+    ],
+)
+def test_one_source_is_named(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        parse(METHOD.settings, settings, "published")

@@ -3,18 +3,27 @@
 import json
 import logging
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from rows import Rows
 
+from dbksvd.base.settings import parse
+from dbksvd.base.work import Work
 from dbksvd.dictionaries.loading import load_dictionary
-from dbksvd.fit.sae.method import fit
-from dbksvd.fit.sae.settings import ARCHITECTURES, STEERED, complete_settings, find_widths
+from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.method import FitSizes
+from dbksvd.fit.sae.configure import complete_settings, find_widths
+from dbksvd.fit.sae.method import METHOD, fit
+from dbksvd.fit.sae.settings import TrainingSettings
 from dbksvd.fit.task import FitTask
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = {"algorithm": "sae", "architecture": "topk", "training_samples": 60_000}
+STEERED = ("standard", "gated", "jumprelu")
 SMALL = {"batch_size": 100, "measure_every": 15_000}
 TOPK = {"lr": 0.004, "lr_warm_up": 0.05, "lr_decay": 0.2}
 # Fraction of variance to be explained by each after its training, and settings of its own.
@@ -40,6 +49,10 @@ def make_planted() -> torch.Tensor:
     return 3.0 + 5.0 * codes @ atoms
 
 
+def parse_sae(architecture: str, **changes: object) -> TrainingSettings:
+    return parse(METHOD.settings, {"algorithm": "sae", "architecture": architecture, **changes})
+
+
 @pytest.fixture(scope="module")
 def planted() -> torch.Tensor:
     return make_planted()
@@ -52,7 +65,7 @@ def make_task(x: torch.Tensor, checkpoint: Path, **changes: object) -> FitTask:
         n_atoms=64,
         k=3,
         seed=0,
-        settings=SETTINGS | SMALL | changes,
+        settings=parse(METHOD.settings, SETTINGS | SMALL | changes),
         device=torch.device("cpu"),
         checkpoint=checkpoint,
         metadata={"model_name": "m", "hook_name": "h"},
@@ -86,7 +99,7 @@ def test_learns_and_folds_its_scale(architecture: str, planted: torch.Tensor, tm
     assert seal["l0"] == last["l0"]
     assert seal["stop_reason"] == "samples"
     assert seal["precision"] == "float32"
-    assert seal["settings"]["lr"] == ARCHITECTURES[architecture]["lr"]
+    assert seal["settings"]["lr"] == parse_sae(architecture).lr
 
 
 @pytest.mark.slow
@@ -160,7 +173,7 @@ def test_diverging_training_is_named(planted: torch.Tensor, tmp_path: Path):
 
 
 def test_unknown_architecture_is_named(planted: torch.Tensor, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"architecture: expected one of standard, .*'relu'"):
+    with pytest.raises(ValueError, match=r"architecture: expected one of 'standard', .*'relu'"):
         fit(make_task(planted, tmp_path, architecture="relu"))
 
 
@@ -185,18 +198,31 @@ def test_fewer_rows_and_samples_than_a_batch(planted: torch.Tensor, tmp_path: Pa
 
 
 def test_defaults_that_follow_the_samples():
-    settings = complete_settings({"architecture": "gated", "training_samples": 240_000, "lr": 1.0})
-    assert settings["measure_every"] == 20_000
-    assert settings["dead_window"] == 48_000
-    assert settings["lr"] == 1.0
-    longest = complete_settings({"architecture": "gated", "training_samples": 10**9})
-    assert longest["dead_window"] == 10**7
+    gated = parse_sae("gated", training_samples=240_000, lr=1.0)
+    settings = complete_settings(gated, 64, 3, 10**5)
+    assert settings.training_samples == 240_000
+    assert settings.measure_every == 20_000
+    assert settings.dead_window == 48_000
+    assert settings.lr == 1.0
+    assert gated.measure_every is None
+    longest = complete_settings(parse_sae("gated", training_samples=10**9), 64, 3, 10**5)
+    assert longest.dead_window == 10**7
+    told = parse_sae("gated", training_samples=10**9, dead_window=5, measure_every=7)
+    assert complete_settings(told, 64, 3, 10**5) == told
+
+
+def test_samples_are_those_that_db_ksvd_sees_by_default(planted: torch.Tensor):
+    rows = planted[:200]
+    learner = DBKSVD(8, 2, device="cpu").fit(rows)
+    settings = complete_settings(parse_sae("topk"), 8, 2, len(rows))
+    assert settings.training_samples == learner.log_[-1]["samples_seen"]
+    assert settings.measure_every == settings.training_samples // 12
 
 
 @pytest.mark.parametrize(("samples", "lr"), [(10_000, 0.5), (400_000, 0.025), (10_000_000, 0.01)])
 def test_threshold_of_batchtopk_settles_within_the_training(samples, lr):
-    settings = {"architecture": "batchtopk", "training_samples": samples, "batch_size": 1000}
-    assert complete_settings(settings)["topk_threshold_lr"] == lr
+    settings = parse_sae("batchtopk", training_samples=samples, batch_size=1000)
+    assert complete_settings(settings, 64, 3, 10**5).topk_threshold_lr == lr
 
 
 @pytest.mark.parametrize(
@@ -210,3 +236,42 @@ def test_threshold_of_batchtopk_settles_within_the_training(samples, lr):
 )
 def test_matryoshka_widths_are_nested(groups, widths):
     assert find_widths(groups, 512) == widths
+
+
+def test_entry_needs_no_torch_and_names_each_architecture():
+    check = "import sys, dbksvd.fit.sae.method; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+    labels = [METHOD.label(parse_sae(architecture)) for architecture in LEARNED]
+    assert len(set(labels)) == len(LEARNED)
+    assert METHOD.label(parse_sae("topk")) == "TopK SAE"
+    assert METHOD.is_data_parallel
+    assert not METHOD.is_control
+
+
+@pytest.mark.parametrize("architecture", LEARNED)
+def test_complete_settings_are_settings(architecture: str):
+    complete = complete_settings(parse_sae(architecture), 64, 3, 10**5).dump()
+    assert [name for name, value in complete.items() if value is None] == (
+        ["max_seconds", "groups"] if architecture == "matryoshka_batchtopk" else ["max_seconds"]
+    )
+    assert parse(METHOD.settings, complete).dump() == complete
+
+
+def test_sizes_are_checked_before_a_fit():
+    METHOD.check_sizes(parse_sae("switch", n_experts=4), 64, 3)
+    with pytest.raises(ValueError, match=r"^k: expected at most the 2 atoms of an expert"):
+        METHOD.check_sizes(parse_sae("switch", n_experts=32), 64, 3)
+    with pytest.raises(ValueError, match=r"^x\.lr_decay: expected lr_warm_up \+ lr_decay below 1"):
+        values = {"architecture": "topk", "lr_warm_up": 0.6, "lr_decay": 0.5}
+        parse(METHOD.settings, values, "x")
+
+
+def test_a_training_counts_three_passes_a_step():
+    sizes = FitSizes(n_atoms=32, k=4, width=8, n_train=1000, n_heldout=10)
+    settings = parse_sae("topk", training_samples=1000, batch_size=100, measure_every=500)
+    both = 2 * 2 * 8 * 32  # encoder and decoder
+    memory = 4 * (8 * 32 * 8 + 3 * 100 * 32)
+    expected = Work(products=3 * 1000 * both + 3 * 10 * both, memory=memory, disk=4 * 2 * 32 * 8)
+    assert METHOD.plan(settings, sizes) == expected
+    kron = parse_sae("kron", base=2, extension=2)
+    assert METHOD.coding(kron, sizes).products == 2 * 8 * (8 * (2 + 2) + 2 * 2)

@@ -73,9 +73,10 @@ def test_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path, caplog):
     whole = path.read_bytes()
     for change, name in (({"lr": 0.001}, "settings"), ({"seed": 1}, "seed"), ({}, "data")):
         path.write_bytes(whole)
-        task = make_task(x if name != "data" else x + 1, tmp_path / "work", **changes)
+        settings = {key: value for key, value in change.items() if key != "seed"}
+        data = x if name != "data" else x + 1
+        task = make_task(data, tmp_path / "work", **{**changes, **settings})
         task.seed = change.get("seed", 0)
-        task.settings |= {key: value for key, value in change.items() if key != "seed"}
         caplog.clear()
         fit(task)
         assert f"it is of another {name}" in caplog.text

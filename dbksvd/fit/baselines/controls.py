@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-import time
-from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from dbksvd.base.work import Work
+from dbksvd.fit.baselines.coded import CodedSettings, count_coding, count_making
+from dbksvd.fit.method import FitSizes, Method
 
-from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
-from dbksvd.fit.task import FitResult, FitTask
+if TYPE_CHECKING:
+    from dbksvd.fit.task import FitResult, FitTask
 
-PCA_ROWS = 1 << 20
-KMEANS_BATCH = 1 << 13
+
+class RandomSettings(CodedSettings):
+    """Isotropic unit vectors as atoms."""
+
+    algorithm: Literal["random"] = "random"
+    """The method's name in the registry."""
+
+
+class IdentitySettings(CodedSettings):
+    """The coordinates themselves as atoms, the first of them if fewer than the width."""
+
+    algorithm: Literal["identity"] = "identity"
+    """The method's name in the registry."""
+    nonnegative: bool = False
+    """Whether coefficients are never negative; both signs of a coordinate are one atom."""
+
+
+class PCASettings(CodedSettings):
+    """The leading principal directions as atoms, at most the width."""
+
+    algorithm: Literal["pca"] = "pca"
+    """The method's name in the registry."""
+    nonnegative: bool = False
+    """Whether coefficients are never negative; both signs of a direction are one atom."""
+
+
+class KMeansSettings(CodedSettings):
+    """The directions of k-means centres as atoms."""
+
+    algorithm: Literal["kmeans"] = "kmeans"
+    """The method's name in the registry."""
 
 
 def fit(task: FitTask) -> FitResult:
@@ -23,65 +52,37 @@ def fit(task: FitTask) -> FitResult:
     direction are one atom, as of a coordinate. ``kmeans``: the directions of the centres of the
     centred samples' directions, by scikit-learn's mini-batch k-means (Sculley 2010) in one pass.
     """
-    started = time.perf_counter()
-    make = {
-        "random": _draw_random_atoms,
-        "identity": _take_axes,
-        "pca": _find_principal_atoms,
-        "kmeans": _find_centre_atoms,
-    }
-    atoms = make[task.settings["algorithm"]](task)
-    settings = PursuitSettings(
-        k=task.k,
-        method=task.settings.get("method", "ols"),
-        nonnegative=task.settings["nonnegative"],
+    from dbksvd.fit.baselines.control_atoms import make_control
+
+    return make_control(task)
+
+
+def _count_nothing(_settings: CodedSettings, sizes: FitSizes) -> Work:
+    return count_making(sizes)
+
+
+def _count_pca(_settings: CodedSettings, sizes: FitSizes) -> Work:
+    return count_making(sizes, products=2.0 * sizes.n_train * sizes.width**2)
+
+
+def _count_kmeans(_settings: CodedSettings, sizes: FitSizes) -> Work:
+    """Count about two passes over the samples, as scikit-learn's mini-batches take."""
+    products = 2 * 2.0 * sizes.n_train * sizes.n_atoms * sizes.width
+    return count_making(sizes, products=products, samples_held=sizes.n_train)
+
+
+def _make_entry(settings: type[CodedSettings], plan: Any, label: str) -> Method:
+    return Method(
+        settings=settings,
+        fit=fit,
+        plan=plan,
+        coding=count_coding,
+        label=lambda _settings: label,
+        is_control=True,
     )
-    dictionary = Dictionary(atoms, task.train.mean, settings, task.metadata)
-    seconds = time.perf_counter() - started
-    is_learned = task.settings["algorithm"] == "kmeans"
-    seen = len(task.train) if is_learned else 0
-    summary = {"seconds": seconds, "samples_seen": seen, "iterations": int(is_learned)}
-    log = [{"seconds": seconds, "samples_seen": seen}]
-    return FitResult(dictionary, log, "pass" if is_learned else "closed form", summary)
 
 
-def _draw_random_atoms(task: FitTask) -> Tensor:
-    generator = torch.Generator().manual_seed(task.seed)
-    atoms = torch.randn(task.n_atoms, task.train.width, generator=generator)
-    return torch.nn.functional.normalize(atoms, dim=1)
-
-
-def _check_width(task: FitTask) -> None:
-    if task.n_atoms > task.train.width:
-        raise ValueError(
-            f"n_atoms: expected at most the width {task.train.width} for "
-            f"{task.settings['algorithm']}, got {task.n_atoms}"
-        )
-
-
-def _take_axes(task: FitTask) -> Tensor:
-    _check_width(task)
-    return torch.eye(task.n_atoms, task.train.width)
-
-
-def _find_principal_atoms(task: FitTask) -> Tensor:
-    _check_width(task)
-    centred = task.train.read(0, min(PCA_ROWS, len(task.train))) - task.train.mean
-    covariance = (centred.T @ centred).double() / len(centred)
-    _, directions = torch.linalg.eigh(covariance)
-    return directions.flip(1)[:, : task.n_atoms].T.contiguous().float()
-
-
-def _find_centre_atoms(task: FitTask) -> Tensor:
-    from sklearn.cluster import MiniBatchKMeans  # seconds to import, for this control only
-
-    n, batch = len(task.train), max(KMEANS_BATCH, 4 * task.n_atoms)
-    if n < task.n_atoms:
-        raise ValueError(f"n_atoms: expected at most the {n} training samples, got {task.n_atoms}")
-    means = MiniBatchKMeans(task.n_atoms, n_init=1, random_state=task.seed)
-    # A last batch that is smaller joins the one before: k-means starts from a batch of samples.
-    stops = [*range(batch, n - batch + 1, batch), n]
-    for start, stop in pairwise([0, *stops]):
-        centred = task.train.read(start, stop) - task.train.mean
-        means.partial_fit(torch.nn.functional.normalize(centred, dim=1).numpy())
-    return torch.nn.functional.normalize(torch.from_numpy(means.cluster_centers_).float(), dim=1)
+RANDOM = _make_entry(RandomSettings, _count_nothing, "random atoms")
+IDENTITY = _make_entry(IdentitySettings, _count_nothing, "raw neurons")
+PCA = _make_entry(PCASettings, _count_pca, "PCA")
+KMEANS = _make_entry(KMeansSettings, _count_kmeans, "k-means")

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
+from dbksvd.base.work import Work
+from dbksvd.fit.baselines.coded import CodedSettings, count_coding, count_making
+from dbksvd.fit.method import FitSizes, Method
 
-from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
-from dbksvd.fit.ksvd.replacement import SAMPLE_COSINE
-from dbksvd.fit.task import FitResult, FitTask
-from dbksvd.ops.atom_update.update import compute_residual
-from dbksvd.ops.pursuit.encode import sparse_encode
+if TYPE_CHECKING:
+    from dbksvd.fit.task import FitResult, FitTask
 
-# Rounds in which atoms join, and the most samples that one looks at.
-ROUNDS = 32
-MOST_ROWS = 1 << 15
+
+class ITDASettings(CodedSettings):
+    """Activations as atoms, chosen greedily in one pass (Leask et al. 2025)."""
+
+    algorithm: Literal["itda"] = "itda"
+    """The method's name in the registry."""
 
 
 def fit(task: FitTask) -> FitResult:
     """Choose activations as atoms greedily, in one pass over the samples.
 
-    Each of `ROUNDS` rounds reads its stretch of the samples (at most `MOST_ROWS` of it), codes it
-    with the atoms so far and takes those with the largest relative residual ``‖x − x̂‖² / ‖x‖²``
-    as atoms, no two within ``|cos| > .9``. Every round takes the same number, so that the
-    dictionary has exactly the width asked for; the paper takes whatever is over a threshold
-    instead, and its width follows.
+    The samples are read in 32 rounds. A round looks at its stretch of the samples (at most 32,768
+    of it), codes it with the atoms so far and takes those with the largest relative residual
+    ``‖x − x̂‖² / ‖x‖²`` as atoms, no two within ``|cos| > .9``. Every round takes the same number,
+    so that the dictionary has exactly the width asked for; the paper takes whatever is over a
+    threshold instead, and its width follows.
 
     Parameters
     ----------
     task : FitTask
-        ``settings``: nonnegative, and method of the pursuit ("mp", "omp" or "ols").
+        ``settings``: how samples are coded, while atoms are chosen and afterwards.
 
     Returns
     -------
@@ -50,73 +49,21 @@ def fit(task: FitTask) -> FitResult:
     Leask, Nanda and Al Moubayed, "Inference-time decomposition of activations (ITDA)"
     (arXiv 2505.17769), section 3.
     """
-    started = time.perf_counter()
-    settings = PursuitSettings(
-        k=task.k,
-        method=task.settings.get("method", "ols"),
-        nonnegative=task.settings["nonnegative"],
-    )
-    atoms = torch.empty(0, task.train.width, device=task.device)
-    log: list[dict[str, Any]] = []
-    seen = 0
-    stretch = max(len(task.train) // ROUNDS, 1)
-    for number in tqdm(range(ROUNDS), desc="ITDA", unit="round"):
-        count = task.n_atoms * (number + 1) // ROUNDS - len(atoms)
-        start = min(number * stretch, len(task.train) - 1)
-        stop = min(start + min(stretch, MOST_ROWS), len(task.train))
-        x = (task.train.read(start, stop) - task.train.mean).to(task.device)
-        atoms = torch.cat([atoms, choose_atoms(x, atoms, count, settings)])
-        seen += len(x)
-        log.append(
-            {
-                "iteration": number + 1,
-                "n_atoms": len(atoms),
-                "samples_seen": seen,
-                "seconds": time.perf_counter() - started,
-            }
-        )
-    if len(atoms) < task.n_atoms:
-        raise ValueError(
-            f"n_atoms: expected at most {len(atoms)}, the different samples that one pass over "
-            f"{len(task.train)} found, got {task.n_atoms}"
-        )
-    dictionary = Dictionary(atoms.cpu(), task.train.mean, settings, task.metadata)
-    summary = {"seconds": log[-1]["seconds"], "samples_seen": seen, "iterations": ROUNDS}
-    return FitResult(dictionary, log, "pass", summary)
+    from dbksvd.fit.baselines.itda_atoms import choose_all
+
+    return choose_all(task)
 
 
-def choose_atoms(x: Tensor, atoms: Tensor, count: int, settings: PursuitSettings) -> Tensor:
-    """Return at most `count` unit samples that `atoms` reconstruct worst, no two alike.
+def _plan(_settings: ITDASettings, sizes: FitSizes) -> Work:
+    """Count one product of all samples with all atoms."""
+    return count_making(sizes, products=2.0 * sizes.n_train * sizes.n_atoms * sizes.width)
 
-    Parameters
-    ----------
-    x : tensor of shape (n, d)
-        Centred samples.
-    atoms : tensor of shape (m, d)
-        Unit atoms so far; m may be 0, then the first samples are taken.
-    count : int
-        Atoms to find.
-    settings : PursuitSettings
-        How `x` is coded.
-    """
-    norms = torch.linalg.vector_norm(x, dim=1)
-    relative = torch.ones_like(norms)
-    if len(atoms):
-        codes = sparse_encode(
-            x,
-            atoms,
-            min(settings.k, len(atoms), x.shape[1]),
-            method=settings.method,
-            nonnegative=settings.nonnegative,
-        )
-        residual = compute_residual(x, codes, atoms)
-        relative = torch.linalg.vector_norm(residual, dim=1) / norms
-    relative = torch.where(norms > 0, relative, -1.0)
-    chosen = atoms
-    for row in torch.argsort(relative, descending=True, stable=True).tolist():
-        if len(chosen) - len(atoms) == count or relative[row] < 0:
-            break
-        direction = x[row : row + 1] / norms[row]
-        if not len(chosen) or (chosen @ direction.T).abs().max() <= SAMPLE_COSINE:
-            chosen = torch.cat([chosen, direction])
-    return chosen[len(atoms) :]
+
+METHOD = Method(
+    settings=ITDASettings,
+    fit=fit,
+    plan=_plan,
+    coding=count_coding,
+    label=lambda _settings: "ITDA",
+    is_control=True,
+)

@@ -1,32 +1,54 @@
-"""What is known of a published SAE before it is fetched. Light to import: no torch."""
+"""What is said and known of a published SAE before it is fetched. Needs no torch."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import model_validator
 
 from dbksvd.base.files import read_json
+from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
+from dbksvd.base.settings import Settings, Text, suggest
 
-CONFIG_FILE = "cfg.json"
-WEIGHTS_FILE = "sae_weights.safetensors"
 # SAELens's list of releases; read as a file, since importing SAELens takes seconds.
 LIST_FILE = "pretrained_saes.yaml"
 
 
-def check_published(settings: Mapping[str, Any], n_atoms: int) -> None:
+class PretrainedSettings(Settings):
+    """A published SAE: by its release and id, or a folder."""
+
+    algorithm: Literal["pretrained"] = "pretrained"
+    """The method's name in the registry."""
+    release: Text | None = None
+    """A name in SAELens's list of releases, or a repository of the hub."""
+    id: Text | None = None
+    """Which SAE of the release, as SAELens's ``SAE.from_pretrained`` takes it."""
+    path: Text | None = None
+    """A local folder in SAELens's layout, in place of release and id."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> PretrainedSettings:
+        given = [key for key, value in self if value is not None]
+        if ("path" in given) == ("release" in given or "id" in given):
+            raise ValueError(f"expected exactly one of the keys path or release, got {given}")
+        for key in ("release", "id"):
+            if "path" not in given and key not in given:
+                raise ValueError(f"{key}: missing key")
+        return self
+
+
+def check_published(settings: PretrainedSettings, n_atoms: int) -> None:
     """Check that a published SAE exists, as far as that can be told without a hub.
 
     Parameters
     ----------
-    settings : mapping
-        ``release`` (a name in SAELens's list, or a repository of the hub) and ``id``, or ``path``.
+    settings : PretrainedSettings
+        Which SAE.
     n_atoms : int
         Latents that it must have.
 
@@ -36,43 +58,48 @@ def check_published(settings: Mapping[str, Any], n_atoms: int) -> None:
         If the folder holds no SAE or one of another width, or SAELens's list has no such release
         or id.
     """
-    if "path" in settings:
-        width = _read_config(settings["path"]).get("d_sae")
+    if settings.path is not None:
+        width = _read_config(settings.path).get("d_sae")
         if width != n_atoms:
             raise ValueError(
-                f"n_atoms: expected {width}, the width of {settings['path']}, got {n_atoms}"
+                f"n_atoms: expected {width}, the width of {settings.path}, got {n_atoms}"
             )
         return
-    release = settings["release"]
+    release, name = settings.release, settings.id
+    assert release is not None
+    assert name is not None
     listed, names = _read_release(release)
     if listed:
         ids = [sae["id"] for sae in listed["saes"]]
-        if settings["id"] not in ids:
+        if name not in ids:
             raise ValueError(
                 f"id: expected one of the {len(ids)} SAEs of {release}"
-                f"{_suggest(settings['id'], ids)}, got {settings['id']!r}"
+                f"{suggest(name, ids)}, got {name!r}"
             )
     elif names and "/" not in release:
         raise ValueError(
             "release: expected a release in SAELens's list or a repository of the hub"
-            f"{_suggest(release, names)}, got {release!r}"
+            f"{suggest(release, names)}, got {release!r}"
         )
 
 
-def find_layer(settings: Mapping[str, Any]) -> int | None:
+def find_layer(settings: PretrainedSettings) -> int | None:
     """Return the layer whose output a published SAE is for, counted as our layers are.
 
     None where its config has to be fetched to know, or where it is not for the output of a block.
     """
-    if "path" in settings:
-        config = _read_config(settings["path"])
+    if settings.path is not None:
+        config = _read_config(settings.path)
         hook_name = (config.get("metadata") or config).get("hook_name")
         return read_layer(hook_name or "")
-    listed, _ = _read_release(settings["release"])
+    release, name = settings.release, settings.id
+    assert release is not None
+    assert name is not None
+    listed, _ = _read_release(release)
     if listed.get("conversion_func") == "gemma_2" and listed["repo_id"].endswith("-res"):
-        found = re.match(r"layer_(\d+)/", settings["id"])
+        found = re.match(r"layer_(\d+)/", name)
         return int(found[1]) + 1 if found else None
-    found = re.match(r"blocks\.\d+\.hook_resid_(pre|post)", settings["id"])
+    found = re.match(r"blocks\.\d+\.hook_resid_(pre|post)", name)
     return read_layer(found[0]) if found else None
 
 
@@ -115,8 +142,3 @@ def _read_release(release: str) -> tuple[dict[str, Any], list[str]]:
         return {}, names
     found = re.search(rf"^{re.escape(release)}:\n((?: .*\n?)+)", text, flags=re.MULTILINE)
     return (yaml.safe_load(found[1]) if found else {}), names
-
-
-def _suggest(got: str, known: Any) -> str:
-    close = difflib.get_close_matches(got, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

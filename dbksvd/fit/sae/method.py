@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from sae_lens.saes.sae import TrainingSAE
+from dbksvd.base.work import FLOAT, Work
+from dbksvd.dictionaries.encoder_flops import count_encoder_flops
+from dbksvd.fit.method import FitSizes, Method
+from dbksvd.fit.sae.configure import complete_settings, configure_architecture
+from dbksvd.fit.sae.settings import SAESettings, TrainingSettings
 
-from dbksvd.base.files import read_json, write_json
-from dbksvd.fit.sae.settings import complete_settings
-from dbksvd.fit.sae.trainer import SAELoop
-from dbksvd.fit.task import FitResult, FitTask
-
-
-@dataclass
-class SavableSAE:
-    """Lets a SAELens training SAE write its inference form."""
-
-    sae: TrainingSAE[Any]
-
-    def save(self, path: str | Path) -> None:
-        """Write ``cfg.json`` and safetensors with SAELens's own call."""
-        _, config = self.sae.save_inference_model(str(path))
-        # SAELens orders the keys by a set, so differently in every process.
-        write_json(config, dict(sorted(read_json(config).items())))
+if TYPE_CHECKING:
+    from dbksvd.fit.task import FitResult, FitTask
 
 
 def fit(task: FitTask) -> FitResult:
-    """Train an SAE of any architecture of :data:`dbksvd.fit.sae.settings.ARCHITECTURES`.
+    """Train an SAE of any architecture of :data:`dbksvd.fit.sae.settings.SAESettings`.
 
     The input is scaled to unit expected norm per coordinate while training, as SAELens does; the
     scale and the decoder norms are folded into the weights afterwards, so that the dictionary has
@@ -39,18 +24,13 @@ def fit(task: FitTask) -> FitResult:
     their sparsity coefficient (:class:`dbksvd.fit.sae.sparsity.SparsityController`).
 
     An unfinished training goes on from the checkpoint; on the CPU it ends with the same bytes as
-    one that was not interrupted.
+    one that was not interrupted. The learning rate follows the samples, so a training that ends
+    early by max_seconds or tol ends before its decay.
 
     Parameters
     ----------
     task : FitTask
-        ``settings``: architecture and training_samples (samples), and whatever is to differ from
-        the defaults: batch_size (samples), lr, lr_schedule ("constant" or "cosine"), lr_warm_up
-        and lr_decay (fractions of the steps; "cosine" has no other decay), measure_every and
-        dead_window (samples), max_seconds, tol (least gain of held-out variance explained between
-        two measurements), checkpoint_seconds, autocast (bfloat16 products, on CUDA only), and the
-        architecture's own. The learning rate follows the samples, so a training that ends early
-        by max_seconds or tol ends before its decay.
+        ``settings``: those of one architecture.
 
     Returns
     -------
@@ -70,26 +50,64 @@ def fit(task: FitTask) -> FitResult:
     (2024) for gated and JumpReLU; Bussmann et al. (2024, 2025) for BatchTopK and Matryoshka; Costa
     et al. (2025), "From flat to hierarchical", for matching pursuit; SAELens for the code.
     """
-    settings = complete_settings(task.settings)
-    devices = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(task.seed)
-        loop = SAELoop(task, settings)
-        loop.run()
-    sae = loop.trainer.sae
-    assert loop.trainer.activation_scaler.scaling_factor is not None
-    sae.fold_activation_norm_scaling_factor(loop.trainer.activation_scaler.scaling_factor)
-    with suppress(NotImplementedError):  # an encoder tied to its atoms has kept them at unit norm
-        sae.fold_W_dec_norm()
-    last = loop.log[-1]
-    summary = {
-        "seconds": last["seconds"],
-        "samples_seen": last["samples_seen"],
-        "iterations": last["iteration"],
-        "implementation": f"sae_lens {settings['architecture']}",
-        "precision": loop.precision,
-        "l0": last["l0"],
-        "coefficient": last["coefficient"],
-        "settings": settings,
+    from dbksvd.fit.sae.train import train
+
+    return train(task)
+
+
+def count_training(settings: TrainingSettings, sizes: FitSizes) -> Work:
+    """Return the work of a training: a step is three times its forward pass.
+
+    The gradients are twice a forward pass. Memory holds weights, gradients and Adam's two moments,
+    and the latents of a batch with their gradients.
+    """
+    chosen = complete_settings(settings, sizes.n_atoms, sizes.k, sizes.n_train)
+    samples, every = chosen.training_samples, chosen.measure_every
+    assert samples is not None  # they are complete
+    assert every is not None
+    encoder = count_coding(settings, sizes).products
+    read = sizes.k if chosen.architecture == "switch" else sizes.n_atoms
+    decoder = 2.0 * sizes.width * read
+    if chosen.architecture == "matryoshka_batchtopk":
+        decoder *= 2  # nested: groups that double are read twice as often on average
+    measured = sizes.n_heldout * (1 + samples // every)
+    forward = encoder + decoder
+    weights = 2.0 * sizes.n_atoms * sizes.width
+    held = 4 * weights + 3.0 * chosen.batch_size * sizes.n_atoms
+    return Work(
+        products=(3 * samples + measured) * forward,
+        memory=held * FLOAT,
+        disk=weights * FLOAT,
+    )
+
+
+def count_coding(settings: TrainingSettings, sizes: FitSizes) -> Work:
+    """Return the work of encoding one sample."""
+    config: dict[str, Any] = {
+        "architecture": settings.architecture,
+        "d_in": sizes.width,
+        "d_sae": sizes.n_atoms,
+        **configure_architecture(settings, sizes.n_atoms, sizes.k),
     }
-    return FitResult(SavableSAE(sae), loop.log, loop.stop_reason, summary)
+    return Work(products=count_encoder_flops(config))
+
+
+def _check_sizes(settings: TrainingSettings, n_atoms: int, k: int) -> None:
+    configure_architecture(settings, n_atoms, k)
+
+
+def _list_sources(settings: TrainingSettings) -> tuple[str, ...]:
+    return () if settings.source is None else (settings.source,)
+
+
+METHOD = Method(
+    settings=SAESettings,
+    fit=fit,
+    plan=count_training,
+    coding=count_coding,
+    label=lambda settings: settings.label,
+    stage="train SAEs",
+    is_data_parallel=True,
+    check_sizes=_check_sizes,
+    list_sources=_list_sources,
+)

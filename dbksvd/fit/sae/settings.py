@@ -1,160 +1,219 @@
-"""Settings of SAE training: all defaults in one table. Configs are checked with it: no torch."""
+"""Settings of SAE training, one class for each architecture. Needs no torch."""
 
 from __future__ import annotations
 
-from itertools import accumulate
-from typing import Any
+from typing import Annotated, ClassVar, Literal
 
-from dbksvd.fit.ksvd.schedule import split_groups
+from pydantic import Field, model_validator
 
-# Chosen on 300,000 tokens of all-MiniLM-L6-v2's layer 4 (512 atoms, k = 16). The names besides lr
-# and groups are SAELens's. A steered coefficient only starts from its value here. Much wider
-# dictionaries train better at a lower lr (Gao et al. 2024: in proportion to 1/√n_atoms).
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "standard": {"lr": 8e-3, "l1_coefficient": 3.0},
-    "gated": {"lr": 4e-3, "l1_coefficient": 4.0},
-    "jumprelu": {
-        "lr": 4e-3,
-        "l0_coefficient": 1.0,
-        "jumprelu_bandwidth": 0.5,
-        "jumprelu_init_threshold": 1.0,
-        "jumprelu_sparsity_loss_mode": "step",
-        "jumprelu_ste_to_input": True,
-        "decoder_init_norm": 1.0,
-    },
-    "topk": {"lr": 4e-3, "aux_loss_coefficient": 1.0},
-    "batchtopk": {"lr": 4e-3, "aux_loss_coefficient": 1.0, "topk_threshold_lr": None},
-    "matryoshka_batchtopk": {
-        "lr": 4e-3,
-        "aux_loss_coefficient": 1.0,
-        "topk_threshold_lr": None,
-        "groups": None,
-    },
-    "matching_pursuit": {"lr": 4e-3},
-    "switch": {
-        "lr": 4e-3,
-        "n_experts": 8,
-        # The paper's 3 let an expert die in 400 steps on the default data, for one seed of three.
-        "load_balance_coefficient": 100.0,
-        "aux_loss_coefficient": 1 / 32,
-    },
-    "kron": {
-        "lr": 8e-3,
-        "base": 2,
-        "extension": 4,
-        "combine": "mand",
-        "aux_loss_coefficient": 1 / 32,
-    },
-}
-COMMON: dict[str, Any] = {
-    "batch_size": 1024,
-    "lr_warm_up": 0.05,
-    "lr_decay": 0.2,
-    "lr_schedule": "constant",
-    "autocast": True,
-    "max_seconds": None,
-    "tol": 0.0,
-    "checkpoint_seconds": 60.0,
-}
-# Without k in the encoder, the sparsity coefficient of this name is steered to reach k.
-STEERED = {"standard": "l1", "gated": "l1", "jumprelu": "l0"}
-MEASUREMENTS = 12
-# Shorter, and latents that are only rare keep the auxiliary loss busy.
-DEAD_FRACTION = 5
-LONGEST_DEAD_WINDOW = 10_000_000
+from dbksvd.base.settings import Count, DeviceName, Fraction, NonNegative, Positive, Settings
 
 
-def complete_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return `settings` with the defaults of their architecture filled in.
+class TrainingSettings(Settings):
+    """What all architectures have.
 
-    Three defaults follow from ``training_samples``: ``measure_every`` is a twelfth, ``dead_window``
-    a fifth of it (at most 10 million, the value of Gao et al. 2024), both in samples; and
-    ``topk_threshold_lr`` is 10 / steps (from 0.01, SAELens's, to 0.5), so that the threshold that
-    BatchTopK codes with afterwards has left its start at 0 behind in a short training too.
-
-    Raises
-    ------
-    ValueError
-        If the architecture is not one of the table.
+    Defaults were chosen on 300,000 tokens of all-MiniLM-L6-v2's layer 4 (512 atoms, k = 16). Names
+    beside lr and groups are SAELens's.
     """
-    architecture = settings.get("architecture")
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"architecture: expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}"
-        )
-    samples = settings["training_samples"]
-    follow = {
-        "measure_every": max(1, samples // MEASUREMENTS),
-        "dead_window": max(1, min(samples // DEAD_FRACTION, LONGEST_DEAD_WINDOW)),
-    }
-    complete = {**COMMON, **follow, **ARCHITECTURES[architecture], **settings}
-    if complete.get("topk_threshold_lr", 0) is None:
-        steps = max(1, samples // complete["batch_size"])
-        complete["topk_threshold_lr"] = min(0.5, max(0.01, 10 / steps))
-    return complete
+
+    label: ClassVar[str]
+    # The sparsity coefficient that is steered until L0 is k, where the encoder has no k.
+    steered: ClassVar[str | None] = None
+    # Module of an architecture that is ours: it shapes the fits that use it, and no others.
+    source: ClassVar[str | None] = None
+
+    algorithm: Literal["sae"] = "sae"
+    """The method's name in the registry."""
+    architecture: str
+    """Kind of SAE."""
+    device: DeviceName = "auto"
+    """Where to train; auto takes a GPU if the job has one."""
+    training_samples: Count | None = None
+    """Samples to train on, counted each time they are used. Null: as many as DB-KSVD with its
+    default settings sees at the same n_atoms and k."""
+    batch_size: Count = 1024
+    """Samples of a step."""
+    lr: Positive = 4e-3
+    """Largest learning rate of Adam. Much wider dictionaries train better at a lower one (Gao et
+    al. 2024: in proportion to 1/√n_atoms)."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate between warm-up and decay; cosine falls all the way, without a decay at the
+    end."""
+    lr_warm_up: Fraction = 0.05
+    """Fraction of the steps in which the learning rate rises."""
+    lr_decay: Fraction = 0.2
+    """Fraction of the steps, at the end, in which the learning rate falls."""
+    measure_every: Count | None = None
+    """Samples between two measurements on held-out samples. Null: a twelfth of
+    training_samples."""
+    dead_window: Count | None = None
+    """Samples without firing after which a latent counts as dead. Null: a fifth of
+    training_samples, at most 10 million (Gao et al. 2024)."""
+    max_seconds: Positive | None = None
+    """Seconds after which the training ends, before its decay. Null: no limit."""
+    tol: NonNegative = 0.0
+    """The training ends where held-out variance explained gains less than this between two
+    measurements; 0 never ends it."""
+    checkpoint_seconds: NonNegative = 60.0
+    """Seconds between two checkpoints."""
+    autocast: bool = True
+    """Products in bfloat16, on CUDA only."""
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> TrainingSettings:
+        if self.lr_warm_up + self.lr_decay >= 1:
+            raise ValueError(
+                "lr_decay: expected lr_warm_up + lr_decay below 1, "
+                f"got {self.lr_warm_up} + {self.lr_decay}"
+            )
+        return self
 
 
-def configure_architecture(settings: dict[str, Any], n_atoms: int, k: int) -> dict[str, Any]:
-    """Return what SAELens's config class of the architecture is given besides d_in and d_sae.
+class StandardSettings(TrainingSettings):
+    """ReLU latents under an L1 penalty."""
 
-    Parameters
-    ----------
-    settings : dict
-        Complete settings.
-    n_atoms, k : int
-        Atoms of the dictionary; non-zeros a sample.
+    label = "L1 SAE"
+    steered = "l1"
 
-    Raises
-    ------
-    ValueError
-        If a size does not fit the number of atoms, or k does not fit an expert.
-    """
-    if settings["lr_warm_up"] + settings["lr_decay"] >= 1:
-        raise ValueError(
-            "lr_decay: expected lr_warm_up + lr_decay below 1, "
-            f"got {settings['lr_warm_up']} + {settings['lr_decay']}"
-        )
-    architecture = settings["architecture"]
-    own = {name: settings[name] for name in ARCHITECTURES[architecture] if name != "lr"}
-    if architecture == "matryoshka_batchtopk":
-        own["matryoshka_widths"] = find_widths(own.pop("groups"), n_atoms)
-    if architecture == "matching_pursuit":
-        # An atom that is picked again costs an iteration, so a sample has at most k atoms.
-        own |= {"max_iterations": k, "stop_on_duplicate_support": False, "decoder_init_norm": 1.0}
-    elif architecture not in STEERED:
-        own["k"] = k
-    if architecture == "switch":
-        _check_experts(own["n_experts"], n_atoms, k)
-    if architecture == "kron":
-        own["n_heads"] = _count_heads(own["base"], own["extension"], n_atoms)
-    return own
+    architecture: Literal["standard"]
+    """Kind of SAE."""
+    lr: Positive = 8e-3
+    """Largest learning rate of Adam."""
+    l1_coefficient: Positive = 3.0
+    """Weight of the L1 penalty at the start; it is steered from there until L0 is k."""
 
 
-def find_widths(groups: int | list[int] | None, n_atoms: int) -> list[int]:
-    """Return the nested widths of a Matryoshka SAE: running sums of DB-KSVD's group sizes.
+class GatedSettings(TrainingSettings):
+    """Gated latents (Rajamanoharan et al. 2024)."""
 
-    The first group is an eighth of the atoms where `groups` is None.
-    """
-    sizes = split_groups(n_atoms, max(1, n_atoms // 8) if groups is None else groups)
-    if len(sizes) < 2:
-        raise ValueError(f"groups: expected at least two groups of {n_atoms} atoms, got one")
-    return list(accumulate(sizes))
+    label = "gated SAE"
+    steered = "l1"
 
-
-def _check_experts(n_experts: int, n_atoms: int, k: int) -> None:
-    if n_atoms % n_experts:
-        raise ValueError(f"n_experts: expected a divisor of n_atoms = {n_atoms}, got {n_experts}")
-    if k > n_atoms // n_experts:
-        raise ValueError(
-            f"k: expected at most the {n_atoms // n_experts} atoms of an expert "
-            f"(n_atoms = {n_atoms}, n_experts = {n_experts}), got {k}"
-        )
+    architecture: Literal["gated"]
+    """Kind of SAE."""
+    l1_coefficient: Positive = 4.0
+    """Weight of the L1 penalty at the start; it is steered from there until L0 is k."""
 
 
-def _count_heads(base: int, extension: int, n_atoms: int) -> int:
-    if n_atoms % (base * extension):
-        raise ValueError(
-            f"base: expected base x extension to divide n_atoms = {n_atoms}, "
-            f"got {base} x {extension}"
-        )
-    return n_atoms // (base * extension)
+class JumpReLUSettings(TrainingSettings):
+    """A learned threshold for each latent (Rajamanoharan et al. 2024)."""
+
+    label = "JumpReLU SAE"
+    steered = "l0"
+
+    architecture: Literal["jumprelu"]
+    """Kind of SAE."""
+    l0_coefficient: Positive = 1.0
+    """Weight of the L0 penalty at the start; it is steered from there until L0 is k."""
+    jumprelu_bandwidth: Positive = 0.5
+    """Width of the kernel that stands for the gradient of a step, in units of scaled inputs."""
+    jumprelu_init_threshold: Positive = 1.0
+    """Threshold of every latent at the start, in units of scaled inputs."""
+    jumprelu_sparsity_loss_mode: Literal["step", "tanh"] = "step"
+    """How the penalty counts latents."""
+    jumprelu_ste_to_input: bool = True
+    """Whether the gradient of the thresholds reaches the encoder too."""
+    decoder_init_norm: Positive = 1.0
+    """Norm of the decoder's rows at the start."""
+
+
+class _WithAuxiliaryLoss(TrainingSettings):
+    aux_loss_coefficient: NonNegative = 1.0
+    """Weight of the auxiliary loss, which lets dead latents explain what the others leave."""
+
+
+class TopKSettings(_WithAuxiliaryLoss):
+    """The k largest latents of a sample (Gao et al. 2024)."""
+
+    label = "TopK SAE"
+
+    architecture: Literal["topk"]
+    """Kind of SAE."""
+
+
+class _WithThreshold(_WithAuxiliaryLoss):
+    topk_threshold_lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Rate at which the threshold that codes afterwards follows the batches. Null: 10 / steps, from
+    0.01 (SAELens's) to 0.5, so that it leaves its start at 0 behind in a short training too."""
+
+
+class BatchTopKSettings(_WithThreshold):
+    """The largest latents of a batch, k a sample on average (Bussmann et al. 2024)."""
+
+    label = "BatchTopK SAE"
+
+    architecture: Literal["batchtopk"]
+    """Kind of SAE."""
+
+
+class MatryoshkaSettings(_WithThreshold):
+    """Nested BatchTopK dictionaries (Bussmann et al. 2025)."""
+
+    label = "Matryoshka SAE"
+
+    architecture: Literal["matryoshka_batchtopk"]
+    """Kind of SAE."""
+    groups: Count | Annotated[list[Count], Field(min_length=1)] | None = None
+    """Sizes of the groups in atoms, or the size of the first, which then doubles. Null: the first
+    is an eighth of the atoms."""
+
+
+class MatchingPursuitSettings(TrainingSettings):
+    """Matching pursuit over the decoder's rows (Costa et al. 2025)."""
+
+    label = "matching-pursuit SAE"
+
+    architecture: Literal["matching_pursuit"]
+    """Kind of SAE."""
+
+
+class SwitchSettings(TrainingSettings):
+    """A router and experts (Mudide et al. 2024)."""
+
+    label = "Switch SAE"
+    source = "dbksvd.dictionaries.switch"
+
+    architecture: Literal["switch"]
+    """Kind of SAE."""
+    n_experts: Count = 8
+    """Experts; a divisor of n_atoms."""
+    # The paper's 3 let an expert die in 400 steps on the default data, for one seed of three.
+    load_balance_coefficient: NonNegative = 100.0
+    """Weight of the loss that evens out how often experts are chosen; at the paper's 3 an expert
+    died in 400 steps."""
+    aux_loss_coefficient: NonNegative = 1 / 32
+    """Weight of the auxiliary loss, which lets dead latents explain what the others leave."""
+
+
+class KronSettings(TrainingSettings):
+    """Latents of a head as products of two factors (Kurochkin et al. 2025)."""
+
+    label = "KronSAE"
+    source = "dbksvd.dictionaries.kron"
+
+    architecture: Literal["kron"]
+    """Kind of SAE."""
+    lr: Positive = 8e-3
+    """Largest learning rate of Adam."""
+    base: Count = 2
+    """Numbers in the first factor of a head; base x extension divides n_atoms."""
+    extension: Count = 4
+    """Numbers in the second factor of a head."""
+    combine: Literal["mand", "product", "raw"] = "mand"
+    """How two numbers make a latent: the paper's mAND, the product of ReLUs, or the product."""
+    aux_loss_coefficient: NonNegative = 1 / 32
+    """Weight of the auxiliary loss, which lets dead latents explain what the others leave."""
+
+
+SAESettings = Annotated[
+    StandardSettings
+    | GatedSettings
+    | JumpReLUSettings
+    | TopKSettings
+    | BatchTopKSettings
+    | MatryoshkaSettings
+    | MatchingPursuitSettings
+    | SwitchSettings
+    | KronSettings,
+    Field(discriminator="architecture"),
+]

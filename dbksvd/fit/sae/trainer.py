@@ -18,9 +18,10 @@ from dbksvd.activations.source import fingerprint_source
 from dbksvd.fit.ksvd.checkpoint import check_same
 from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
+from dbksvd.fit.sae.configure import configure_architecture, describe_settings
 from dbksvd.fit.sae.measure import count_active, measure_heldout
 from dbksvd.fit.sae.ranks import RankTrainer
-from dbksvd.fit.sae.settings import STEERED, configure_architecture
+from dbksvd.fit.sae.settings import TrainingSettings
 from dbksvd.fit.sae.sparsity import SparsityController
 from dbksvd.fit.task import FitTask
 
@@ -40,26 +41,30 @@ class SAELoop:
     ----------
     task : FitTask
         Data, sizes, seed, device and folder of the checkpoint.
-    settings : dict
-        Complete settings (:func:`dbksvd.fit.sae.settings.complete_settings`).
+    settings : TrainingSettings
+        Complete settings (:func:`dbksvd.fit.sae.configure.complete_settings`).
     """
 
-    def __init__(self, task: FitTask, settings: dict[str, Any]) -> None:
+    def __init__(self, task: FitTask, settings: TrainingSettings) -> None:
+        assert settings.training_samples is not None  # they are complete
+        assert settings.measure_every is not None
+        assert settings.dead_window is not None
+        self.measure_every, self.dead_window = settings.measure_every, settings.dead_window
         self.task, self.settings, self.ranks = task, settings, task.ranks
-        self.uses_autocast = bool(settings["autocast"]) and task.device.type == "cuda"
-        ignored = settings["autocast"] and not self.uses_autocast
+        self.uses_autocast = settings.autocast and task.device.type == "cuda"
+        ignored = settings.autocast and not self.uses_autocast
         _logger.info("%s%s", self.precision, ": autocast is for CUDA only" if ignored else "")
-        self.batches = BatchStream(task.train, settings["batch_size"], seed=task.seed)
+        self.batches = BatchStream(task.train, settings.batch_size, seed=task.seed)
         if self.batches.batch_size < self.ranks.size:
             raise ValueError(
                 f"batch_size: expected at least a sample for each of {self.ranks.size} ranks, "
                 f"got {self.batches.batch_size}"
             )
-        self.n_steps = max(1, settings["training_samples"] // self.batches.batch_size)
+        self.n_steps = max(1, settings.training_samples // self.batches.batch_size)
         self.trainer = self.build_trainer()
         self.controller: SparsityController | None = None
-        if settings["architecture"] in STEERED:
-            scheduler = self.trainer.coefficient_schedulers[STEERED[settings["architecture"]]]
+        if settings.steered is not None:
+            scheduler = self.trainer.coefficient_schedulers[settings.steered]
             self.controller = SparsityController(scheduler, task.k, self.n_steps)
         self.identity = self.identify()
         self.heldout = task.heldout.read(0, min(HELDOUT_ROWS, len(task.heldout)))
@@ -80,7 +85,7 @@ class SAELoop:
     def build_trainer(self) -> SAETrainer[Any, Any]:
         """Return SAELens's trainer of an untrained SAE."""
         task, settings, steps = self.task, self.settings, self.n_steps
-        sae_class, config_class = get_sae_training_class(settings["architecture"])
+        sae_class, config_class = get_sae_training_class(settings.architecture)
         sae_config = config_class(
             d_in=task.train.width,
             d_sae=task.n_atoms,
@@ -89,16 +94,16 @@ class SAELoop:
             metadata=SAEMetadata(**task.metadata),
             **configure_architecture(settings, task.n_atoms, task.k),
         )
-        is_cosine = settings["lr_schedule"] == "cosine"
+        is_cosine = settings.lr_schedule == "cosine"
         config = SAETrainerConfig(
             total_training_samples=steps * self.batches.batch_size,
             train_batch_size_samples=self.batches.batch_size,
-            lr=settings["lr"],
-            lr_end=settings["lr"] / 1000,
+            lr=settings.lr,
+            lr_end=settings.lr / 1000,
             lr_scheduler_name="cosineannealing" if is_cosine else "constant",
-            lr_warm_up_steps=round(steps * settings["lr_warm_up"]),
-            lr_decay_steps=0 if is_cosine else round(steps * settings["lr_decay"]),
-            dead_feature_window=max(1, settings["dead_window"] // self.batches.batch_size),
+            lr_warm_up_steps=round(steps * settings.lr_warm_up),
+            lr_decay_steps=0 if is_cosine else round(steps * settings.lr_decay),
+            dead_feature_window=max(1, self.dead_window // self.batches.batch_size),
             device=str(task.device),
             autocast=self.uses_autocast,
         )
@@ -124,7 +129,7 @@ class SAELoop:
             initial=self.trainer.n_training_samples,
             unit="sample",
             unit_scale=True,
-            desc=f"train {self.settings['architecture']}",
+            desc=f"train {self.settings.architecture}",
             mininterval=2,
             disable=not self.ranks.is_first,
         ) as bar:
@@ -135,7 +140,7 @@ class SAELoop:
                     bar.set_postfix(fve=f"{self.log[-1]['fve_heldout']:.3f}", refresh=False)
                 if (
                     self.stop_reason
-                    or time.perf_counter() - saved >= self.settings["checkpoint_seconds"]
+                    or time.perf_counter() - saved >= self.settings.checkpoint_seconds
                 ):
                     self.save()
                     saved = time.perf_counter()
@@ -169,7 +174,7 @@ class SAELoop:
         share = (last - first) / len(rows)
         output = trainer.step(rows[first:last])
         trainer.n_training_steps += 1
-        if self.settings["architecture"] == "matching_pursuit":
+        if self.settings.architecture == "matching_pursuit":
             # Its pursuit is one only over unit atoms, which SAELens leaves to the caller.
             weights = trainer.sae.W_dec.data
             weights /= torch.linalg.vector_norm(weights, dim=1, keepdim=True)
@@ -177,9 +182,9 @@ class SAELoop:
             (l0,) = self.ranks.sum_numbers(share * count_active(output.feature_acts))
             self.controller.update(l0, trainer.n_training_steps)
         is_last = trainer.n_training_steps == self.n_steps
-        limit = self.settings["max_seconds"]
+        limit = self.settings.max_seconds
         is_late = limit is not None and self.seconds + self._count_seconds(started) >= limit
-        every, seen = self.settings["measure_every"], trainer.n_training_samples
+        every, seen = self.measure_every, trainer.n_training_samples
         is_measured = seen // every > (seen - self.batches.batch_size) // every
         if not (is_last or is_late or is_measured):
             self.seconds += self._count_seconds(started)
@@ -189,7 +194,7 @@ class SAELoop:
         self.seconds += self._count_seconds(started)
         if not math.isfinite(loss):
             raise ValueError(
-                f"lr: expected a rate at which training is stable, got {self.settings['lr']}: "
+                f"lr: expected a rate at which training is stable, got {self.settings.lr}: "
                 f"the loss is {loss} after {seen} samples"
             )
         self.log.append({**self.measure(), "loss": loss, "lr": lr})
@@ -216,12 +221,12 @@ class SAELoop:
 
     def has_converged(self) -> bool:
         """Return whether the last measurement gained less than ``tol`` on the one before."""
-        if self.settings["tol"] <= 0 or len(self.log) < 2:
+        if self.settings.tol <= 0 or len(self.log) < 2:
             return False
         before, now = self.log[-2:]
         if self.controller is not None and abs(now["l0"] / self.task.k - 1) > L0_TOLERANCE:
             return False
-        return now["fve_heldout"] - before["fve_heldout"] < self.settings["tol"]
+        return now["fve_heldout"] - before["fve_heldout"] < self.settings.tol
 
     def save(self) -> None:
         """Write a checkpoint: the first rank does, for all."""
@@ -238,7 +243,8 @@ class SAELoop:
     def identify(self) -> dict[str, Any]:
         """Return what a checkpoint must agree on to be used."""
         task = self.task
-        settings = {k: v for k, v in self.settings.items() if k != "checkpoint_seconds"}
+        settings = describe_settings(self.settings)
+        del settings["checkpoint_seconds"]  # may change between runs
         return {
             "data": [fingerprint_source(task.train), fingerprint_source(task.heldout)],
             "settings": settings,

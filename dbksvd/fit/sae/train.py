@@ -1,0 +1,56 @@
+"""One training of an SAE, from the task to what is saved."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens.saes.sae import TrainingSAE
+
+from dbksvd.base.files import read_json, write_json
+from dbksvd.fit.sae.configure import complete_settings, describe_settings
+from dbksvd.fit.sae.trainer import SAELoop
+from dbksvd.fit.task import FitResult, FitTask
+
+
+@dataclass
+class SavableSAE:
+    """Lets a SAELens training SAE write its inference form."""
+
+    sae: TrainingSAE[Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write ``cfg.json`` and safetensors with SAELens's own call."""
+        _, config = self.sae.save_inference_model(str(path))
+        # SAELens orders the keys by a set, so differently in every process.
+        write_json(config, dict(sorted(read_json(config).items())))
+
+
+def train(task: FitTask) -> FitResult:
+    """Train an SAE; see :func:`dbksvd.fit.sae.method.fit`."""
+    settings = complete_settings(task.settings, task.n_atoms, task.k, len(task.train))
+    devices = [task.device] if task.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(task.seed)
+        loop = SAELoop(task, settings)
+        loop.run()
+    sae = loop.trainer.sae
+    assert loop.trainer.activation_scaler.scaling_factor is not None
+    sae.fold_activation_norm_scaling_factor(loop.trainer.activation_scaler.scaling_factor)
+    with suppress(NotImplementedError):  # an encoder tied to its atoms has kept them at unit norm
+        sae.fold_W_dec_norm()
+    last = loop.log[-1]
+    summary = {
+        "seconds": last["seconds"],
+        "samples_seen": last["samples_seen"],
+        "iterations": last["iteration"],
+        "implementation": f"sae_lens {settings.architecture}",
+        "precision": loop.precision,
+        "l0": last["l0"],
+        "coefficient": last["coefficient"],
+        "settings": describe_settings(settings),
+    }
+    return FitResult(SavableSAE(sae), loop.log, loop.stop_reason, summary)
