@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from dbksvd.base.settings import parse
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
-from dbksvd.fit.ksvd.schedule import choose_batch_size, plan_steps, split_groups
+from dbksvd.fit.method import FitSizes
+from dbksvd.fit.pursuit_work import count_pursuit
+from dbksvd.fit.registry import find_method
 from dbksvd.fit.sae.settings import complete_settings
 
 
@@ -17,15 +20,16 @@ def count_fit(
 ) -> Work:
     """Return the work of one fit.
 
-    A DB-KSVD iteration codes its samples (:func:`count_encoder_flops`) and updates the atoms: with
-    p power iterations, d·(4·p + 4) operations for each non-zero. An SAE's step is three times its
+    DB-KSVD and K-SVD count their own. An SAE's step is three times its
     forward pass, the gradients being twice that. K-means goes over the samples about twice
     (scikit-learn's mini-batches), ITDA once, and other controls read their atoms off.
     """
     algorithm = settings["algorithm"]
     disk = 2.0 * n_atoms * d * FLOAT
     if algorithm in ("dbksvd", "ksvd"):
-        return _count_ksvd(settings, n_atoms, k, d, n_train, n_heldout) + Work(disk=disk)
+        method = find_method(algorithm)
+        parsed = parse(method.settings, settings, "settings")
+        return method.plan(parsed, FitSizes(n_atoms, k, d, n_train, n_heldout))
     if algorithm == "sae":
         return _count_sae(settings, n_atoms, k, d, n_heldout) + Work(disk=disk)
     if algorithm == "grown":
@@ -43,65 +47,17 @@ def count_coding(settings: Mapping[str, Any], n_atoms: int, k: int, d: int) -> W
     """Return the work of coding one sample by the finished dictionary."""
     if settings["algorithm"] == "sae":
         return Work(products=count_encoder_flops(_describe_sae(settings, n_atoms, k, d)))
-    defaults = {"ksvd": "omp", "grown": "mp"}
-    method = settings.get("method", defaults.get(settings["algorithm"], "ols"))
-    return _count_pursuit(d, n_atoms, k, method, refit=settings.get("refit", True))
-
-
-def _count_pursuit(d: int, m: int, k: int, method: str, *, refit: bool) -> Work:
-    cfg = {"architecture": "dbksvd", "d_in": d, "d_sae": m, "k": k, "method": method}
-    products = 2.0 * d * m
-    return Work(products=products, steps=count_encoder_flops({**cfg, "refit": refit}) - products)
+    if settings["algorithm"] in ("dbksvd", "ksvd"):
+        entry = find_method(settings["algorithm"])
+        assert entry.coding is not None
+        parsed = parse(entry.settings, settings, "settings")
+        return entry.coding(parsed, FitSizes(n_atoms, k, d, 0, 0))
+    method = "mp" if settings["algorithm"] == "grown" else "ols"
+    return count_pursuit(d, n_atoms, k, method, refit=True)
 
 
 def _times(work: Work, count: float) -> Work:
     return Work(work.model * count, work.products * count, work.steps * count)
-
-
-def _count_ksvd(
-    settings: Mapping[str, Any], n_atoms: int, k: int, d: int, n_train: int, n_heldout: int
-) -> Work:
-    chosen = _complete_ksvd(settings)
-    groups = split_groups(n_atoms, chosen["groups"])
-    is_exact = settings["algorithm"] == "ksvd"
-    batch = n_train if is_exact else chosen["batch_size"] or choose_batch_size(n_atoms, k)
-    steps = plan_steps(
-        groups,
-        k,
-        is_grown=chosen["init"] == "grown",
-        growth_iterations=chosen["growth_iterations"],
-        growth_samples=chosen["growth_samples"],
-        max_iter=chosen["max_iter"],
-        polish_iter=0 if is_exact else chosen["polish_iter"],
-        batch_size=batch,
-        n_samples=n_train,
-        iterations_per_batch=chosen["iterations_per_batch"],
-    )
-    total = Work()
-    for step in steps:
-        uses = step.samples * step.budget * len(step.groups)
-        for m in step.groups:
-            budget = min(step.budget, m)
-            one = _count_pursuit(d, m, budget, chosen["method"], refit=chosen["fit_refit"])
-            total += _times(one, step.samples)
-        total += Work(steps=uses * d * (4.0 * chosen["power_iterations"] + 4))
-    measured = n_heldout * (1 + len(steps) // (settings.get("heldout_every") or 12))
-    total += _times(count_coding(settings, n_atoms, k, d), measured)
-    largest = max(step.samples for step in steps)
-    held = largest * (2.0 * d + 2 * k) + n_atoms * n_atoms + 3.0 * n_atoms * d
-    return total + Work(memory=held * FLOAT)
-
-
-def _complete_ksvd(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with the learner's own defaults."""
-    from dbksvd.fit.ksvd.dbksvd import DBKSVD
-    from dbksvd.fit.ksvd.ksvd import KSVD
-
-    chosen: dict[str, Any] = {}
-    for learner in (DBKSVD, KSVD) if settings["algorithm"] == "ksvd" else (DBKSVD,):
-        parameters = inspect.signature(learner).parameters.values()
-        chosen |= {p.name: p.default for p in parameters if p.default is not p.empty}
-    return {**chosen, **settings}
 
 
 def _count_grown(
@@ -123,13 +79,13 @@ def _count_grown(
         rows = min(n_train, growth_plan.count_round_rows(m, chosen.samples_per_atom))
         total += Work(products=rows * chosen.starts * d * 4.0 * CLIMBS)
         m = min(n_atoms, m + max(2, int(chosen.growth * m)))
-        coding = _count_pursuit(d, m, min(k, m), "mp", refit=True)
+        coding = count_pursuit(d, m, min(k, m), "mp", refit=True)
         total += _times(coding, rows * (1 + chosen.round_iterations))
         total += Work(steps=rows * chosen.round_iterations * update)
     if not chosen.warm_start:
         batches = growth_plan.plan_settling(n_atoms, k, chosen.settle_iter)
         rows = sum(min(n_train, batch) for batch in batches)
-        total += _times(_count_pursuit(d, n_atoms, k, "mp", refit=True), rows)
+        total += _times(count_pursuit(d, n_atoms, k, "mp", refit=True), rows)
         total += Work(steps=rows * update)
     coding = count_coding(settings, n_atoms, k, d)
     rows = min(n_train, growth_plan.count_polish_rows(n_atoms))

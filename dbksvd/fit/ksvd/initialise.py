@@ -1,4 +1,4 @@
-"""New atoms: drawn, or found by a short k-means on what the dictionary leaves unexplained."""
+"""New atoms: drawn at random, or found by a short k-means on the residual."""
 
 from __future__ import annotations
 
@@ -127,15 +127,6 @@ def find_new_atoms(
             ranks=ranks,
         )
     return atoms
-
-
-def make_first_atoms(
-    init: str | Tensor, count: int, width: int, generator: torch.Generator
-) -> Atoms:
-    """Return the atoms that a fit begins with: given ones, random ones, or none to grow from."""
-    if isinstance(init, Tensor):
-        return check_warm_start(init, count, width)
-    return draw_random_atoms(count if init == "random" else 0, width, generator)
 
 
 def check_warm_start(atoms: Tensor, n_atoms: int, width: int) -> Atoms:
