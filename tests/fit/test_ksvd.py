@@ -244,7 +244,7 @@ def test_duplicates_keep_the_most_used():
     assert found.tolist() == [True, False, False, False, False, False]
 
 
-def test_hygiene_takes_the_worst_samples_that_differ():
+def test_replacement_takes_the_worst_samples_that_differ():
     atoms = torch.eye(4)[[0, 0, 1, 2]]
     residual = torch.tensor([[0, 0, 0, 5.0], [0, 0, 0, -4.0], [0, 3.0, 0, 0], [0, 0, 0, 0]])
     counts = replace_atoms_(

@@ -17,7 +17,7 @@ from dbksvd.base.settings import (
 
 # As many samples in a batch as there are, however many these are.
 EVERY_SAMPLE = 1 << 62
-# What K-SVD fixes of DB-KSVD: every sample, every atom one at a time, no batches that grow.
+# What K-SVD fixes of DB-KSVD: every sample, every atom one at a time, no larger batches at the end.
 KSVD_CHOICES: dict[str, Any] = {"batch_size": EVERY_SAMPLE, "atom_batch": 1, "polish_iter": 0}
 
 Pursuit = Literal["mp", "omp", "ols"]
