@@ -12,7 +12,7 @@ from dbksvd.ops.atom_update.update import compute_residual
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
 from dbksvd.ops.ranks import ALONE, Ranks
 
-# Of a sum of squares in float64, what a difference of two of them does not resolve.
+# A difference of two sums of squares in float64 does not resolve this fraction of them.
 ROUNDING = 1e-12
 
 
@@ -45,13 +45,13 @@ def measure_explained(
     Parameters
     ----------
     dictionary : Dictionary
-        What reconstructs, under its own settings.
+        Codes and reconstructs the samples.
     source : ActivationSource
         Samples, read in blocks.
     device : torch.device or str
         Where to compute.
     ranks : Ranks
-        Who shares the blocks; all get the same answer.
+        The processes that share the blocks; all get the same answer.
     """
     dictionary = dictionary.to(device)
     error = total = 0.0

@@ -55,7 +55,22 @@ def as_source(x: Any, argument: str = "x") -> ActivationSource:
 
 
 def read_rows(source: ActivationSource, start: int, stop: int, argument: str = "x") -> Activations:
-    """Return finite rows ``start … stop − 1``, or raise a ValueError."""
+    """Return rows ``start … stop − 1``.
+
+    Parameters
+    ----------
+    source : ActivationSource
+        Samples.
+    start, stop : int
+        First row, and the row after the last one.
+    argument : str
+        What the user calls the source, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
+    """
     return as_matrix(source.read(start, stop), argument)
 
 
@@ -72,7 +87,7 @@ def read_cycle(source: ActivationSource, position: int, size: int) -> Activation
 
 
 def find_mean(source: ActivationSource, argument: str = "x") -> Bias:
-    """Return the mean of all samples as float32 (d,), the source's own where it has one."""
+    """Return the mean of all samples, float32 of shape (d,); a source may know its own."""
     known = getattr(source, "mean", None)
     if isinstance(known, Tensor | np.ndarray):
         return torch.as_tensor(known, dtype=torch.float32, device="cpu").clone()

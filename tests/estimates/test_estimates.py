@@ -19,27 +19,6 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 
 
-def test_fit_of_dbksvd_by_hand():
-    settings = {"algorithm": "dbksvd", "method": "mp", "init": "random", "refit": False}
-    settings |= {"max_iter": 3, "polish_iter": 0, "batch_size": 100, "power_iterations": 2}
-    work = count_fit(settings, n_atoms=32, k=4, d=8, n_train=1000, n_heldout=10)
-    # 3 batches of 100 samples, and one measurement of 10: 2·8·32 operations of products each.
-    assert work.products == 310 * 512
-    # Picks: 2·32·3 each; updates of 3·100·4 non-zeros: 8·(4·2 + 4) operations each.
-    assert work.steps == 310 * 192 + 1200 * 96
-    assert work.disk == 2 * 32 * 8 * 4
-    # Batch and residual, codes, Gram matrix, three dictionaries.
-    assert work.memory == 4 * (100 * (2 * 8 + 2 * 4) + 32 * 32 + 3 * 32 * 8)
-
-
-def test_fit_of_matryoshka_groups_codes_each_group():
-    settings = {"algorithm": "dbksvd", "method": "mp", "init": "random", "refit": False}
-    settings |= {"max_iter": 1, "polish_iter": 0, "batch_size": 100, "groups": [8, 24]}
-    work = count_fit(settings, n_atoms=32, k=4, d=8, n_train=100, n_heldout=0)
-    assert work.products == 100 * 2 * 8 * (8 + 24)
-    assert work.steps == 100 * 2 * (8 + 24) + 100 * 4 * 8 * 16  # 1 step more a group; 3 power its.
-
-
 def test_fit_of_a_grown_dictionary_by_hand():
     settings = {"algorithm": "grown", "warm_start": "x", "polish_iter": 3}
     sizes = {"n_atoms": 32, "k": 4, "d": 8, "n_train": 1000, "n_heldout": 10}

@@ -95,7 +95,7 @@ FITS: dict[str, tuple[Any, dict[str, Any]]] = {
     "unused": (DBKSVD, {"method": "omp", "min_usage": 90, "max_cosine": 0.6}),
     "non-negative": (DBKSVD, {"nonnegative": True}),
     "Matryoshka": (DBKSVD, {"groups": 16, "nonnegative": True}),
-    "grown": (DBKSVD, {"init": "grown", "growth_samples": 12, "growth_iterations": 1}),
+    "doubling": (DBKSVD, {"init": "doubling", "doubling_samples": 12, "doubling_iterations": 1}),
     "random": (DBKSVD, {"init": "random", "max_iter": 9, "tol": 0.5}),
     "batched": (DBKSVD, {"implementation": "batched", "max_iter": 1}),
     "exact": (KSVD, {"max_iter": 2, "power_iterations": 2}),

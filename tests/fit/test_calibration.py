@@ -57,7 +57,7 @@ def test_orthogonal_pursuits_have_at_most_the_width_and_mp_may_have_more():
         assert torch.equal(model.transform(x, grouped=True).values, model.transform(x).values)
 
 
-@pytest.mark.parametrize("init", ["samples", "grown"])
+@pytest.mark.parametrize("init", ["samples", "doubling"])
 def test_fit_has_the_mean_and_explains_more(init, tmp_path):
     x, heldout = make_samples(6000), make_samples(2000, seed=1)
     options = {"nonnegative": True, "max_iter": 20, "init": init}

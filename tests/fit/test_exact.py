@@ -42,6 +42,6 @@ def test_refuses_what_it_fixes(name: str):
         KSVD(4, 1, **{name: 7})
 
 
-def test_refuses_growth():
+def test_refuses_doubling():
     with pytest.raises(ValueError, match=r"^init: expected samples, random or atoms for K-SVD"):
-        KSVD(4, 1, init="grown")
+        KSVD(4, 1, init="doubling")

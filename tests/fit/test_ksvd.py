@@ -21,6 +21,7 @@ from dbksvd import DBKSVD, Dictionary
 from dbksvd.fit.ksvd.checkpoint import CHECKPOINT_FILE
 from dbksvd.fit.ksvd.replacement import find_duplicates, replace_atoms_
 from dbksvd.fit.ksvd.schedule import choose_batch_size, plan_steps, split_groups
+from dbksvd.fit.ksvd.settings import DBKSVDSettings
 from dbksvd.fit.reading import ActivationSource, read_cycle
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ class Shards:
         return self.x[start:stop].clone()
 
 
-FAST_FIT = {"max_iter": 3, "polish_iter": 1, "growth_iterations": 1}
+FAST_FIT = {"max_iter": 3, "polish_iter": 1, "doubling_iterations": 1}
 
 
 def fit_small(x, **options):
@@ -99,7 +100,7 @@ def test_exact_ksvd_never_raises_the_error_of_an_update():
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize("init", ["grown", "samples", "random"])
+@pytest.mark.parametrize("init", ["doubling", "samples", "random"])
 @pytest.mark.parametrize("groups", [None, 8, [10, 30]])
 def test_fit_improves_and_is_well_formed(init, nonnegative, groups):
     x, heldout = make_data(), make_data(200, seed=1)
@@ -147,13 +148,15 @@ def test_groups():
     assert split_groups(1024, 256) == (256, 256, 512)
     assert split_groups(300, 128) == (128, 128, 44)
     assert split_groups(10, [3, 7]) == (3, 7)
-    options = {"is_grown": True, "growth_iterations": 2, "growth_samples": 10, "max_iter": 3}
-    options |= {"polish_iter": 2, "n_samples": 3000}
-    steps = plan_steps((48, 52), 5, batch_size=900, iterations_per_batch=2, **options)
+    chosen = DBKSVDSettings(
+        **{"init": "doubling", "doubling_iterations": 2, "doubling_samples": 10, "max_iter": 3},
+        **{"polish_iter": 2, "batch_size": 900, "iterations_per_batch": 2, "groups": [48, 52]},
+    )
+    steps = plan_steps(chosen, n_atoms=100, k=5, n_samples=3000)
     assert [step.groups for step in steps[:6:2]] == [(32,), (48, 16), (48, 52)]
     assert [step.budget for step in steps] == [3] * 9
     assert [step.samples for step in steps] == [640] * 4 + [900] * 3 + [1800, 3000]
-    # growth reads on; at full size two iterations share a batch
+    # doubling reads on; at full size two iterations share a batch
     positions = [0, 640, 1280, 1920, 2560, 2560, 3460, 3460, 5260]
     assert [step.position for step in steps] == positions
     assert choose_batch_size(1024, 16) == 8192
@@ -164,7 +167,7 @@ def test_each_group_explains_what_earlier_ones_leave():
     x = make_data()
     model = fit_small(x, groups=[10, 30], k=4, max_iter=6)
     head = model.dictionary_.atoms[:10]
-    prefix = Dictionary(head, model.dictionary_.bias, model.fit_settings)
+    prefix = Dictionary(head, model.dictionary_.bias, model.fit_pursuit)
     error = (x - prefix.decode(prefix.encode(x))).square().sum()
     total = (x - x.mean(0)).square().sum()
     assert error < 0.8 * total
@@ -242,7 +245,7 @@ def test_duplicates_keep_the_most_used():
     assert found.tolist() == [True, False, False, False, False, False]
 
 
-def test_hygiene_takes_the_worst_samples_that_differ():
+def test_replacement_takes_the_worst_samples_that_differ():
     atoms = torch.eye(4)[[0, 0, 1, 2]]
     residual = torch.tensor([[0, 0, 0, 5.0], [0, 0, 0, -4.0], [0, 3.0, 0, 0], [0, 0, 0, 0]])
     counts = replace_atoms_(
@@ -281,7 +284,7 @@ def test_scale_of_the_data_does_not_matter(scale, sparsity):
 @given(
     kind=st.sampled_from(["zeros", "repeats", "constant column", "one sample", "two samples"]),
     nonnegative=st.booleans(),
-    init=st.sampled_from(["grown", "samples", "random"]),
+    init=st.sampled_from(["doubling", "samples", "random"]),
     sparsity=st.sampled_from(["exact", "mean"]),
 )
 def test_degenerate_data(kind, nonnegative, init, sparsity):
@@ -417,7 +420,7 @@ def test_a_checkpoint_of_something_else_is_not_used(tmp_path, caplog):
         ({"batch_size": -1}, "batch_size: expected a positive integer, got -1"),
         ({"atom_batch": 0}, "atom_batch: expected a positive integer, got 0"),
         ({"power_iterations": 0}, "power_iterations: expected a positive integer, got 0"),
-        ({"init": "zeros"}, "init: expected grown, samples, random or atoms, got 'zeros'"),
+        ({"init": "zeros"}, "init: expected doubling, samples, random or atoms, got 'zeros'"),
         ({"init": torch.zeros(40, 16)}, "init: expected finite atoms that are not zero"),
         ({"init": torch.ones(3, 16)}, r"init: expected atoms of shape \(40, 16\), got \(3, 16\)"),
         ({"groups": [1, 2]}, r"groups: expected positive sizes that add up to 40, got \[1, 2\]"),

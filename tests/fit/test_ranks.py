@@ -53,8 +53,9 @@ def measure_traffic(ranks: Ranks) -> list[int]:
     found = []
     for samples in (512, 1024, 2048):
         before = ranks.summed_bytes
-        model = DBKSVD(32, 4, max_iter=1, polish_iter=0, batch_size=samples, ranks=ranks)
-        model.init = "random"
+        model = DBKSVD(
+            *(32, 4), max_iter=1, polish_iter=0, batch_size=samples, init="random", ranks=ranks
+        )
         model.fit(x)
         found.append(ranks.summed_bytes - before)
     return found

@@ -1,4 +1,4 @@
-"""The batches of a fit: read ahead while the one before is at work."""
+"""The batches of a fit; the next one is read while the fit works on the one before."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dbksvd.ops.ranks import ALONE, Ranks
 
 
 class BatchReader:
-    """Centred, scaled batches of the steps of a fit, or a rank's share of them, on its device.
+    """Centred and scaled batches for the steps of a fit, on its device.
 
-    While an iteration computes, a thread reads the next batch, so that at most two are held; for
-    a CUDA device it lies in pinned memory and is copied without waiting for the device.
+    While an iteration computes, a thread reads the next batch, so that at most two are held. For
+    a CUDA device the batch lies in pinned memory and is copied without waiting for the device.
 
     Parameters
     ----------

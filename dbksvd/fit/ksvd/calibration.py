@@ -1,8 +1,9 @@
-"""How much a pick must explain, set so that samples have a wanted number of non-zeros on average.
+"""Thresholds at which samples have a wanted number of non-zeros on average.
 
-A fixed number of non-zeros gives every sample as many, whatever is in it. A pursuit that stops at
-one threshold for all samples gives each as many as it needs: BatchTopK (Bussmann et al. 2024,
-arXiv 2412.06410) for pursuits. The threshold belongs to the dictionary and encodes new samples too.
+A fixed number of non-zeros is the same for simple and for complex samples. A pursuit with one
+threshold for all samples gives each sample as many as it needs. This is BatchTopK (Bussmann et al.
+2024, arXiv 2412.06410) for pursuits. The dictionary keeps the threshold and encodes new samples
+with it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from dbksvd.dictionaries.dictionary import PursuitSettings, encode_with
 
 # A sample may have this many times the non-zeros it has on average.
 MOST_TIMES_MEAN = 3
-# Samples that a scale is set on, and steps of the search.
+# Samples on which a scale is set, and most steps of the search.
 CALIBRATION_ROWS = 4096
 MOST_STEPS = 40
-# It ends with this fraction of the wanted mean, or this ratio of scales.
+# The search ends at this fraction of the wanted mean, or at this ratio of the two scales around it.
 CLOSE_L0 = 0.997
 CLOSE = 1.005
-# Ratio of scales until the wanted one lies between two: from nothing, and from one that was near.
+# Ratio of successive scales until the wanted one lies between two of them: where nothing is known,
+# and where the search begins near.
 FAR, NEAR = 2.0, 1.1
-# An iteration corrects the threshold by this power of what the last one missed.
+# The next threshold is this one times (mean found / mean wanted) to this power.
 CORRECTION = 0.3
-# No mean below this fraction of the wanted one is believed.
+# A found mean counts as at least this fraction of the wanted one.
 FEWEST = 0.1
 
 
@@ -115,10 +117,22 @@ class Calibration:
         l0: float,
         settings: PursuitSettings,
     ) -> PursuitSettings:
-        """Return `settings` with a threshold that follows from the last iteration of a log.
+        """Return `settings` with a threshold for the next iteration.
 
-        As many atoms as in that iteration: its threshold, corrected by what it missed, which
-        costs nothing. Another number of them: set anew.
+        With as many atoms as in the last iteration, its threshold is corrected by how far the
+        number of non-zeros was off, which costs nothing. With more atoms, the threshold is set
+        anew.
+
+        Parameters
+        ----------
+        log : sequence of mappings
+            Rows of the iterations so far.
+        atoms : tensor of shape (m, d)
+            Unit atoms.
+        l0 : float
+            Non-zeros a sample, on average.
+        settings : PursuitSettings
+            The pursuit; its threshold is not read.
         """
         if not log or log[-1]["n_atoms"] != len(atoms):
             return self.set_threshold(atoms, l0, settings)

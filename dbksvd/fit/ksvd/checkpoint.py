@@ -1,7 +1,7 @@
 """Unfinished fits on disk: one safetensors file, replaced in one step.
 
-A single file, tensors and JSON together, so that a kill at any instant leaves either the old
-state or the new one.
+Tensors and JSON are in one file, so that a kill at any instant leaves the old state or the new
+one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def load_state(
 ) -> FitState | None:
     """Return the state of an unfinished fit of the same settings and data, else None.
 
-    A file that is damaged or of something else is left alone, and the log says why.
+    A file that is damaged, or that belongs to another fit, stays as it is, and the log says why.
     """
     path = folder / CHECKPOINT_FILE
     read = read_content(path, identity, names=("atoms",))
@@ -94,16 +94,16 @@ def check_same(done: int, folder: Path, ranks: Ranks) -> None:
     Parameters
     ----------
     done : int
-        What this rank found done, 0 without a checkpoint.
+        Iterations that this rank found done, 0 without a checkpoint.
     folder : Path
         Where it looked.
     ranks : Ranks
-        All that must agree; only the first one writes there.
+        The processes that must agree; only the first one writes there.
 
     Raises
     ------
     ValueError
-        If they found something else: the folder is not one that all machines share.
+        If ranks found different states, because the machines do not share the folder.
     """
     expected = int(ranks.ask_first(done))
     if ranks.sum_numbers(float(done != expected)) != [0.0]:

@@ -1,21 +1,19 @@
 """Matryoshka groups: each group codes and learns what the earlier groups leave.
 
-With one group this is plain coding and one plain dictionary update.
+With one group this is plain coding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import torch
-from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes, concatenate_codes
 from dbksvd.base.shapes import Activations, Atoms
 from dbksvd.dictionaries.dictionary import PursuitSettings, encode_with
 from dbksvd.ops.atom_update.update import compute_residual
-
-Update = Callable[[Tensor, SparseCodes, Tensor], None]
 
 
 def slice_groups(groups: Sequence[int]) -> Iterator[slice]:
@@ -26,6 +24,26 @@ def slice_groups(groups: Sequence[int]) -> Iterator[slice]:
         start += size
 
 
+def encode_group(
+    residual: Activations, atoms: Atoms, settings: PursuitSettings, *, implementation: str
+) -> tuple[SparseCodes, Activations]:
+    """Code one group; return its codes and what it leaves.
+
+    Parameters
+    ----------
+    residual : tensor of shape (n, d)
+        What the earlier groups leave of the samples.
+    atoms : tensor of shape (m, d)
+        Unit atoms of the group.
+    settings : PursuitSettings
+        How the group is coded.
+    implementation : str
+        As in :func:`dbksvd.sparse_encode`.
+    """
+    codes = encode_with(residual, atoms, settings, implementation=implementation)
+    return codes, compute_residual(residual, codes, atoms, implementation=implementation)
+
+
 def encode_groups(
     x: Activations,
     atoms: Atoms,
@@ -33,7 +51,6 @@ def encode_groups(
     settings: PursuitSettings,
     *,
     implementation: str = "auto",
-    update: Update | None = None,
 ) -> tuple[SparseCodes, Activations]:
     """Code each group on the residual of the earlier ones; return codes and the last residual.
 
@@ -49,31 +66,30 @@ def encode_groups(
         How a group is coded; k is the budget of one group.
     implementation : str
         As in :func:`dbksvd.sparse_encode`.
-    update : callable, optional
-        Called with residual, codes and atoms of a group once it is coded; changes them in place
-        before the next group is coded.
     """
     parts = []
     residual = x
     for rows in slice_groups(groups):
-        part = atoms[rows]
-        codes = encode_with(residual, part, settings, implementation=implementation)
-        residual = compute_residual(residual, codes, part, implementation=implementation)
-        if update is not None:
-            update(residual, codes, part)
-        parts.append(SparseCodes(codes.indices + rows.start, codes.values, len(atoms)))
-    return _close_ranks(parts), residual
+        codes, residual = encode_group(
+            residual, atoms[rows], settings, implementation=implementation
+        )
+        parts.append(codes)
+    return join_groups(parts), residual
 
 
-def _close_ranks(parts: list[SparseCodes]) -> SparseCodes:
-    """Put the codes of the groups side by side, the used slots first."""
+def join_groups(parts: Sequence[SparseCodes]) -> SparseCodes:
+    """Return the codes of the groups side by side, counted over all atoms, used slots first."""
+    n_atoms = sum(part.n_atoms for part in parts)
     if len(parts) == 1:
         return parts[0]
+    starts = accumulate((part.n_atoms for part in parts), initial=0)
     values = torch.cat([part.values for part in parts], 1)
+    indices = torch.cat(
+        [part.indices + start for part, start in zip(parts, starts, strict=False)], 1
+    )
     order = (values == 0).to(torch.int8).argsort(dim=1, stable=True)
-    values = values.gather(1, order)
-    indices = torch.cat([part.indices for part in parts], 1).gather(1, order)
-    return SparseCodes(indices.masked_fill(values == 0, 0), values, parts[0].n_atoms)
+    values, indices = values.gather(1, order), indices.gather(1, order)
+    return SparseCodes(indices.masked_fill(values == 0, 0), values, n_atoms)
 
 
 def encode_in_blocks(

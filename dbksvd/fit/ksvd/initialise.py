@@ -1,4 +1,4 @@
-"""New atoms: drawn, or found by a short k-means on what the dictionary leaves unexplained."""
+"""New atoms: drawn at random, or found by a short k-means on the residual."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def draw_sample_atoms(
     among: int | None = None,
     ranks: Ranks = ALONE,
 ) -> Atoms:
-    """Return distinct random samples as unit atoms; random vectors where those run out or are 0.
+    """Return distinct random samples as unit atoms, and random vectors where samples are too few.
+
+    A sample that is zero becomes a random vector too.
 
     Parameters
     ----------
@@ -46,9 +48,9 @@ def draw_sample_atoms(
     n_samples : int
         Samples of all ranks together.
     among : int, optional
-        How many of them, the first ones, are drawn from; all by default.
+        Only the first so many samples are drawn from; all by default.
     ranks : Ranks
-        Who has the other samples.
+        The processes that have the other samples.
     """
     atoms = draw_random_atoms(count, x.shape[1], generator).to(x)
     places = torch.randperm(among or n_samples, generator=generator)[:count]
@@ -61,7 +63,19 @@ def draw_sample_atoms(
 
 
 def take_rows(x: Activations, places: Tensor, n_samples: int, ranks: Ranks) -> Atoms:
-    """Return the rows `places` of all samples, of which `x` is this rank's share, on each rank."""
+    """Return rows of all samples, on every rank.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, d)
+        This rank's share of the samples.
+    places : int64 tensor
+        Rows that are wanted, counted over all samples.
+    n_samples : int
+        Samples of all ranks together.
+    ranks : Ranks
+        The processes that have the other samples.
+    """
     if ranks.size == 1:
         return x[places]
     start, stop = ranks.find_share(n_samples)
@@ -81,28 +95,28 @@ def find_new_atoms(
     n_samples: int,
     ranks: Ranks = ALONE,
 ) -> Atoms:
-    """Return `count` unit atoms for a residual by a short k-means on lines (rays).
+    """Return `count` unit atoms for a residual by a short k-means on lines, or on rays.
 
-    A k-means on lines is K-SVD with one non-zero a sample: supports of different atoms are then
-    disjoint, so that all atoms may be updated at once.
+    A k-means on lines is K-SVD with one non-zero a sample. No two atoms then share a sample, so
+    that all atoms can be updated at once.
 
     Parameters
     ----------
     residual : tensor of shape (n, d)
-        Shuffled rows, or this rank's share of them; of all, the first `KMEANS_SAMPLES_PER_ATOM`
+        Shuffled rows, or this rank's share of them. Only the first `KMEANS_SAMPLES_PER_ATOM` rows
         an atom are used.
     count : int
         Atoms to find.
     nonnegative : bool
         Rays instead of lines.
     generator : torch.Generator
-        Draws the rows that the k-means starts from.
+        Draws the rows from which the k-means starts.
     implementation : str
         As in :func:`dbksvd.sparse_encode`.
     n_samples : int
         Rows of all ranks together.
     ranks : Ranks
-        Who has the other rows.
+        The processes that have the other rows.
     """
     used = min(KMEANS_SAMPLES_PER_ATOM * count, n_samples)
     atoms = draw_sample_atoms(
@@ -110,7 +124,7 @@ def find_new_atoms(
     )
     rows = residual[: max(0, used - ranks.find_share(n_samples)[0])]
     if len(rows) == 0:
-        # a rank that has none of them takes part with a sample that uses no atom
+        # a rank without such rows takes part with a sample that uses no atom
         rows = torch.zeros_like(residual[:1])
     for _ in range(KMEANS_ITERATIONS):
         codes = sparse_encode(
@@ -127,15 +141,6 @@ def find_new_atoms(
             ranks=ranks,
         )
     return atoms
-
-
-def make_first_atoms(
-    init: str | Tensor, count: int, width: int, generator: torch.Generator
-) -> Atoms:
-    """Return the atoms that a fit begins with: given ones, random ones, or none to grow from."""
-    if isinstance(init, Tensor):
-        return check_warm_start(init, count, width)
-    return draw_random_atoms(count if init == "random" else 0, width, generator)
 
 
 def check_warm_start(atoms: Tensor, n_atoms: int, width: int) -> Atoms:

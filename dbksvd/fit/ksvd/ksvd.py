@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.ksvd.settings import KSVD_CHOICES, KSVDSettings
 
-EVERY_SAMPLE = 1 << 62
+DEFAULTS = KSVDSettings()
 
 
 class KSVD(DBKSVD):
-    """K-SVD: code all samples, then update the atoms one after another, each on the newest rest.
+    """K-SVD: code all samples, then update one atom after another on the newest residual.
 
     The rank-1 approximation of an atom is found by power iterations that start at the atom; the
     error of the coded data never rises in an update. Every iteration reads and keeps all samples
-    and their residuals, so the data must fit in memory: 8 n d bytes in float32.
+    and their residuals, so that the data must fit in memory: 8 n d bytes in float32.
 
     Parameters
     ----------
@@ -26,9 +27,11 @@ class KSVD(DBKSVD):
         Power iterations an atom and update; 1 is approximate K-SVD.
     method : {"omp", "mp", "ols"}
         The pursuit. K-SVD's own is orthogonal matching pursuit.
+    fit_refit : bool
+        Whether coefficients are refitted while fitting too.
     **settings
         Any other parameter of :class:`dbksvd.DBKSVD` but ``batch_size``, ``atom_batch``,
-        ``polish_iter``, ``iterations_per_batch`` and growth, which K-SVD fixes.
+        ``polish_iter``, ``iterations_per_batch`` and doubling, which K-SVD fixes.
 
     Raises
     ------
@@ -47,8 +50,8 @@ class KSVD(DBKSVD):
         "atom_batch",
         "polish_iter",
         "iterations_per_batch",
-        "growth_iterations",
-        "growth_samples",
+        "doubling_iterations",
+        "doubling_samples",
     )
 
     def __init__(
@@ -56,9 +59,10 @@ class KSVD(DBKSVD):
         n_atoms: int,
         k: int,
         *,
-        max_iter: int = 20,
-        power_iterations: int = 10,
-        method: Literal["mp", "omp", "ols"] = "omp",
+        max_iter: int = DEFAULTS.max_iter,
+        power_iterations: int = DEFAULTS.power_iterations,
+        method: Literal["mp", "omp", "ols"] = DEFAULTS.pursuit,
+        fit_refit: bool = DEFAULTS.fit_refit,
         **settings: Any,
     ) -> None:
         for name in self.FIXED:
@@ -66,16 +70,15 @@ class KSVD(DBKSVD):
                 raise ValueError(
                     f"{name}: expected nothing, K-SVD fixes it, got {settings[name]!r}"
                 )
-        if settings.get("init") == "grown":
-            raise ValueError("init: expected samples, random or atoms for K-SVD, got 'grown'")
+        if settings.get("init") == "doubling":
+            raise ValueError("init: expected samples, random or atoms for K-SVD, got 'doubling'")
         super().__init__(
             n_atoms,
             k,
             max_iter=max_iter,
             power_iterations=power_iterations,
             method=method,
-            batch_size=EVERY_SAMPLE,
-            atom_batch=1,
-            polish_iter=0,
-            **{"fit_refit": True, **settings},
+            fit_refit=fit_refit,
+            **KSVD_CHOICES,
+            **settings,
         )

@@ -1,4 +1,4 @@
-"""The iterations of a DB-KSVD fit: grow, code, update, replace, log, keep."""
+"""The iterations of a DB-KSVD fit: add atoms, code, update, replace, log, keep."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from dbksvd.activations.source import fingerprint_source
-from dbksvd.base.codes import SparseCodes
+from dbksvd.activations.source import ActivationSource, fingerprint_source
+from dbksvd.base.shapes import Activations, Atoms
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit.ksvd import checkpoint as checkpoints
 from dbksvd.fit.ksvd.batches import BatchReader
@@ -21,80 +20,76 @@ from dbksvd.fit.ksvd.calibration import Calibration
 from dbksvd.fit.ksvd.checkpoint import FitState, check_same
 from dbksvd.fit.ksvd.groups import encode_groups
 from dbksvd.fit.ksvd.initialise import (
+    check_warm_start,
     derive_generator,
+    draw_random_atoms,
     draw_sample_atoms,
     find_new_atoms,
-    make_first_atoms,
 )
+from dbksvd.fit.ksvd.job import FitJob, FitOutcome, make_pursuits
 from dbksvd.fit.ksvd.replacement import replace_atoms_
-from dbksvd.fit.ksvd.schedule import Step, choose_batch_size, plan_steps
+from dbksvd.fit.ksvd.schedule import Step, plan_steps
+from dbksvd.fit.ksvd.updating import code_and_update_
 from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
-from dbksvd.fit.reading import (
-    READ_ROWS,
-    ActivationSource,
-    find_mean,
-    read_rows,
-)
-from dbksvd.ops.atom_update.update import update_atoms_
-
-if TYPE_CHECKING:
-    from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.reading import READ_ROWS, find_mean, read_rows
 
 
 class FitLoop:
-    """One run of :meth:`DBKSVD.fit`: what does not change in it, and its steps."""
+    """One fit: what does not change in it, and its steps.
+
+    Parameters
+    ----------
+    job : FitJob
+        What to do.
+    source : ActivationSource
+        Samples to learn from.
+    heldout : ActivationSource, optional
+        Samples to measure on.
+    """
 
     def __init__(
-        self, model: DBKSVD, source: ActivationSource, heldout: ActivationSource | None
+        self, job: FitJob, source: ActivationSource, heldout: ActivationSource | None
     ) -> None:
-        self.model, self.source, self.heldout = model, source, heldout
+        self.job, self.source, self.heldout = job, source, heldout
         started = time.perf_counter()
         if heldout is not None and heldout.width != source.width:
             raise ValueError(f"heldout: expected width {source.width}, got {heldout.width}")
         self.mean = find_mean(source)
-        self.steps = plan_steps(
-            model.groups_,
-            model.k,
-            is_grown=isinstance(model.init, str) and model.init == "grown",
-            growth_iterations=model.growth_iterations,
-            growth_samples=model.growth_samples,
-            max_iter=model.max_iter,
-            polish_iter=model.polish_iter,
-            batch_size=model.batch_size or choose_batch_size(model.n_atoms, model.k),
-            n_samples=len(source),
-            iterations_per_batch=model.iterations_per_batch,
-        )
-        self.ranks = model.ranks
+        self.pursuit, self.fit_pursuit = make_pursuits(job.settings, job.n_atoms, job.k)
+        self.steps = plan_steps(job.settings, job.n_atoms, job.k, len(source))
         smallest = min(step.samples for step in self.steps)
-        if smallest < self.ranks.size:
+        if smallest < job.ranks.size:
             raise ValueError(
-                f"ranks: expected at most the {smallest} samples of a batch, got {self.ranks.size}"
+                f"ranks: expected at most the {smallest} samples of a batch, got {job.ranks.size}"
             )
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
         self.exponent = find_exponent(first)
+        is_mean = job.settings.sparsity == "mean"
         self.calibration = (
-            Calibration(first.to(model.device), model.implementation_) if model.is_mean else None
+            Calibration(first.to(job.device), job.implementation) if is_mean else None
         )
         self.preparation_seconds = time.perf_counter() - started
         self.batches = BatchReader(
-            *(source, self.mean, self.exponent, self.steps, model.device, self.ranks)
+            *(source, self.mean, self.exponent, self.steps, job.device, job.ranks)
         )
 
-    def run(self) -> None:
+    def run(self) -> FitOutcome:
         """Do all steps, from the checkpoint on if there is one."""
         with closing(self.batches):
-            self._run()
+            state = self.restore()
+            self.finish(state)
+        return FitOutcome(self.make_dictionary(state), state.log, state.stop_reason)
 
-    def _run(self) -> None:
-        model = self.model
-        state = self.restore()
+    def finish(self, state: FitState) -> None:
+        """Do the steps that a state has before it."""
+        job, settings = self.job, self.job.settings
         saved = time.perf_counter()
-        bar = tqdm(self.steps, initial=state.iteration, disable=not model.progress, desc="DB-KSVD")
+        bar = tqdm(self.steps, initial=state.iteration, disable=not job.progress, desc="DB-KSVD")
         with bar:
             while not state.stop_reason:
                 started = time.perf_counter()
                 row = self.iterate(state)
-                state.seconds += self.ranks.ask_first(time.perf_counter() - started)
+                state.seconds += job.ranks.ask_first(time.perf_counter() - started)
                 row |= {
                     "seconds": state.seconds,
                     "seconds_iteration": time.perf_counter() - started,
@@ -104,100 +99,75 @@ class FitLoop:
                 state.stop_reason = self.find_stop_reason(state)
                 if self.heldout is not None and self.is_measured(state):
                     row["fve_heldout"] = measure_explained(
-                        self.make_dictionary(state), self.heldout, model.device, self.ranks
+                        self.make_dictionary(state), self.heldout, job.device, job.ranks
                     )
                 bar.update()
-                if (model.checkpoint and self.ranks.is_first) and (
-                    state.stop_reason or time.perf_counter() - saved >= model.checkpoint_seconds
+                if (job.checkpoint and job.ranks.is_first) and (
+                    state.stop_reason or time.perf_counter() - saved >= settings.checkpoint_seconds
                 ):
-                    checkpoints.save_state(model.checkpoint, state, self.identify())
+                    checkpoints.save_state(job.checkpoint, state, self.identify())
                     saved = time.perf_counter()
-        model.log_, model.stop_reason_ = state.log, state.stop_reason
-        model.dictionary_ = self.make_dictionary(state)
 
     def restore(self) -> FitState:
         """Return the state to begin from."""
-        model = self.model
-        if model.checkpoint:
-            state = checkpoints.load_state(model.checkpoint, self.identify(), model.device)
-            check_same(state.iteration if state else 0, model.checkpoint, self.ranks)
+        job = self.job
+        if job.checkpoint:
+            state = checkpoints.load_state(job.checkpoint, self.identify(), job.device)
+            check_same(state.iteration if state else 0, job.checkpoint, job.ranks)
             if state is not None:
                 return state
         started = time.perf_counter()
-        width, count = self.source.width, self.steps[0].n_atoms
-        generator = derive_generator(model.seed, -1)
-        if isinstance(model.init, str) and model.init == "samples":
-            samples = self.steps[0].samples
-            atoms = draw_sample_atoms(
-                self.batches.read(0), count, generator, n_samples=samples, ranks=self.ranks
-            )
-        else:
-            atoms = make_first_atoms(model.init, count, width, generator)
+        atoms = self.make_first_atoms()
         seconds = self.preparation_seconds + time.perf_counter() - started
-        seconds = self.ranks.ask_first(seconds)
-        return FitState(atoms.to(model.device), seconds=seconds)
+        return FitState(atoms.to(job.device), seconds=job.ranks.ask_first(seconds))
+
+    def make_first_atoms(self) -> Atoms:
+        """Return the atoms that the fit begins with; none where they double from few."""
+        job, first = self.job, self.steps[0]
+        generator = derive_generator(job.seed, -1)
+        if job.atoms is not None:
+            return check_warm_start(job.atoms, first.n_atoms, self.source.width)
+        if job.settings.init == "samples":
+            return draw_sample_atoms(
+                *(self.batches.read(0), first.n_atoms, generator),
+                n_samples=first.samples,
+                ranks=job.ranks,
+            )
+        count = first.n_atoms if job.settings.init == "random" else 0
+        return draw_random_atoms(count, self.source.width, generator)
 
     def identify(self) -> dict[str, Any]:
         """Return what a checkpoint must agree on to be used."""
-        model = self.model
-        init = model.init if isinstance(model.init, str) else model.init.double().sum().item()
         return {
             "data": fingerprint_source(self.source),
-            "settings": [asdict(model.settings), asdict(model.fit_settings)],
             "steps": [asdict(step) for step in self.steps],
-            "update": [model.atom_batch, model.power_iterations],
-            "hygiene": [model.min_usage, model.max_cosine],
-            "stopping": [model.max_seconds, model.tol, model.heldout_every],
-            "init": init,
-            "seed": model.seed,
-            "device": model.device.type,
-            "implementation": model.implementation_,
+            **self.job.identify(),
         }
 
     def iterate(self, state: FitState) -> dict[str, Any]:
         """Do one iteration; return its row of the log."""
-        model, step = self.model, self.steps[state.iteration]
+        job, step = self.job, self.steps[state.iteration]
+        settings = job.settings
         batch = self.batches.read(state.iteration)
-        generator = derive_generator(model.seed, state.iteration)
+        generator = derive_generator(job.seed, state.iteration)
         if len(state.atoms) < step.n_atoms:
-            settings = self.choose_settings(state, step)
-            state.atoms = self.grow(state.atoms, batch, step, settings, generator)
-        settings = self.choose_settings(state, step)
-        coded = 0.0
-
-        def update(residual: Tensor, codes: SparseCodes, atoms: Tensor) -> None:
-            nonlocal coded
-            coded = sum_squares(residual)
-            update_atoms_(
-                batch,
-                codes,
-                atoms,
-                atom_batch=model.atom_batch or max(1, len(atoms) // step.budget),
-                power_iterations=model.power_iterations,
-                nonnegative=model.settings.nonnegative,
-                seed=int(torch.randint(1 << 31, (1,), generator=generator)),
-                residual=residual,
-                implementation=model.implementation_,
-                ranks=self.ranks,
-            )
-
-        codes, residual = encode_groups(
-            *(batch, state.atoms, step.groups, settings),
-            implementation=model.implementation_,
-            update=update,
+            state.atoms = self.add_atoms(state, batch, generator)
+        pursuit = self.choose_pursuit(state, step)
+        codes, residual, coded = code_and_update_(
+            job, step, batch, state.atoms, pursuit=pursuit, generator=generator
         )
-        usage = self.ranks.sum_(codes.count_usage())
-        coded, updated, total, active = self.ranks.sum_numbers(
+        usage = job.ranks.sum_(codes.count_usage())
+        coded, updated, total, active = job.ranks.sum_numbers(
             coded, sum_squares(residual), sum_squares(batch), float(codes.l0.sum())
         )
         replaced = (0, 0)
         if state.iteration + 1 < len(self.steps):
             replaced = replace_atoms_(
                 *(state.atoms, usage, residual),
-                min_usage=min(model.min_usage, -(-step.samples * step.budget // step.n_atoms)),
-                max_cosine=model.max_cosine,
-                nonnegative=model.settings.nonnegative,
-                ranks=self.ranks,
+                min_usage=min(settings.min_usage, -(-step.samples * step.budget // step.n_atoms)),
+                max_cosine=settings.max_cosine,
+                nonnegative=settings.nonnegative,
+                ranks=job.ranks,
             )
         unit = 4.0**self.exponent
         seen = state.log[-1]["samples_seen"] if state.log else 0
@@ -209,7 +179,7 @@ class FitLoop:
             "fve_train": 1 - updated / total if total else 1.0,
             "fve_heldout": None,
             "l0": active / step.samples,
-            "threshold": math.ldexp(settings.threshold, self.exponent),
+            "threshold": math.ldexp(pursuit.threshold, self.exponent),
             "dead_atoms": int((usage == 0).sum()),
             "replaced_unused": replaced[0],
             "replaced_duplicate": replaced[1],
@@ -217,68 +187,60 @@ class FitLoop:
             "error_updated": updated * unit,
         }
 
-    def choose_settings(self, state: FitState, step: Step) -> PursuitSettings:
-        """Return the pursuit with which `state.atoms` code the next batch."""
-        settings = self.model.fit_settings
+    def choose_pursuit(self, state: FitState, step: Step) -> PursuitSettings:
+        """Return the pursuit with which `state.atoms` code a group of the next batch."""
         if self.calibration is None or not len(state.atoms):
-            return settings
-        settings = self.calibration.follow(state.log, state.atoms, step.budget, settings)
-        return replace(settings, threshold=math.ldexp(settings.threshold, -self.exponent))
+            return self.fit_pursuit
+        pursuit = self.calibration.follow(state.log, state.atoms, step.budget, self.fit_pursuit)
+        return replace(pursuit, threshold=math.ldexp(pursuit.threshold, -self.exponent))
 
-    def grow(
-        self,
-        atoms: Tensor,
-        batch: Tensor,
-        step: Step,
-        settings: PursuitSettings,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Return the atoms with new ones, found on what they leave of a batch, behind them."""
-        model = self.model
+    def add_atoms(self, state: FitState, batch: Activations, generator: torch.Generator) -> Atoms:
+        """Return the atoms, and behind them new ones found on what they leave of a batch."""
+        job, step, atoms = self.job, self.steps[state.iteration], state.atoms
         residual = batch
         if len(atoms):
-            before = self.steps[self.steps.index(step) - 1].groups
+            before = self.steps[state.iteration - 1].groups
             residual = encode_groups(
-                *(batch, atoms, before, settings), implementation=model.implementation_
+                *(batch, atoms, before, self.choose_pursuit(state, step)),
+                implementation=job.implementation,
             )[1]
         new = find_new_atoms(
             residual,
             step.n_atoms - len(atoms),
-            nonnegative=settings.nonnegative,
+            nonnegative=job.settings.nonnegative,
             generator=generator,
-            implementation=model.implementation_,
+            implementation=job.implementation,
             n_samples=step.samples,
-            ranks=self.ranks,
+            ranks=job.ranks,
         )
         return torch.cat([atoms, new])
 
     def find_stop_reason(self, state: FitState) -> str:
         """Return why the fit ends after the iteration just done, or an empty text."""
-        model = self.model
+        settings = self.job.settings
         if state.iteration == len(self.steps):
             return "max_iter"
-        if self.steps[state.iteration - 1].n_atoms < model.n_atoms:
+        if self.steps[state.iteration - 1].n_atoms < self.job.n_atoms:
             return ""
-        if model.max_seconds is not None and state.seconds >= model.max_seconds:
+        if settings.max_seconds is not None and state.seconds >= settings.max_seconds:
             return "max_seconds"
-        if model.tol > 0 and len(state.log) > 1:
+        if settings.tol > 0 and len(state.log) > 1:
             before, now = state.log[-2], state.log[-1]
             is_comparable = before["n_atoms"] == now["n_atoms"]
-            if is_comparable and now["fve_train"] - before["fve_train"] < model.tol:
+            if is_comparable and now["fve_train"] - before["fve_train"] < settings.tol:
                 return "converged"
         return ""
 
     def is_measured(self, state: FitState) -> bool:
         """Return whether held-out samples are measured after the iteration just done."""
-        every = self.model.heldout_every
+        every = self.job.settings.heldout_every
         return bool(state.stop_reason) or (every > 0 and state.iteration % every == 0)
 
     def make_dictionary(self, state: FitState) -> Dictionary:
         """Return the dictionary of a state, on the CPU."""
         norms = torch.linalg.vector_norm(state.atoms, dim=1, keepdim=True)
         atoms = state.atoms / norms
-        settings = self.model.settings
-        settings = replace(settings, k=min(settings.k, len(atoms)))
+        pursuit = replace(self.pursuit, k=min(self.pursuit.k, len(atoms)))
         if self.calibration is not None:
-            settings = self.calibration.set_threshold(atoms, self.model.k, settings)
-        return Dictionary(atoms.cpu(), self.mean, settings)
+            pursuit = self.calibration.set_threshold(atoms, self.job.k, pursuit)
+        return Dictionary(atoms.cpu(), self.mean, pursuit)

@@ -1,4 +1,4 @@
-"""Atoms that do not earn their place, and what takes it."""
+"""Unused and duplicate atoms, and the samples that replace them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,20 @@ MOST_CANDIDATES = 4096
 
 
 def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative: bool) -> Tensor:
-    """Return which atoms have a more used double (of equals, a lower one), bool of shape (m,).
+    """Return which atoms have a duplicate that more samples use, bool of shape (m,).
 
-    Doubles have |cos| above `max_cosine`; cos, where codes are non-negative, since d and −d then
-    say different things.
+    Of two that are used equally, the lower one stays.
+
+    Parameters
+    ----------
+    atoms : tensor of shape (m, d)
+        Unit atoms.
+    usage : int64 tensor of shape (m,)
+        Samples that use each atom.
+    max_cosine : float
+        Two atoms are duplicates where |cos| is larger.
+    nonnegative : bool
+        Whether codes are non-negative. Then cos counts, not |cos|: d and −d code different samples.
     """
     order = torch.argsort(usage, descending=True, stable=True)
     cosines = atoms[order] @ atoms[order].T
@@ -29,7 +39,7 @@ def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative:
 
 
 def choose_replacements(residual: Activations, count: int, ranks: Ranks = ALONE) -> Atoms:
-    """Return unit directions of the worst residuals, at most `count`, no two alike."""
+    """Return unit directions of the largest residuals, at most `count`, no two alike."""
     directions = gather_worst(residual, min(4 * count, MOST_CANDIDATES), ranks)
     directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     alike = (directions @ directions.T).abs().gt(SAMPLE_COSINE).cpu()
@@ -43,10 +53,10 @@ def choose_replacements(residual: Activations, count: int, ranks: Ranks = ALONE)
 
 
 def gather_worst(residual: Activations, count: int, ranks: Ranks = ALONE) -> Atoms:
-    """Return the `count` rows of largest norm, the largest first, of all ranks; none that are 0.
+    """Return the `count` rows of largest norm of all ranks, the largest first, without zeros.
 
-    Ranks tell each other `count` norms each, and the rows that are chosen: as sums in which all
-    but one rank have zeros.
+    Ranks sum tables in which only one of them has an entry: first of `count` norms each, then of
+    the chosen rows.
     """
     energy = torch.linalg.vector_norm(residual, dim=1)
     own = torch.topk(energy, min(count, len(residual)))

@@ -1,10 +1,15 @@
-"""What each iteration of a fit does: how many atoms, how many samples, from which row on."""
+"""What each iteration of a fit does: how many atoms, how many samples, from which row on.
+
+The fit follows this plan, and the estimate of its cost counts it. No torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from dbksvd.fit.ksvd.settings import DBKSVDSettings
 
 FIRST_STAGE_ATOMS = 32
 # Samples in a batch: enough that each atom is used this often, on average.
@@ -19,7 +24,7 @@ class Step:
     Parameters
     ----------
     stage : int
-        0 for the first size of the dictionary, counting up as it grows.
+        0 for the first size of the dictionary, 1 for the next one, and so on.
     groups : tuple of int
         Atoms in each group; one group is a plain dictionary.
     budget : int
@@ -50,8 +55,8 @@ def split_groups(n_atoms: int, groups: int | Sequence[int] | None) -> tuple[int,
     n_atoms : int
         Atoms in all.
     groups : None, int or sequence of int
-        None for one group; the sizes themselves; or the size s of the first group, from which
-        the dictionary doubles: s, s, 2s, 4s, … up to `n_atoms`.
+        None for one group; the sizes themselves; or the size s of the first group. Then the
+        sizes are s, s, 2s, 4s, …, so that each group doubles the dictionary, up to `n_atoms`.
 
     Raises
     ------
@@ -71,6 +76,21 @@ def split_groups(n_atoms: int, groups: int | Sequence[int] | None) -> tuple[int,
             f"groups: expected positive sizes that add up to {n_atoms}, got {list(sizes)}"
         )
     return sizes
+
+
+def check_sizes(settings: DBKSVDSettings, n_atoms: int, k: int) -> None:
+    """Check that settings fit the atoms of a dictionary and the non-zeros of a sample.
+
+    Raises
+    ------
+    ValueError
+        If they do not; the message begins with the key.
+    """
+    if k > n_atoms:
+        raise ValueError(f"k: expected at most n_atoms={n_atoms}, got {k}")
+    groups = split_groups(n_atoms, settings.groups)
+    if settings.sparsity == "mean" and len(groups) > 1:
+        raise ValueError(f"sparsity: expected 'exact' with groups={settings.groups}, got 'mean'")
 
 
 def double_sizes(first: int, last: int) -> list[int]:
@@ -97,41 +117,45 @@ def choose_batch_size(n_atoms: int, k: int) -> int:
     return max(SMALLEST_BATCH, -(-USES_PER_ATOM * n_atoms // k))
 
 
-def plan_steps(
-    groups: tuple[int, ...],
-    k: int,
-    *,
-    is_grown: bool,
-    growth_iterations: int,
-    growth_samples: int,
-    max_iter: int,
-    polish_iter: int,
-    batch_size: int,
-    n_samples: int,
-    iterations_per_batch: int,
-) -> list[Step]:
+def plan_steps(settings: DBKSVDSettings, n_atoms: int, k: int, n_samples: int) -> list[Step]:
     """Return every iteration of a fit, in order.
 
-    A grown dictionary doubles from `FIRST_STAGE_ATOMS`, with `growth_iterations` at each size
-    below the full one on batches of `growth_samples` samples an atom (at most `batch_size`);
-    `max_iter` iterations at full size follow, and then `polish_iter` whose batches double (up to
-    all samples). Batches follow one another in the data.
+    With ``init: doubling`` the dictionary doubles from `FIRST_STAGE_ATOMS`. Each size below the
+    full one has ``doubling_iterations``, on batches of ``doubling_samples`` samples an atom, at
+    most a whole batch. Then come ``max_iter`` iterations at full size, and ``polish_iter`` whose
+    batches double, up to all samples. Batches follow one another in the data.
+
+    Parameters
+    ----------
+    settings : DBKSVDSettings
+        What the fit does.
+    n_atoms, k : int
+        Atoms of the dictionary and non-zeros of a sample.
+    n_samples : int
+        Samples there are to learn from.
     """
-    batch_size = min(batch_size, n_samples)
-    n_atoms = sum(groups)
+    groups = split_groups(n_atoms, settings.groups)
+    batch_size = min(settings.batch_size or choose_batch_size(n_atoms, k), n_samples)
     budget = -(-k // len(groups))
-    sizes = double_sizes(FIRST_STAGE_ATOMS, n_atoms) if is_grown else [n_atoms]
+    is_doubling = settings.init == "doubling"
+    sizes = double_sizes(FIRST_STAGE_ATOMS, n_atoms) if is_doubling else [n_atoms]
     steps: list[Step] = []
     position = 0
     for stage, size in enumerate(sizes):
         is_full = size == n_atoms
-        samples = batch_size if is_full else min(batch_size, growth_samples * max(size, 64))
-        for iteration in range(max_iter if is_full else growth_iterations):
+        most = batch_size if is_full else settings.doubling_samples * max(size, 64)
+        samples = min(batch_size, most)
+        for iteration in range(settings.max_iter if is_full else settings.doubling_iterations):
             steps.append(Step(stage, truncate_groups(groups, size), budget, position, samples))
-            if not is_full or (iteration + 1) % iterations_per_batch == 0:
+            if not is_full or (iteration + 1) % settings.iterations_per_batch == 0:
                 position += samples
-    for polish in range(1, polish_iter + 1):
+    for polish in range(1, settings.polish_iter + 1):
         samples = min(batch_size << polish, n_samples)
         steps.append(Step(len(sizes), groups, budget, position, samples))
         position += samples
     return steps
+
+
+def count_samples(n_atoms: int, k: int, n_train: int) -> int:
+    """Return how many samples DB-KSVD sees by default, each counted as often as it is used."""
+    return sum(step.samples for step in plan_steps(DBKSVDSettings(), n_atoms, k, n_train))
