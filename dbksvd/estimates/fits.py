@@ -6,9 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from dbksvd.base.settings import parse
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
+from dbksvd.fit.grown.plan import count_work
+from dbksvd.fit.grown.settings import GrownSettings
 from dbksvd.fit.ksvd.schedule import choose_batch_size, plan_steps, split_groups
+from dbksvd.fit.method import FitSizes
 from dbksvd.fit.sae.settings import complete_settings
 
 
@@ -29,7 +33,8 @@ def count_fit(
     if algorithm == "sae":
         return _count_sae(settings, n_atoms, k, d, n_heldout) + Work(disk=disk)
     if algorithm == "grown":
-        return _count_grown(settings, n_atoms, k, d, n_train, n_heldout) + Work(disk=disk)
+        sizes = FitSizes(n_atoms, k, d, n_train, n_heldout)
+        return count_work(parse(GrownSettings, settings, "method"), sizes)
     products = {
         "kmeans": 2 * 2.0 * n_train * n_atoms * d,
         "pca": 2.0 * n_train * d * d,
@@ -102,45 +107,6 @@ def _complete_ksvd(settings: Mapping[str, Any]) -> dict[str, Any]:
         parameters = inspect.signature(learner).parameters.values()
         chosen |= {p.name: p.default for p in parameters if p.default is not p.empty}
     return {**chosen, **settings}
-
-
-def _count_grown(
-    settings: Mapping[str, Any], n_atoms: int, k: int, d: int, n_train: int, n_heldout: int
-) -> Work:
-    """Count rounds in which as many atoms join as may, and a settling in which no atom is tied."""
-    from dbksvd.fit.grown import growth
-    from dbksvd.fit.grown import plan as growth_plan
-    from dbksvd.fit.grown.candidates import CLIMBS
-    from dbksvd.fit.grown.cleaning import DIRECTIONS, SUBSPACE_ITERATIONS
-    from dbksvd.fit.grown.method import GrownSettings
-
-    names = inspect.signature(GrownSettings).parameters
-    own = {name: value for name, value in settings.items() if name in names}
-    chosen = GrownSettings(**own)
-    update = k * d * (4.0 * growth.POWER_ITERATIONS + 4)
-    total, m = Work(), n_atoms if chosen.warm_start else 0
-    while m < n_atoms:
-        rows = min(n_train, growth_plan.count_round_rows(m, chosen.samples_per_atom))
-        total += Work(products=rows * chosen.starts * d * 4.0 * CLIMBS)
-        m = min(n_atoms, m + max(2, int(chosen.growth * m)))
-        coding = _count_pursuit(d, m, min(k, m), "mp", refit=True)
-        total += _times(coding, rows * (1 + chosen.round_iterations))
-        total += Work(steps=rows * chosen.round_iterations * update)
-    if not chosen.warm_start:
-        batches = growth_plan.plan_settling(n_atoms, k, chosen.settle_iter)
-        rows = sum(min(n_train, batch) for batch in batches)
-        total += _times(_count_pursuit(d, n_atoms, k, "mp", refit=True), rows)
-        total += Work(steps=rows * update)
-    coding = count_coding(settings, n_atoms, k, d)
-    rows = min(n_train, growth_plan.count_polish_rows(n_atoms))
-    total += _times(coding, rows * (chosen.polish_iter + growth.CONFIRMATIONS) + n_heldout)
-    total += Work(steps=rows * chosen.polish_iter * update)
-    if chosen.cleaning:
-        cleaned = min(n_train, growth_plan.count_cleaning_rows(n_atoms))
-        total += _times(coding, cleaned)
-        total += Work(products=cleaned * k * d * 4.0 * DIRECTIONS * SUBSPACE_ITERATIONS)
-        rows = max(rows, cleaned)
-    return total + Work(memory=(rows * (2.0 * d + 2 * k) + 3.0 * n_atoms * d) * FLOAT)
 
 
 def _describe_sae(settings: Mapping[str, Any], n_atoms: int, k: int, d: int) -> dict[str, Any]:
