@@ -60,7 +60,7 @@ def fit(task: FitTask) -> FitResult:
     from dbksvd.fit.measure import measure_explained
     from dbksvd.fit.task import FitResult
 
-    settings = parse(GrownSettings, task.settings, "method")
+    settings: GrownSettings = parse(GrownSettings, task.settings, "method")
     state = begin_growth(task, settings)
     if task.base is None:
         grow_(state, task, settings)
