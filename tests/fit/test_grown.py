@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +14,24 @@ from rows import Rows
 from torch.nn.functional import normalize
 
 from dbksvd.base.codes import SparseCodes
+from dbksvd.base.work import Work
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings, encode_with
 from dbksvd.fit.grown.candidates import choose_apart, find_general_atoms
 from dbksvd.fit.grown.cleaning import clean_atoms_
-from dbksvd.fit.grown.growth import Growth
-from dbksvd.fit.grown.method import GrownSettings, fit
+from dbksvd.fit.grown.coactive import find_coactive, find_coactive_pairs, share_atoms_
+from dbksvd.fit.grown.method import METHOD, fit
 from dbksvd.fit.grown.penalties import find_usage, set_penalties
 from dbksvd.fit.grown.plan import (
     count_cleaning_rows,
+    count_joining,
     count_polish_rows,
     count_round_rows,
     plan_settling,
 )
-from dbksvd.fit.grown.sharing import find_pairs, find_tied, share_atoms_
+from dbksvd.fit.grown.settings import GrownSettings
+from dbksvd.fit.grown.settling import settle_
+from dbksvd.fit.grown.state import begin_growth
+from dbksvd.fit.method import FitSizes
 from dbksvd.fit.task import FitTask
 
 N_FEATURES, WIDTH = 24, 32
@@ -55,7 +62,7 @@ def make_task(x: torch.Tensor, base: Path | None = None, **settings: object) -> 
 
 @pytest.fixture(scope="module")
 def grown(planted):
-    return fit(make_task(planted[1], sharing=0.0))
+    return fit(make_task(planted[1], coactive_share=0.0))
 
 
 def test_finds_the_features(planted, grown):
@@ -74,7 +81,7 @@ def test_codes_are_not_negative_and_as_many_as_asked_on_average(planted, grown):
 
 
 def test_same_seed_same_dictionary_and_it_survives_saving(planted, grown, tmp_path):
-    again = fit(make_task(planted[1], sharing=0.0)).dictionary
+    again = fit(make_task(planted[1], coactive_share=0.0)).dictionary
     assert torch.equal(again.atoms, grown.dictionary.atoms)
     again.save(tmp_path / "dictionary")
     loaded = Dictionary.load(tmp_path / "dictionary")
@@ -101,7 +108,8 @@ def test_polishes_another_dictionary(planted, tmp_path):
     rough = normalize(features + 0.15 * torch.randn(features.shape, generator=generator), dim=1)
     bias = x.mean(dim=0) * 0
     Dictionary(rough, bias, PursuitSettings(3)).save(tmp_path / "base")
-    result = fit(make_task(x, tmp_path / "base", polish_iter=3, sharing=0.0, warm_start="base"))
+    settings = {"polish_iter": 3, "coactive_share": 0.0, "warm_start": "base"}
+    result = fit(make_task(x, tmp_path / "base", **settings))
     before, after = ((d * features).sum(1).mean() for d in (rough, result.dictionary.atoms))
     assert after > before + 0.1
     assert len(result.log) == 3
@@ -124,7 +132,7 @@ def test_an_interrupted_growth_goes_on_and_ends_with_the_same_bytes(
 ):
     caplog.set_level(logging.INFO)
     source = Interrupted(planted[1][:10_000])
-    task = make_task(planted[1], sharing=0.0, checkpoint_seconds=0)
+    task = make_task(planted[1], coactive_share=0.0, checkpoint_seconds=0)
     task.train, task.checkpoint = source, tmp_path / "work"
     for fail_at in (8, 14):  # in the second round, and some rounds later
         source.reads, source.fail_at = 0, fail_at
@@ -156,7 +164,7 @@ def test_candidates_that_are_alike_count_once():
     torch.testing.assert_close(chosen, candidates[[1, 2]])
 
 
-def test_an_atom_is_given_a_share_of_the_one_it_goes_with():
+def test_an_atom_is_given_a_share_of_its_co_active_atom():
     atoms = torch.eye(3)
     indices = torch.tensor([[0, 1], [0, 1], [0, 2], [0, 0], [2, 0]])
     values = torch.tensor([[1.0, 1], [1, 1], [1, 1], [1, 0], [1, 0]])
@@ -192,24 +200,25 @@ def test_cleaning_takes_out_features_without_atoms():
     assert torch.equal(atoms[1], before[1])  # too few samples
 
 
-def test_pairs_are_of_a_rarer_atom_and_one_that_comes_with_it():
+def test_co_active_pairs_are_of_a_rarer_atom_and_a_likely_more_frequent_one():
     indices = torch.tensor([[0, 1, 3], [0, 1, 3], [2, 1, 0], [2, 0, 0], [1, 0, 0]])
     values = torch.tensor([[1.0, 1, 1], [1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0]])
     codes = SparseCodes(indices, values, 5)  # 0 is always with 1, 3 with both, 2 half the time
-    i, j, weight = find_pairs(codes)
+    i, j, probability = find_coactive_pairs(codes)
     assert sorted(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 1), (3, 0), (3, 1)]
-    assert (weight == 1).all()
-    assert find_tied(codes).tolist() == [True, True, False, True, False]
+    assert (probability == 1).all()
+    assert find_coactive(codes).tolist() == [True, True, False, True, False]
 
 
-def test_settling_frees_atoms_that_go_with_no_other(planted):
+def test_settling_frees_atoms_without_a_co_active_one(planted):
     """Features that are rough: free ones come near, those of the family stay where they are."""
     features, x = planted
     generator = torch.Generator().manual_seed(1)
     rough = normalize(features + 0.1 * torch.randn(features.shape, generator=generator), dim=1)
-    growth = Growth(make_task(x), GrownSettings(damping=0.0, settle_iter=20))
+    task, settings = make_task(x), GrownSettings(damping=0.0, settle_iter=20)
+    growth = begin_growth(task, settings)
     growth.atoms, growth.bias = rough.clone(), torch.full((WIDTH,), 0.3)
-    growth.settle()
+    settle_(growth, task, settings)
     assert torch.equal(growth.atoms[:4], rough[:4])
     cosines = (growth.atoms * features).sum(1)
     assert cosines[4:].min() > 0.95 > (rough * features).sum(1)[4:].mean()
@@ -221,22 +230,24 @@ def test_settling_frees_atoms_that_go_with_no_other(planted):
 def test_settling_codes_with_k_on_average_and_picks_no_noise(planted):
     features, x = planted  # 2.2 fire on a sample
     for k, l0 in ((1, 1.0), (4, 2.2)):
-        growth = Growth(replace(make_task(x), k=k), GrownSettings(settle_iter=20))
+        task, settings = replace(make_task(x), k=k), GrownSettings(settle_iter=20)
+        growth = begin_growth(task, settings)
         growth.atoms, growth.bias = features.clone(), torch.full((WIDTH,), 0.3)
         growing = growth.pursuit
-        growth.settle()
+        settle_(growth, task, settings)
         assert abs(growth.log[-1]["l0"] - l0) < 0.1
         assert growth.pursuit == growing
 
 
-def test_settling_is_left_out_where_all_atoms_go_with_others(planted, monkeypatch):
-    growth = Growth(make_task(planted[1]), GrownSettings())
+def test_settling_is_left_out_where_all_atoms_are_co_active(planted, monkeypatch):
+    task, settings = make_task(planted[1]), GrownSettings()
+    growth = begin_growth(task, settings)
     growth.atoms = planted[0].clone()
     monkeypatch.setattr(
-        "dbksvd.fit.grown.growth.find_tied",
+        "dbksvd.fit.grown.settling.find_coactive",
         lambda codes: torch.ones(codes.n_atoms, dtype=torch.bool),
     )
-    growth.settle()
+    settle_(growth, task, settings)
     assert not growth.log
     assert torch.equal(growth.atoms, planted[0])
 
@@ -258,8 +269,8 @@ def test_penalties_follow_usage(planted):
     ("settings", "message"),
     [
         ({"threshold": 0.0}, r"method.threshold: expected more than 0, got 0.0"),
-        ({"bias": "one"}, r"method.bias: expected 'zero' or 'mean', got 'one'"),
-        ({"cleaning": 1.5}, r"method.cleaning: expected 0 to 1, got 1.5"),
+        ({"bias": "one"}, r"method.bias: expected one of 'zero', 'mean', got 'one'"),
+        ({"cleaning": 1.5}, r"method.cleaning: expected at most 1, got 1.5"),
         ({"settle_iter": -1}, r"method.settle_iter: expected at least 0, got -1"),
         ({"polish_iter": 0}, r"method.polish_iter: expected at least 1, got 0"),
         ({"tau": 1}, r"method.tau: unknown key"),
@@ -273,6 +284,45 @@ def test_bad_settings(planted, settings, message):
 def test_nothing_left_to_explain():
     with pytest.raises(ValueError, match="n_atoms: expected at most 0, which explain all samples"):
         fit(make_task(torch.zeros(12_000, 5)))
+
+
+def test_work_of_a_fit_by_hand():
+    sizes = FitSizes(n_atoms=32, k=4, width=8, n_train=1000, n_heldout=10)
+
+    def count(**settings: object) -> Work:
+        return METHOD.plan(GrownSettings(polish_iter=3, **settings), sizes)
+
+    polished = count(warm_start="x")
+    # Nothing grows: 3 iterations and 2 more codings of all samples, and one measurement; cleaning
+    # codes once more and finds 4 directions of 8 numbers for 4 atoms a sample in 5 iterations.
+    bare = count(warm_start="x", cleaning=0)
+    assert bare.products == 5010 * 512
+    assert polished.products - bare.products == 1000 * 512 + 1000 * 4 * (4 * 4 * 8 * 5)
+    whole, unsettled = count(), count(settle_iter=0)
+    assert whole.products > unsettled.products > polished.products
+    # 40 batches and 4 larger ones, all of the 1,000 samples there are.
+    assert whole.products - unsettled.products == 44_000 * 512
+    assert whole.memory == polished.memory == 4 * (1000 * (2 * 8 + 2 * 4) + 3 * 32 * 8)
+    assert whole.disk == 2 * 32 * 8 * 4
+    assert METHOD.coding(GrownSettings(), sizes).products == 512
+
+
+def test_as_many_atoms_join_as_the_plan_says(grown):
+    sizes = list(dict.fromkeys(row["n_atoms"] for row in grown.log))
+    for held, joined in zip([0, *sizes], sizes, strict=False):
+        assert 0 < joined - held <= count_joining(held, N_FEATURES, GrownSettings().growth)
+    assert count_joining(20, 24, 0.5) == 4
+
+
+def test_the_entry_names_the_method_that_it_begins_from():
+    assert METHOD.find_base(GrownSettings()) is None
+    assert METHOD.find_base(GrownSettings(warm_start="sae")) == ("warm_start", "sae")
+    assert METHOD.label(GrownSettings()) == "grown DB-KSVD"
+
+
+def test_the_entry_is_imported_without_torch():
+    code = "import sys, dbksvd.fit.grown.method; assert not {'torch', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_samples_of_each_step_are_bounded():

@@ -1,8 +1,8 @@
-"""Directions for new atoms, found one by one in what a dictionary leaves, the general first.
+"""Directions for new atoms, found in the residual of a dictionary, the most general first.
 
-A k-means lets new atoms compete for samples: where features come with others (a child never
-without its parent), each cluster becomes a combination. Here every candidate climbs alone, so that
-all samples of a general feature pull at it, whatever else they hold.
+A k-means lets new atoms compete for samples: where a feature fires only with another (a child with
+its parent), each cluster becomes a mixture of features. Here each candidate climbs alone, so that
+all samples of a general feature pull at it, whatever else fires in them.
 """
 
 from __future__ import annotations
@@ -11,40 +11,42 @@ import torch
 from torch import Tensor
 
 from dbksvd.base.shapes import Activations, Atoms
+from dbksvd.fit.grown.plan import CLIMBS
 
-# A candidate that fewer samples pull at stays as it is.
+# A candidate with fewer samples above its limit does not move.
 MIN_USES = 10
-CLIMBS = 10
-# First steps, in which a candidate is far from any feature: it may then have the best 5 %.
+# In its first steps a candidate is far from any feature, and few products are above the threshold:
+# its limit is then at most the 95 % quantile of its products.
 FIRST_CLIMBS = 3
 FIRST_SHARE = 0.95
 QUANTILE_ROWS = 4096
-# Of the candidates, those that explain at least this fraction of what the best one does.
+# A candidate is kept if its gain is at least this fraction of the largest.
 KEPT_GAIN = 0.6
-# Candidates of a larger cosine are taken for one.
+# Two candidates with a larger cosine are taken for the same.
 CANDIDATE_COSINE = 0.3
 
 
 def find_general_atoms(
     residual: Activations, count: int, threshold: float, starts: int, generator: torch.Generator
 ) -> Atoms:
-    """Return at most `count` unit directions that explain most of a residual; none of a zero one.
+    """Return at most `count` unit directions that explain most of a residual.
 
     Each of `starts` random rows climbs: ``d ← Σ_i p_i r_i / ‖…‖`` over the rows with
-    ``p_i = r_i·d > threshold``. The gain of a direction is ``Σ p_i²`` over these rows.
+    ``p_i = r_i·d > threshold``. The gain of a direction is ``Σ p_i²`` over these rows. A residual
+    of zeros gives no direction.
 
     Parameters
     ----------
     residual : tensor of shape (n, d)
-        What the atoms so far leave of n samples.
+        Residuals of n samples under the atoms so far.
     count : int
-        Most directions.
+        Most directions that are returned.
     threshold : float
-        In the unit of the samples.
+        Least product that pulls, in the unit of the samples.
     starts : int
-        Candidates.
+        Number of candidates.
     generator : torch.Generator
-        Draws the rows to start from.
+        Draws the rows that candidates start from.
     """
     places = torch.randperm(len(residual), generator=generator)[:starts].to(residual.device)
     candidates = torch.nn.functional.normalize(residual[places], dim=1)
@@ -66,7 +68,7 @@ def find_general_atoms(
 
 
 def choose_apart(candidates: Activations, gains: Tensor, count: int) -> Atoms:
-    """Return the candidates of the largest gains, at most `count`, no two alike."""
+    """Return the candidates with the largest gains, at most `count`, no two of them alike."""
     order = gains.argsort(descending=True, stable=True).tolist()
     alike = (candidates @ candidates.T > CANDIDATE_COSINE).cpu()
     enough = KEPT_GAIN * gains[order[0]]

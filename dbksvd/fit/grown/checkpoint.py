@@ -7,66 +7,62 @@ with the same bytes as one that was never interrupted.
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
-
-if TYPE_CHECKING:
-    from dbksvd.fit.grown.growth import Growth
+from dbksvd.fit.grown.settings import GrownSettings
+from dbksvd.fit.grown.state import GrowthState
+from dbksvd.fit.task import FitTask
 
 _logger = logging.getLogger(__name__)
 
-# Of what a file holds: since 2 the log has thresholds.
+# Version of the content of a file: since 2 the log has thresholds.
 VERSION = 2
 
 
-def identify_growth(growth: Growth) -> dict[str, Any]:
+def identify_growth(task: FitTask, settings: GrownSettings) -> dict[str, Any]:
     """Return what a checkpoint must agree on to be used."""
-    task = growth.task
-    settings = asdict(growth.settings)
-    del settings["checkpoint_seconds"]
     return {
         "version": VERSION,
         "data": fingerprint_source(task.train),
-        "settings": settings,
+        "settings": settings.model_dump(exclude={"algorithm", "device", "checkpoint_seconds"}),
         "sizes": [task.n_atoms, task.k],
         "seed": task.seed,
         "device": task.device.type,
     }
 
 
-def save_growth(growth: Growth, identity: dict[str, Any]) -> None:
-    """Write a growth atomically to its task's folder, which the caller removes after success."""
+def save_growth(state: GrowthState, folder: Path, identity: dict[str, Any]) -> None:
+    """Write a growth atomically to a folder, which the caller removes after success."""
     progress = {
-        "position": growth.position,
-        "seen": growth.seen,
-        "log": growth.log,
-        "seconds": time.perf_counter() - growth.started,
+        "position": state.position,
+        "seen": state.seen,
+        "log": state.log,
+        "seconds": state.seconds,
     }
     write_content(
-        growth.task.checkpoint / CHECKPOINT_FILE,
+        folder / CHECKPOINT_FILE,
         {"identity": identity, "progress": progress},
-        {"atoms": growth.atoms, "bias": growth.bias},
+        {"atoms": state.atoms, "bias": state.bias},
     )
 
 
-def restore_growth_(growth: Growth, identity: dict[str, Any]) -> None:
-    """Go on from a growth of the same settings and data, if there is one.
+def restore_growth_(state: GrowthState, folder: Path, identity: dict[str, Any]) -> None:
+    """Go on from a growth of the same settings and data, if there is one in the folder.
 
     A file that is damaged or of something else is left alone, and the log says why.
     """
-    path = growth.task.checkpoint / CHECKPOINT_FILE
+    path = folder / CHECKPOINT_FILE
     read = read_content(path, identity, names=("atoms", "bias"))
     if read is None:
         return
     content, tensors = read
     _logger.info("%s: going on with %d atoms", path, len(tensors["atoms"]))
     progress = content["progress"]
-    growth.atoms = tensors["atoms"].to(growth.task.device)
-    growth.bias = tensors["bias"].to(growth.task.device)
-    growth.position, growth.seen = progress["position"], progress["seen"]
-    growth.log = progress["log"]
-    growth.started -= progress["seconds"]
+    state.atoms = tensors["atoms"].to(state.atoms.device)
+    state.bias = tensors["bias"].to(state.bias.device)
+    state.position, state.seen = progress["position"], progress["seen"]
+    state.log = progress["log"]
+    state.started -= progress["seconds"]

@@ -1,9 +1,9 @@
-"""Atoms set from the samples in which they come alone.
+"""Cleaning: atoms set again from those of their samples that hold no feature without an atom.
 
-An atom that has features below it without atoms of their own becomes the mean of what its samples
-hold: f + Σ p_k h_k for a feature f with children h_k. In the samples of an atom the residual then
-has most of its variance along the h_k, and where none of them fires it has little there. The
-update of these samples alone is nearer to f.
+An atom whose feature f has children h_k without atoms of their own (they fire only with f) becomes
+the mean of what its samples hold: f + Σ p_k h_k, with p_k the fraction of them in which h_k fires.
+In the samples of this atom the residual has most of its variance along the h_k. Samples in which no
+child fires have little residual there, and an update from these samples alone is nearer to f.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from torch.nn.functional import normalize
 
 from dbksvd.base.codes import SparseCodes
 from dbksvd.base.shapes import Activations, Atoms
+from dbksvd.fit.grown.plan import DIRECTIONS, SUBSPACE_ITERATIONS
 from dbksvd.ops.atom_update.update import compute_residual
 
-# Directions of an atom's residuals in which there may be features without atoms.
-DIRECTIONS = 4
-# Subspace iterations that find them: near enough, and far cheaper than all eigenvectors.
-SUBSPACE_ITERATIONS = 5
-# An atom of fewer samples stays as it is.
+# An atom that fewer samples use stays as it is.
 MIN_SAMPLES = 50
-# Coefficients below this fraction of the upper quartile may be mistakes.
+# A coefficient below this fraction of the atom's upper quartile may be a false pick.
 CLEAR = 0.6
 UPPER_QUARTILE = 0.75
 
@@ -30,13 +27,14 @@ UPPER_QUARTILE = 0.75
 def clean_atoms_(
     x: Activations, codes: SparseCodes, atoms: Atoms, kept: float, chosen: Tensor
 ) -> None:
-    """Update each chosen atom on the samples that hold least of what has no atom.
+    """Update each chosen atom on the samples that hold least of the features without atoms.
 
-    Of the samples with a clear coefficient of the atom, those `kept` count whose residual has the
-    smallest energy in the `DIRECTIONS` main directions of the residuals, each divided by the
-    coefficient. The atom becomes the direction of ``Σ z_i (r_i + z_i d)`` over them. Rare atoms
-    come first, and each sees the residual that those before it left: a parent does not take what
-    its child has taken.
+    Let z_i be the coefficients of atom d in its samples and r_i their residuals. Samples with a
+    clear coefficient are ranked by the energy of r_i in the `DIRECTIONS` main directions of all
+    r_i / z_i; the fraction `kept` of them with the least energy is used. The atom becomes the
+    direction of ``Σ z_i (r_i + z_i d)`` over these samples. Atoms are updated from the rarest to
+    the most frequent, and the residual is carried along: a parent does not take up what the update
+    of its child has explained.
 
     Parameters
     ----------
@@ -47,9 +45,9 @@ def clean_atoms_(
     atoms : tensor of shape (m, d)
         Unit atoms, changed in place.
     kept : float
-        Fraction of the samples, above 0 and at most 1.
+        Fraction of an atom's clear samples that are used, above 0 and at most 1.
     chosen : bool tensor of shape (m,)
-        The atoms.
+        Which atoms are updated.
     """
     residual = compute_residual(x, codes, atoms)
     samples, slots = torch.nonzero(codes.values > 0, as_tuple=True)
@@ -67,9 +65,16 @@ def clean_atoms_(
 
 
 def find_clean_step(residual: Tensor, z: Tensor, kept: float) -> Tensor:
-    """Return what to add to an atom, given residuals (n, d) and coefficients (n,) of its samples.
+    """Return what to add to an atom; see :func:`clean_atoms_`.
 
-    See :func:`clean_atoms_`.
+    Parameters
+    ----------
+    residual : tensor of shape (n, d)
+        Residuals of the samples that use the atom.
+    z : tensor of shape (n,)
+        Their coefficients, above 0.
+    kept : float
+        Fraction of the samples with a clear coefficient that is used.
     """
     order = z.argsort()
     upper = z[order[int(UPPER_QUARTILE * (len(z) - 1))]]

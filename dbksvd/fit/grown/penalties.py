@@ -1,10 +1,10 @@
-"""What picking an atom costs: the code length of saying that it is there.
+"""Penalties of atoms: in proportion to the code length of saying that an atom is used.
 
-With atom j used by a fraction q_j of the samples, the penalties are ``c_j = s ln(1 / q_j)``: a
-pursuit that picks while p_j² > c_j ‖x‖² lowers ``‖r‖² / ‖x‖² + s Σ_{j in S} ln(1 / q_j)``, the
-description length of a sample whose noise has the variance s ‖x‖² / 2 in each coordinate. The one
-number s is set so that samples have a wanted number of non-zeros on average. As noise is in
-proportion, large samples get no more atoms for being large.
+With q_j the fraction of samples that use atom j, the penalties are ``c_j = s ln(1 / q_j)``: a
+pursuit that picks while p_j² > c_j ‖x‖² lowers ``‖r‖² / ‖x‖² + s Σ_{j in S} ln(1 / q_j)`` over
+supports S, the description length of a sample whose noise has the variance s ‖x‖² / 2 in each
+coordinate. The scale s is set so that samples have a wanted number of non-zeros on average. The
+noise is in proportion to the sample, so that a large sample gets no more atoms for being large.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def set_penalties(
     l0 : float
         Non-zeros a sample, on average; ``settings.k`` is the most one may have.
     settings : PursuitSettings
-        The pursuit; if it has penalties, the search begins from them.
+        The pursuit; if it has penalties, the search begins from their scale.
     implementation : str
         As in :func:`dbksvd.sparse_encode`.
     """
     lengths = -usage.log()
-    # no product of a unit atom is larger than the sample: at this scale none is worth its penalty
+    # No product with a unit atom is larger than the norm of the sample: at this scale every penalty
+    # is at least ‖x‖², and no atom is picked.
     high = 1 / float(lengths.min())
     before = settings.penalties
     return find_scale(
