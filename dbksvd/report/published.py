@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.axes import Axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = ["source", "version", "model", "layer", "method", "width", "k", "metric", "value"]
 
 
-def load_reference(path: Path | None, model: str | None) -> pd.DataFrame:
+def load_published(path: Path | None, model: str | None) -> pd.DataFrame:
     """Return the published numbers of a model; an empty table without a file or model.
 
     Parameters
@@ -34,13 +37,13 @@ def load_reference(path: Path | None, model: str | None) -> pd.DataFrame:
     return table[table["model"] == Path(model).name]
 
 
-def find_reference(table: pd.DataFrame, layer: int, metric: str) -> pd.DataFrame:
+def find_published(table: pd.DataFrame, layer: int, metric: str) -> pd.DataFrame:
     """Return the published numbers of a metric at a layer, perhaps none.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`load_reference`: numbers of one model.
+        From :func:`load_published`: numbers of one model.
     layer : int
         Blocks that have run, as in the config: TransformerLens's ``blocks.12.hook_resid_post`` is
         layer 13. A number whose layer is not known matches none.
@@ -59,13 +62,17 @@ def mark_published(axes: Axes, table: pd.DataFrame | None, site: str, metric: st
     axes : Axes
         With k or L0 on the x axis and the metric on the y axis.
     table : DataFrame or None
-        From :func:`load_reference`.
+        From :func:`load_published`.
+    site : str
+        Where the activations come from; only a layer has published numbers.
+    metric : str
+        Name in ``scores.csv``.
     """
     if table is not None and site.startswith("layer"):
-        draw_reference(axes, find_reference(table, int(site.removeprefix("layer")), metric))
+        draw_published(axes, find_published(table, int(site.removeprefix("layer")), metric))
 
 
-def draw_reference(axes: Axes, rows: pd.DataFrame) -> None:
+def draw_published(axes: Axes, rows: pd.DataFrame) -> None:
     """Mark published numbers by k: one hollow black marker for each method and width.
 
     Nothing is drawn for no rows.

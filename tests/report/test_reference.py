@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from dbksvd.report.figures.reconstruction import FIGURES
+from dbksvd.report.figures.registry import find_figure
 from dbksvd.report.figures.styles import Styles
-from dbksvd.report.published import COLUMNS, find_reference, load_reference, mark_published
+from dbksvd.report.published import COLUMNS, find_published, load_published, mark_published
 
 PATH = Path(__file__).parents[2] / "results" / "reference" / "published.csv"
 
@@ -32,7 +32,7 @@ def test_table_states_source_and_version_of_every_number():
     ],
 )
 def test_loss_recovered_is_found(model, layer, method, width, k, value):
-    rows = find_reference(load_reference(PATH, model), layer, "ce_loss_score")
+    rows = find_published(load_published(PATH, model), layer, "ce_loss_score")
     chosen = rows[(rows["method"] == method) & (rows["width"] == width) & (rows["k"] == k)]
     assert chosen["value"].tolist() == [value]
 
@@ -47,8 +47,8 @@ def test_loss_recovered_is_found(model, layer, method, width, k, value):
     ],
 )
 def test_nothing_is_drawn_for_another_model_layer_or_metric(model, layer, metric):
-    table = load_reference(PATH, model)
-    assert find_reference(table, layer, metric).empty
+    table = load_published(PATH, model)
+    assert find_published(table, layer, metric).empty
     figure, axes = plt.subplots()
     mark_published(axes, table, f"layer{layer}", metric)
     mark_published(axes, table, "synthetic", metric)
@@ -59,7 +59,7 @@ def test_nothing_is_drawn_for_another_model_layer_or_metric(model, layer, metric
 
 def test_marks_stand_at_the_published_values():
     figure, axes = plt.subplots()
-    table = load_reference(PATH, "google/gemma-2-2b")
+    table = load_published(PATH, "google/gemma-2-2b")
     mark_published(axes, table, "layer13", "ce_loss_score")
     drawn = {bars.get_label(): bars[0].get_xydata().tolist() for bars in axes.containers}
     assert len(drawn) == 6
@@ -68,11 +68,11 @@ def test_marks_stand_at_the_published_values():
 
 
 def test_without_a_file_there_are_no_numbers(tmp_path):
-    assert find_reference(load_reference(None, "gemma-2-2b"), 13, "ce_loss_score").empty
-    assert load_reference(PATH, None).empty
+    assert find_published(load_published(None, "gemma-2-2b"), 13, "ce_loss_score").empty
+    assert load_published(PATH, None).empty
     (tmp_path / "other.csv").write_text("model,layer,width,k\n")
     with pytest.raises(ValueError, match=r"other\.csv: expected columns"):
-        load_reference(tmp_path / "other.csv", "gemma-2-2b")
+        load_published(tmp_path / "other.csv", "gemma-2-2b")
 
 
 def make_scores(site: str) -> dict[str, pd.DataFrame]:
@@ -97,8 +97,8 @@ def make_scores(site: str) -> dict[str, pd.DataFrame]:
     ],
 )
 def test_figures_mark_published_numbers_of_this_model_and_layer_only(model, site, figure, marks):
-    tables = {**make_scores(site), "published": load_reference(PATH, model)}
-    drawn = FIGURES[figure](tables, Styles(["one"], {}))
+    tables = {**make_scores(site), "published": load_published(PATH, model)}
+    drawn = find_figure(figure).draw(tables, Styles(["one"], {}))
     legend = drawn.axes[0].get_legend()
     labels = [text.get_text() for text in legend.get_texts()]
     assert sum("SAEBench" in label for label in labels) == marks

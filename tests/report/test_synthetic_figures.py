@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from dbksvd.report.figures.ground_truth import SYNTHETIC_FIGURES
+from dbksvd.report.figures.registry import find_figure
 from dbksvd.report.figures.styles import Styles
 
 METHODS = ["one", "two", "control"]
@@ -53,7 +53,7 @@ def read_bars(container) -> tuple[list[float], list[np.ndarray]]:
 
 
 def test_identification_shows_each_dictionary_and_the_range_over_seeds(tables):
-    figure = SYNTHETIC_FIGURES["identification"](tables, STYLES)
+    figure = find_figure("identification").draw(tables, STYLES)
     f1, mcc = figure.axes
     np.testing.assert_allclose(f1.collections[0].get_offsets(), [[0.5, 0.2], [0.52, 0.24]])
     middle, (wide, tall) = read_bars(mcc.containers[0])
@@ -68,7 +68,7 @@ def test_identification_shows_each_dictionary_and_the_range_over_seeds(tables):
 
 
 def test_correlation_recovery_has_a_row_for_each_method(tables):
-    figure = SYNTHETIC_FIGURES["correlation_recovery"](tables, STYLES)
+    figure = find_figure("correlation_recovery").draw(tables, STYLES)
     rv = figure.axes[0]
     assert [text.get_text() for text in rv.get_yticklabels()] == ["Method one", "two", "control"]
     middle, (wide,) = read_bars(rv.containers[1])
@@ -78,7 +78,7 @@ def test_correlation_recovery_has_a_row_for_each_method(tables):
 
 
 def test_routing_puts_each_components_expert_on_the_diagonal(tables):
-    figure = SYNTHETIC_FIGURES["routing"](tables, STYLES)
+    figure = find_figure("routing").draw(tables, STYLES)
     axes = figure.axes[0]
     shares = axes.collections[0].get_array().reshape(3, 3)
     np.testing.assert_allclose(np.diag(shares), [0.9, 1.0, 0.8])
@@ -90,10 +90,10 @@ def test_routing_puts_each_components_expert_on_the_diagonal(tables):
 def test_no_router_is_named(tables):
     tables["routing"] = tables["routing"].iloc[:0]
     with pytest.raises(ValueError, match="routing: expected rows of a dictionary with a router"):
-        SYNTHETIC_FIGURES["routing"](tables, STYLES)
+        find_figure("routing").draw(tables, STYLES)
 
 
 def test_missing_truth_is_named(tables):
     tables["scores"] = tables["scores"][tables["scores"]["metric"] != "f1"]
     with pytest.raises(ValueError, match="scores: expected rows of ground_truth f1, got none"):
-        SYNTHETIC_FIGURES["identification"](tables, STYLES)
+        find_figure("identification").draw(tables, STYLES)

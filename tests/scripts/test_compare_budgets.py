@@ -1,14 +1,9 @@
 """All methods at one budget, read off their curves."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from compare_budgets import compare, read_at
+from dbksvd.report.budgets import compare, read_at
 
 
 def make_curve(method: str, seed: int, points: list[tuple[float, float, float]]) -> pd.DataFrame:

@@ -1,14 +1,9 @@
 """Methods two by two at one L0, read off their curves over k."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from match_l0 import list_targets, match, read_curve, read_seeds, tabulate_fits
+from dbksvd.report.matched import list_targets, match, read_curve, read_seeds, tabulate_fits
 
 KEYS = {"site": "layer1", "n_atoms": 8}
 PROBE = ("sparse_probing", "sae_top_1_test_accuracy")

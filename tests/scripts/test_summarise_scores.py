@@ -1,13 +1,8 @@
 """The short table: mean and half the range over seeds, in the order of the methods."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from summarise_scores import summarise
+from dbksvd.report.summary import summarise
 
 
 def make_scores() -> pd.DataFrame:

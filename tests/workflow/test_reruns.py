@@ -103,8 +103,18 @@ def test_edited_architecture_reruns_no_fit_of_another(project: Path):
 
 
 def test_edited_figures_rerun_figures_only(project: Path):
-    append_comment(project / "dbksvd/report/figures/reconstruction.py")
+    append_comment(project / "dbksvd/report/figures/panels.py")
     assert plan(project) == {"draw_figure": FIGURES}
+
+
+def test_edited_figure_reruns_itself_only(project: Path):
+    append_comment(project / "dbksvd/report/figures/probing.py")
+    assert plan(project) == {"draw_figure": 1}
+
+
+def test_edited_table_reruns_itself_only(project: Path):
+    append_comment(project / "dbksvd/report/matched.py")
+    assert plan(project) == {"match_l0": 1}
 
 
 def test_edited_extraction_reruns_from_there(project: Path):

@@ -1,7 +1,18 @@
 """Figures, each as PNG and SVG."""
 
+from dbksvd.base.registry import find_source
+from dbksvd.report.figures.registry import FIGURES, find_figure
+
 # Numbers that others have published, drawn where model, layer and metric are the same.
 PUBLISHED = "results/reference/published.csv"
+# Files of the tables, each called as the table it holds.
+FIGURE_TABLES = {
+    "scores": rules.collect_scores.output.scores,
+    "curves": rules.collect_curves.output.curves,
+    "usage": rules.collect_curves.output.usage,
+    "routing": rules.collect_routing.output.routing,
+    "published": PUBLISHED if Path(PUBLISHED).is_file() else [],
+}
 
 FIGURE_FILES = expand(
     f"{RESULTS}/figures/{{figure}}.{{ending}}",
@@ -10,17 +21,14 @@ FIGURE_FILES = expand(
 )
 
 
+def figure_tables(wildcards):
+    """Files of the tables that a figure needs."""
+    return [FIGURE_TABLES[name] for name in find_figure(wildcards.figure).tables]
+
+
 rule draw_figure:
     input:
-        scores=rules.collect_scores.output.scores,
-        curves=rules.collect_curves.output.curves,
-        usage=rules.collect_curves.output.usage,
-        routing=(
-            rules.collect_routing.output.routing
-            if "routing" in EXPERIMENT.figures
-            else []
-        ),
-        published=PUBLISHED if Path(PUBLISHED).is_file() else [],
+        tables=figure_tables,
     output:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
@@ -40,14 +48,23 @@ rule draw_figure:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        cfg=EXPERIMENT.section(
-            "figures",
-            methods=list(config["methods"]),
-            model=(config.get("model") or {}).get("name"),
+        cfg=as_param(
+            {
+                "figures": {
+                    key: value
+                    for key, value in config["figures"].items()
+                    if key != "controls"
+                },
+                "methods": list(config["methods"]),
+                "labels": {},
+                "controls": CONTROLS,
+                "model": (config.get("model") or {}).get("name"),
+            }
         ),
-        code=code("scripts/draw_figure.py"),
+        caption=lambda wildcards: find_figure(wildcards.figure).caption,
+        code=lambda wildcards: code(
+            "scripts/draw_figure.py", find_source(FIGURES, wildcards.figure)
+        ),
     shell:
         'python "$DBKSVD/scripts/draw_figure.py" --figure {wildcards.figure} --settings {params.cfg:q}'
-        " --scores {input.scores:q} --curves {input.curves:q} --usage {input.usage:q}"
-        " --routing {input.routing:q} --published {input.published:q}"
-        " --output {output.png:q} {output.svg:q} > {log:q} 2>&1"
+        " --tables {input.tables:q} --output {output.png:q} {output.svg:q} > {log:q} 2>&1"

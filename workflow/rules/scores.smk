@@ -1,4 +1,7 @@
-"""Tidy tables of all dictionaries: scores, curves of the fits, atom usage."""
+"""Tidy tables of all dictionaries: scores, curves of the fits, atom usage; tables for people."""
+
+from dbksvd.base.registry import find_source
+from dbksvd.report.registry import TABLES
 
 SEALS = [
     f"{RESULTS}/{fit.site}/dictionaries/{fit.name}/fit.json" for fit in EXPERIMENT.fits
@@ -12,11 +15,13 @@ TRUTH_SCORES = [
     for fit in EXPERIMENT.fits
     if fit.site == "synthetic"
 ]
-RIVALS = [
-    method
-    for method in config["methods"]
-    if method not in config["figures"]["controls"]
-]
+CONTROLS = config["figures"]["controls"]
+RIVALS = [method for method in config["methods"] if method not in CONTROLS]
+
+
+def table_code(name):
+    """Hash of what makes one of the tables for people."""
+    return code("scripts/make_table.py", find_source(TABLES, name))
 
 
 rule collect_scores:
@@ -97,7 +102,7 @@ rule collect_curves:
 
 rule summarise_scores:
     input:
-        scores=rules.collect_scores.output.scores,
+        source=rules.collect_scores.output.scores,
     output:
         csv=report(
             f"{RESULTS}/table.csv",
@@ -117,16 +122,15 @@ rule summarise_scores:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        table="summary",
         cfg=as_param(list(config["methods"])),
-        code=code("scripts/summarise_scores.py"),
+        code=table_code("summary"),
     shell:
-        'python "$DBKSVD/scripts/summarise_scores.py" --scores {input.scores:q} --methods {params.cfg:q}'
-        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        'python "$DBKSVD/scripts/make_table.py" --table {params.table} --source {input.source:q}'
+        " --methods {params.cfg:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
-rule match_l0:
-    input:
-        scores=rules.collect_scores.output.scores,
+use rule summarise_scores as match_l0 with:
     output:
         csv=report(
             f"{RESULTS}/matched.csv",
@@ -139,23 +143,15 @@ rule match_l0:
         f"{RESULTS}/logs/match_l0.log",
     benchmark:
         f"{RESULTS}/benchmarks/match_l0.jsonl"
-    conda:
-        "../../envs/figures.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        table="matched",
         cfg=as_param(RIVALS),
-        code=code("scripts/match_l0.py"),
-    shell:
-        'python "$DBKSVD/scripts/match_l0.py" --scores {input.scores:q} --methods {params.cfg:q}'
-        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        code=table_code("matched"),
 
 
-rule compare_budgets:
+use rule summarise_scores as compare_budgets with:
     input:
-        curves=rules.collect_curves.output.curves,
+        source=rules.collect_curves.output.curves,
     output:
         csv=report(
             f"{RESULTS}/budgets.csv",
@@ -168,15 +164,7 @@ rule compare_budgets:
         f"{RESULTS}/logs/compare_budgets.log",
     benchmark:
         f"{RESULTS}/benchmarks/compare_budgets.jsonl"
-    conda:
-        "../../envs/figures.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        table="budgets",
         cfg=as_param(RIVALS),
-        code=code("scripts/compare_budgets.py"),
-    shell:
-        'python "$DBKSVD/scripts/compare_budgets.py" --curves {input.curves:q} --methods {params.cfg:q}'
-        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        code=table_code("budgets"),

@@ -1,1 +1,1 @@
-"""One module for each figure."""
+"""One module for each figure; what several share is in modules of its own."""

@@ -1,108 +1,32 @@
-"""Figures of SAEBench's scores: tidy tables in, matplotlib figures out."""
+"""The headline number of every eval that was run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import matplotlib
+from dbksvd.report.figures.entry import Facts, Figure
 
-matplotlib.use("Agg")
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
 
-import matplotlib.pyplot as plt
-import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from dbksvd.base.headline import Headline
+    from dbksvd.report.figures.styles import Styles
 
-from dbksvd.report.figures.reconstruction import (
-    find_shared_size,
-    list_sites,
-    make_panels,
-    place_legend,
-)
-from dbksvd.report.figures.styles import Styles
-from dbksvd.report.tables import HEADLINES, Headline
-
-BASELINE = "llm_test_accuracy"  # SAEBench's name for a probe on all raw activations
 COLUMNS = 5  # panels side by side
 
 
-def keep_shared_size(table: pd.DataFrame, styles: Styles) -> tuple[pd.DataFrame, str]:
-    """Return the rows of the (n_atoms, k) that most fits share, controls of any width with them.
-
-    Returns
-    -------
-    table : DataFrame
-        The rows.
-    title : str
-        The size in words.
-    """
-    n_atoms, k = find_shared_size(table[~table["method"].isin(styles.controls)])
-    is_control = table["method"].isin(styles.controls)
-    kept = table[(table["k"] == k) & ((table["n_atoms"] == n_atoms) | is_control)]
-    return kept, f"{n_atoms} atoms, k = {k}"
-
-
-def draw_probing(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
-    """Accuracy of probes on few atoms, mean over data sets; bars over seeds from least to most."""
-    scores = styles.present(tables["scores"])
-    probing = scores[scores["eval"] == "sparse_probing_sae_probes"]
-    columns = {
-        f"sae_top_{count}_test_accuracy": f"{count} atom{'s' if count > 1 else ''}"
-        for count in (1, 2, 5)
-    }
-    table = probing[probing["metric"].isin(columns)].copy()
-    if table.empty:
-        raise ValueError("scores: expected rows of sparse_probing_sae_probes, got none")
-    table["probe"] = table["metric"].map(columns)
-    table, title = keep_shared_size(table, styles)
-    figure, panels = make_panels(table)
-    for axes, rows in panels:
-        sns.barplot(
-            rows,
-            x="probe",
-            y="value",
-            order=list(columns.values()),
-            hue="label",
-            hue_order=styles.among(rows),
-            palette=styles.palette,
-            errorbar=("pi", 100),
-            err_kws={"linewidth": 1.2},
-            capsize=0.3,
-            saturation=1,
-            ax=axes,
-        )
-        here = probing["site"] == rows["site"].iloc[0]
-        _draw_raw(axes, probing.loc[here & (probing["metric"] == BASELINE), "value"])
-        axes.set(xlabel="Probe on the best", ylabel="", ylim=(0.5, 1.0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.axes[0].set_ylabel("Probing accuracy, mean over data sets")
-    place_legend(figure)
-    figure.suptitle(title, fontsize="medium")
-    return figure
-
-
-def _draw_raw(axes: Axes, values: pd.Series) -> None:
-    if values.empty:
-        return
-    axes.axhline(values.mean(), color="0.2", linewidth=1.2, linestyle="--", zorder=0)
-    axes.annotate(
-        "probe on all raw activations",
-        (1, values.mean()),
-        xycoords=("axes fraction", "data"),
-        xytext=(-4, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize="small",
-    )
-
-
-def draw_evals(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
+def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """Headline metric of every eval that was run, a panel each: mean and range over seeds.
 
     Where an eval has one, a dashed line is a probe on all raw activations.
     """
+    import matplotlib.pyplot as plt
+
+    from dbksvd.report.figures.panels import keep_shared_size, list_sites
+    from dbksvd.report.headlines import HEADLINES
+
     scores = styles.present(tables["scores"])
     scores = scores[scores["site"].isin(list_sites(scores))]
     kept, title = keep_shared_size(scores, styles)
@@ -132,12 +56,7 @@ def draw_evals(tables: dict[str, pd.DataFrame], styles: Styles) -> Figure:
         _draw_panel(axes, headline, rows, labels, styles)
         if several:
             axes.set_title(site, fontsize="medium")
-        if headline.baseline is not None:
-            raw = scores[(scores["site"] == site) & (scores["eval"] == headline.evaluation)]
-            values = raw.loc[raw["metric"] == headline.baseline, "value"]
-            if len(values):
-                axes.axvline(values.mean(), color="0.2", linewidth=1.2, linestyle="--", zorder=0)
-                axes.margins(x=0.12)  # the line counts too
+        _draw_baseline(axes, headline, scores[scores["site"] == site])
     grid[0, 0].set_yticks(range(len(labels)), labels)
     grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
     figure.suptitle(title, fontsize="medium")
@@ -148,6 +67,8 @@ def _draw_panel(
     axes: Axes, headline: Headline, rows: pd.DataFrame, labels: list[str], styles: Styles
 ) -> None:
     """Draw one metric: a marker at the mean of each method's seeds, a bar over their range."""
+    from matplotlib.ticker import MaxNLocator
+
     for height, label in enumerate(labels):
         values = rows.loc[rows["label"] == label, "value"] / headline.unit
         if values.empty:
@@ -173,7 +94,32 @@ def _draw_panel(
     axes.set_axisbelow(True)
 
 
-EVAL_FIGURES: dict[str, Callable[[dict[str, pd.DataFrame], Styles], Figure]] = {
-    "probing": draw_probing,
-    "evals": draw_evals,
-}
+def _draw_baseline(axes: Axes, headline: Headline, scores: pd.DataFrame) -> None:
+    """Draw the line of what is reached without a dictionary, where the eval measures it."""
+    if headline.baseline is None:
+        return
+    is_baseline = scores["metric"] == headline.baseline
+    values = scores.loc[(scores["eval"] == headline.evaluation) & is_baseline, "value"]
+    if len(values):
+        axes.axvline(values.mean(), color="0.2", linewidth=1.2, linestyle="--", zorder=0)
+        axes.margins(x=0.12)  # the line counts too
+
+
+def applies(facts: Facts) -> bool:
+    """Say whether any eval of SAEBench is run."""
+    return bool(facts.evals)
+
+
+FIGURE = Figure(
+    draw=draw,
+    tables=("scores",),
+    applies=applies,
+    caption=(
+        "The headline number of each eval. Markers are means over seeds, bars reach from the "
+        "lowest to the highest seed, controls are grey. Dashed line: the same probe on all raw "
+        "activations. A permuted decoder keeps the latents of its SAE, so probes on latents score "
+        "as that SAE does; an eval that uses the decoder should tell them apart (it explains less "
+        "than nothing, left of the axis). Where TPP and SCR are among the evals, they are shown "
+        "because SAEBench has them: a reliability audit (arXiv 2605.18229) finds both unreliable."
+    ),
+)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dbksvd.base.errors import report_errors
-from dbksvd.report.tables import format_spread, run_table
+from dbksvd.report.tables import format_spread
 
 SIZES = ["site", "n_atoms", "k"]
 BUDGETS = {"samples_seen": "samples", "seconds": "seconds"}
@@ -54,12 +53,3 @@ def _format(values: list[float]) -> str:
     if np.isnan(values).any():
         return "not measured yet"
     return format_spread(values, 3)
-
-
-@report_errors()
-def main() -> None:
-    run_table(__doc__, "curves", compare)
-
-
-if __name__ == "__main__":
-    main()

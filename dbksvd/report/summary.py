@@ -1,21 +1,25 @@
-"""Make the short table of an experiment: one row for each kind of dictionary, mean and spread."""
+"""The short table of an experiment: one row for each kind of dictionary, mean and spread."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from dbksvd.base.errors import report_errors
-from dbksvd.report.tables import HEADLINES, format_spread, run_table
+from dbksvd.base.layout import KEYS
+from dbksvd.report.headlines import HEADLINES
+from dbksvd.report.tables import format_spread
 
-KEYS = ["site", "method", "n_atoms", "k"]
+SIZES = [key for key in KEYS if key != "seed"]
 
 
 def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
-    """Return one row per site × method × n_atoms × k: "mean ± half the range" over seeds."""
+    """Return one row per site × method × n_atoms × k: "mean ± half the range" over seeds.
+
+    Columns without a value are left out.
+    """
     rank = {method: position for position, method in enumerate(methods)}
     rows = []
-    for key, group in scores.groupby(KEYS):
-        row = dict(zip(KEYS, key, strict=True), seeds=group["seed"].nunique())
+    for size, group in scores.groupby(SIZES):
+        row = dict(zip(SIZES, size, strict=True), seeds=group["seed"].nunique())
         for headline in HEADLINES:
             values = (headline.select(group)["value"] / headline.unit).tolist()
             row[headline.title] = format_spread(values, headline.decimals) if values else ""
@@ -25,12 +29,3 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     table = table.sort_values(["site", "n_atoms", "k", "rank"])
     empty = [headline.title for headline in HEADLINES if (table[headline.title] == "").all()]
     return table.drop(columns=["rank", *empty])
-
-
-@report_errors()
-def main() -> None:
-    run_table(__doc__, "scores", summarise)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbksvd.base.errors import report_errors
-from dbksvd.report.tables import Headline, format_spread, run_table
+from dbksvd.base.headline import Headline
+from dbksvd.report.tables import format_spread
 
 SIZES = ["site", "n_atoms"]
 L0 = Headline("L0", "heldout", "l0")
@@ -119,12 +119,3 @@ def compare_at(first: pd.DataFrame, second: pd.DataFrame, l0: float) -> dict[str
 
 def _list_titles() -> list[str]:
     return [headline.title for headline in METRICS]
-
-
-@report_errors()
-def main() -> None:
-    run_table(__doc__, "scores", match)
-
-
-if __name__ == "__main__":
-    main()

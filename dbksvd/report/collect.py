@@ -1,0 +1,109 @@
+"""From the folders of all dictionaries to tidy tables: scores, curves, atom usage, routing.
+
+Each dictionary is a row of :func:`dbksvd.base.layout.expand_rows`: its keys and its folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dbksvd.base.files import DamagedFileError, check_folder, read_json, read_seal
+from dbksvd.base.layout import KEYS, LOG_FILE, SEAL_FILE
+from dbksvd.evaluation.saebench.results import SEAL, read_metrics
+
+SCORE_COLUMNS = [*KEYS, "eval", "metric", "value"]
+ROUTING_COLUMNS = [*KEYS, "component", "expert", "samples"]
+
+Row = Mapping[str, Any]
+logger = logging.getLogger(__name__)
+
+
+def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the tidy table of all numbers; null and NaN are left out and counted in the log."""
+    table, left_out = [], 0
+    for row in rows:
+        keys = [row[key] for key in KEYS]
+        for name, metrics in read_scores(row):
+            for metric, value in metrics.items():
+                if metric in KEYS or isinstance(value, bool):
+                    continue
+                if value is None or (isinstance(value, float) and not math.isfinite(value)):
+                    left_out += 1
+                elif isinstance(value, int | float):
+                    table.append([*keys, name, metric, float(value)])
+    logger.info(
+        "%d dictionaries, %d rows, %d empty values left out", len(rows), len(table), left_out
+    )
+    return pd.DataFrame(table, columns=SCORE_COLUMNS)
+
+
+def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (eval, metrics) of one dictionary: ``heldout``, evals, ``ground_truth``, ``fit``."""
+    evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
+    yield "heldout", read_seal(evaluation / "metrics.json")
+    for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
+        if (folder / SEAL).is_file():
+            try:
+                check_folder(folder / SEAL)
+            except DamagedFileError as error:  # without its metrics.json, an evaluation runs again
+                raise DamagedFileError(error.reason, evaluation / "metrics.json") from error
+        yield folder.name, read_metrics(folder)
+    if row.get("ground_truth"):
+        yield "ground_truth", read_seal(row["ground_truth"])
+    if (dictionary / SEAL_FILE).is_file():
+        yield "fit", read_seal(dictionary / SEAL_FILE)
+
+
+def collect_curves(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the logs of all fits, one below the other."""
+    return pd.concat([read_curve(row) for row in rows], ignore_index=True)
+
+
+def read_curve(row: Row) -> pd.DataFrame:
+    """Return one fit's log with the fit's keys in front.
+
+    A grown dictionary logs its number of atoms at the time: that column becomes ``n_atoms_now``.
+    """
+    log = pd.read_csv(Path(row["dictionary"]) / LOG_FILE)
+    log = log.rename(columns={key: f"{key}_now" for key in KEYS})
+    return pd.concat([_repeat_keys(row, len(log)), log], axis=1)
+
+
+def collect_usage(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return how many held-out tokens use each atom, a row for each atom of all dictionaries."""
+    return pd.concat([read_usage(row) for row in rows], ignore_index=True)
+
+
+def read_usage(row: Row) -> pd.DataFrame:
+    """Return how many held-out tokens use each atom of one dictionary."""
+    metrics = read_seal(Path(row["evaluation"]) / "metrics.json")
+    counts = pd.DataFrame({"count": metrics["usage"]})
+    counts["tokens"] = metrics["samples"]
+    return pd.concat([_repeat_keys(row, len(counts)), counts], axis=1)
+
+
+def _repeat_keys(row: Row, times: int) -> pd.DataFrame:
+    return pd.DataFrame([{key: row[key] for key in KEYS}] * times, columns=list(KEYS))
+
+
+def collect_routing(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return where the routers of all dictionaries send the samples of each component."""
+    lines = [line for row in rows for line in read_routing(row)]
+    return pd.DataFrame(lines, columns=ROUTING_COLUMNS)
+
+
+def read_routing(row: Row) -> list[list[Any]]:
+    """Return a line for each component and expert; none for a dictionary without a router."""
+    counts = read_json(row["ground_truth"]).get("routing", []) if row["ground_truth"] else []
+    keys = [row[key] for key in KEYS]
+    return [
+        [*keys, component, expert, samples]
+        for component, experts in enumerate(counts)
+        for expert, samples in enumerate(experts)
+    ]
