@@ -47,7 +47,9 @@ def score_on_truth(
         Where the scores against the truth and those on the samples go, JSON.
     """
     values = {name: value for name, value in param.items() if name != "seed"}
-    settings = parse(GroundTruthSettings, values, "evaluation.evals.ground_truth")
+    settings: GroundTruthSettings = parse(
+        GroundTruthSettings, values, "evaluation.evals.ground_truth"
+    )
     seed_everything(param["seed"])
     run = describe_run(seed=param["seed"], device="cpu")
     heldout = ActivationShards.open(shards, split="heldout")

@@ -102,19 +102,19 @@ class CachedJudge:
     def __init__(self, judge: JudgeSettings | Mapping[str, Any], folder: Path) -> None:
         from openai import OpenAI
 
-        judge = parse(JudgeSettings, judge, "evaluation.evals.autointerp.judge")
-        key = os.environ.get(judge.key_variable)
+        asked: JudgeSettings = parse(JudgeSettings, judge, "evaluation.evals.autointerp.judge")
+        key = os.environ.get(asked.key_variable)
         if not key:
             raise ValueError(
-                f"evaluation.evals.autointerp: expected a key in {judge.key_variable}, "
+                f"evaluation.evals.autointerp: expected a key in {asked.key_variable}, "
                 "which is not set"
             )
         for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
             # they log what an endpoint answers, which may hold the key
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._model, self._folder = judge.model, folder
-        self._url, self._key = judge.url, key
-        self._client = OpenAI(api_key=key, base_url=judge.url)
+        self._model, self._folder = asked.model, folder
+        self._url, self._key = asked.url, key
+        self._client = OpenAI(api_key=key, base_url=asked.url)
 
     def __call__(self, messages: list[dict[str, str]], max_tokens: int) -> str:
         """Return the answer, from disk if the question was asked before.

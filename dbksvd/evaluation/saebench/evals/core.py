@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbksvd.base.headline import Headline
 from dbksvd.base.settings import Count
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dbksvd.evaluation.saebench.model import EvalSite
+    from dbksvd.evaluation.saebench.replay import ReplayModel
     from dbksvd.evaluation.saebench.task import EvalTask
     from dbksvd.models.loading import LoadedModel
     from dbksvd.models.sizes import ModelKind
@@ -107,7 +108,6 @@ def run(task: EvalTask) -> None:
     goes to ``corrections.json``.
     """
     from sae_bench.evals.core import main as core
-    from sae_bench.evals.core.eval_config import CoreEvalConfig
     from sae_bench.sae_bench_utils import general_utils
     from sae_lens.evals import ExplainedVarianceCalculator
 
@@ -117,30 +117,12 @@ def run(task: EvalTask) -> None:
     from dbksvd.evaluation.saebench.results import CORRECTIONS
     from dbksvd.evaluation.saebench.shims import common
 
-    settings: CoreSettings = task.settings
-    with_loss = wants_loss(settings, task.site.kind)
+    with_loss = wants_loss(task.settings, task.site.kind)
     model = ReplayModel(
         read_record(task.prepared, task.device),
         SAEBenchModel(task.load_model(), task.site.model_name) if with_loss else None,
     )
-    batches = -(-len(model.tokens) // settings.batch_size)
-    config = CoreEvalConfig(
-        model_name=task.site.model_name,
-        batch_size_prompts=settings.batch_size,
-        n_eval_sparsity_variance_batches=batches,
-        n_eval_reconstruction_batches=batches if with_loss else 1,
-        compute_ce_loss=with_loss,
-        compute_kl=with_loss,
-        # Dictionaries are fitted on text tokens: bos, eos and pad keep their activations.
-        exclude_special_tokens_from_reconstruction=True,
-        dataset=", ".join(settings.datasets),
-        context_size=model.context_size,
-        compute_l2_norms=True,
-        compute_sparsity_metrics=True,
-        compute_variance_metrics=True,
-        compute_featurewise_density_statistics=True,
-        compute_featurewise_weight_based_metrics=True,
-    )
+    config = _configure(task, model, with_loss=with_loss)
     variance = ExplainedVarianceCalculator()
 
     def observe(reconstruction: Tensor) -> None:
@@ -171,6 +153,31 @@ def run(task: EvalTask) -> None:
     )
     write_json(
         task.output / CORRECTIONS, {"explained_variance_corrected": float(variance.compute())}
+    )
+
+
+def _configure(task: EvalTask, model: ReplayModel, *, with_loss: bool) -> Any:
+    """Return SAEBench's config: all recorded prompts, in batches."""
+    from sae_bench.evals.core.eval_config import CoreEvalConfig
+
+    settings: CoreSettings = task.settings
+    batches = -(-len(model.tokens) // settings.batch_size)
+    return CoreEvalConfig(
+        model_name=task.site.model_name,
+        batch_size_prompts=settings.batch_size,
+        n_eval_sparsity_variance_batches=batches,
+        n_eval_reconstruction_batches=batches if with_loss else 1,
+        compute_ce_loss=with_loss,
+        compute_kl=with_loss,
+        # Dictionaries are fitted on text tokens: bos, eos and pad keep their activations.
+        exclude_special_tokens_from_reconstruction=True,
+        dataset=", ".join(settings.datasets),
+        context_size=model.context_size,
+        compute_l2_norms=True,
+        compute_sparsity_metrics=True,
+        compute_variance_metrics=True,
+        compute_featurewise_density_statistics=True,
+        compute_featurewise_weight_based_metrics=True,
     )
 
 
