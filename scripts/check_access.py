@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dbksvd.base.errors import report_errors
 from dbksvd.base.files import write_json
-from dbksvd.evaluation.saebench.registry import check_kind
+from dbksvd.evaluation.saebench.checks import check_evals
+from dbksvd.evaluation.saebench.registry import parse_evals
 from dbksvd.models.access import check_access
 
 
@@ -20,8 +21,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     kind, facts = check_access(arguments.settings)
-    for name, settings in arguments.settings.get("evals", {}).items():
-        check_kind(name, settings, kind)
+    if "evals" in arguments.settings:  # beside a model whose kind is known only now
+        check_evals(parse_evals(arguments.settings["evals"]), kind)
     write_json(arguments.output, facts)
 
 

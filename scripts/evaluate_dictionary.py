@@ -13,20 +13,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import argparse
 import json
 import logging
-import time
-from functools import cache
 from pathlib import Path
 
 import torch
 
-from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.errors import report_errors
-from dbksvd.base.files import write_json
-from dbksvd.base.provenance import describe_run, seed_everything
-from dbksvd.evaluation.heldout import measure_folder
-from dbksvd.evaluation.saebench.registry import find_eval
-from dbksvd.evaluation.saebench.runner import run_evals
-from dbksvd.models.loading import LoadedModel, load_model
+from dbksvd.evaluation.score import score_on_model
 
 
 @report_errors()
@@ -44,41 +36,15 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
-    settings = arguments.settings
-    for name in settings["evals"]:
-        find_eval(name)
-    seed_everything(settings["seed"])
-    heldout = ActivationShards.open(arguments.shards, split="heldout")
-    start = time.perf_counter()
-    metrics = measure_folder(arguments.dictionary, heldout)
-    seconds = {"heldout": time.perf_counter() - start}
-
-    model = settings["model"] or {}
-    if "name" in model and Path(model["name"]).is_dir():
-        # Evals run in working folders of their own, where a relative path leads nowhere.
-        model = {**model, "name": str(Path(model["name"]).resolve())}
-
-    @cache
-    def load() -> LoadedModel:
-        return load_model(model, gpus=arguments.gpus)
-
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "metrics.json").unlink(missing_ok=True)
-    device = "cuda" if arguments.gpus and torch.cuda.is_available() else "cpu"
-    seals = run_evals(
+    score_on_model(
         arguments.dictionary,
-        settings["evals"],
+        arguments.settings,
+        arguments.shards,
         arguments.prepared,
         arguments.output,
-        load_model=load,
-        device=device,
         code=arguments.code,
+        gpus=arguments.gpus,
     )
-    for name, seal in seals.items():
-        seconds[name] = seal["seconds"]
-        metrics["saebench_width"] = seal["width"]  # twice n_atoms where codes are sign-split
-    run = describe_run(seed=settings["seed"], device=device)
-    write_json(arguments.output / "metrics.json", {**metrics, "seconds": seconds, "run": run})
 
 
 if __name__ == "__main__":

@@ -16,11 +16,7 @@ from pathlib import Path
 import torch
 
 from dbksvd.base.errors import report_errors
-from dbksvd.base.files import replace_folder
-from dbksvd.evaluation.saebench.model import EvalSite
-from dbksvd.evaluation.saebench.preparation import name_model, prepare_eval
-from dbksvd.evaluation.saebench.registry import find_eval
-from dbksvd.models.loading import load_model
+from dbksvd.evaluation.saebench.preparation import prepare_folder
 
 
 @report_errors()
@@ -37,12 +33,7 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
-    settings = arguments.settings
-    find_eval(arguments.eval)
-    loaded = load_model(settings["model"], gpus=arguments.gpus)
-    site = EvalSite(name_model(loaded.name), settings["layer"], settings["seed"], loaded.kind)
-    with replace_folder(arguments.output) as folder:
-        prepare_eval(arguments.eval, loaded, site, settings["settings"], folder)
+    prepare_folder(arguments.eval, arguments.settings, arguments.output, gpus=arguments.gpus)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import torch
 
-from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.errors import report_errors
-from dbksvd.base.files import write_json
-from dbksvd.base.provenance import describe_run, seed_everything
-from dbksvd.dictionaries.loading import load_sae
-from dbksvd.evaluation.ground_truth import score_dictionary
-from dbksvd.evaluation.heldout import measure_folder
-from dbksvd.synthetic.models import load_model
-from dbksvd.synthetic.truth import load_truth
+from dbksvd.evaluation.score_truth import score_on_truth
 
 
 @report_errors()
@@ -34,24 +26,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
-    seed_everything(arguments.settings["seed"])
-    run = describe_run(seed=arguments.settings["seed"], device="cpu")
-    started = time.perf_counter()
-    metrics = measure_folder(
-        arguments.dictionary, ActivationShards.open(arguments.shards, split="heldout")
+    score_on_truth(
+        arguments.dictionary,
+        arguments.settings,
+        arguments.model,
+        arguments.truth,
+        arguments.shards,
+        scores=arguments.scores,
+        metrics=arguments.metrics,
     )
-    seconds = {"heldout": time.perf_counter() - started}
-    write_json(arguments.metrics, {**metrics, "seconds": seconds, "run": run})
-
-    started = time.perf_counter()
-    scores = score_dictionary(
-        load_sae(arguments.dictionary),
-        load_model(arguments.model),
-        load_truth(arguments.truth),
-        arguments.settings["batch_rows"],
-    )
-    scoring_seconds = time.perf_counter() - started
-    write_json(arguments.scores, {**scores, "scoring_seconds": scoring_seconds, "run": run})
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dbksvd.evaluation.ground_truth_entry import GroundTruthSettings
 from dbksvd.synthetic.base import GenerativeModel
 from dbksvd.synthetic.truth import Truth
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-BATCH_ROWS = 1024
+BATCH_ROWS = GroundTruthSettings().batch_rows
 
 
 @runtime_checkable
@@ -146,6 +147,17 @@ def score_correlation(
     Latents are matched to features by :func:`match_features`; a feature without a latent, or with
     one that never varies, correlates with nothing.
 
+    Parameters
+    ----------
+    sae : sae_lens.SAE
+        Latents ≥ 0 and unit decoder rows.
+    model : GenerativeModel
+        What made the samples; it has a covariance.
+    truth : Truth
+        Codes of the held-out samples.
+    batch_rows : int
+        Samples coded at a time.
+
     Returns
     -------
     dict
@@ -209,6 +221,17 @@ def score_router(
     sae: Router, model: GenerativeModel, truth: Truth, batch_rows: int = BATCH_ROWS
 ) -> dict[str, Any]:
     """Score how well the router's choice of expert tells the component that made a sample.
+
+    Parameters
+    ----------
+    sae : Router
+        A dictionary whose router chooses one expert for each sample.
+    model : GenerativeModel
+        What made the samples.
+    truth : Truth
+        Codes and components of the held-out samples.
+    batch_rows : int
+        Samples routed at a time.
 
     Returns
     -------

@@ -21,9 +21,11 @@ from unittest.mock import patch
 
 import torch
 
-from dbksvd.evaluation.saebench.evals import absorption, probe_perturbation
+from dbksvd.evaluation.saebench import memoise
+from dbksvd.evaluation.saebench.evals import absorption
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.preparation import name_model, prepare_eval
+from dbksvd.evaluation.saebench.registry import parse_eval
 from dbksvd.evaluation.saebench.results import read_metrics
 from dbksvd.evaluation.saebench.runner import place_sae, run_evals
 from dbksvd.evaluation.saebench.task import EvalTask
@@ -72,7 +74,7 @@ def run(job: dict, dictionary: Path, folder: Path) -> dict:
     # A removal of more latents than there are fails; what was scored before stays.
     times = {path: path.stat().st_mtime_ns for path in (folder / "scores" / "core").iterdir()}
     manifest = json.loads((prepared / "tpp" / "manifest.json").read_text())
-    too_many = {**evals["tpp"], "n_values": [500]}
+    too_many = parse_eval("tpp", {**evals["tpp"], "n_values": [500]}).dump()
     manifest["settings"] = too_many
     (prepared / "tpp" / "manifest.json").write_text(json.dumps(manifest))
     try:
@@ -81,9 +83,9 @@ def run(job: dict, dictionary: Path, folder: Path) -> dict:
         report["failure"] = str(error)
     kept = {path: path.stat().st_mtime_ns for path in (folder / "scores" / "core").iterdir()}
     report["kept"] = kept == times
-    manifest["settings"] = evals["tpp"]
+    manifest["settings"] = parse_eval("tpp", evals["tpp"]).dump()
     (prepared / "tpp" / "manifest.json").write_text(json.dumps(manifest))
-    with patch.object(probe_perturbation, "memoise_encode", contextlib.nullcontext):
+    with patch.object(memoise, "memoise_encode", contextlib.nullcontext):
         score({"tpp": evals["tpp"], "scr": evals["scr"]}, folder / "unmemoised")
     score({"autointerp": evals["autointerp"]}, folder / "asked again")
     report["questions again"] = len(ASKED)
@@ -100,7 +102,7 @@ def run_absorption(loaded, site: EvalSite, dictionary: Path, folder: Path) -> di
     place_sae(sae, site)
     output = folder / "none" / "absorption"
     output.mkdir(parents=True)
-    settings = {"min_probe_f1": 1.0, "max_k": 1, "probe_epochs": 1}
+    settings = absorption.AbsorptionSettings(min_probe_f1=1.0, max_k=1, probe_epochs=1)
     prepared = folder / "prepared" / "absorption"
     with contextlib.chdir(folder / "none"):
         absorption.run(EvalTask(sae, "d", site, settings, prepared, output, lambda: loaded))

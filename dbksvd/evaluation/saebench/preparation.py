@@ -12,21 +12,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dbksvd.base.files import hash_files, read_seal, write_json
+from dbksvd.base.files import hash_files, read_seal, replace_folder, write_json
 from dbksvd.base.provenance import seed_everything
+from dbksvd.evaluation.saebench.checks import check_eval
 from dbksvd.evaluation.saebench.model import EvalSite
-from dbksvd.evaluation.saebench.registry import BUNDLED, HUB, check_kind, find_eval
+from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
 from dbksvd.models.hooks import find_hook
+from dbksvd.models.loading import load_model
 
 if TYPE_CHECKING:
+    from dbksvd.base.settings import Settings
     from dbksvd.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,38 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
+def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: int = 0) -> None:
+    """Load the model and write the prepared folder of an eval, whole or not at all.
+
+    Parameters
+    ----------
+    name : str
+        The eval.
+    param : mapping
+        ``model`` (section of the config), ``layer``, ``seed`` and ``settings`` of the eval.
+    folder : path
+        Where the result goes.
+    gpus : int
+        GPUs that the scheduler gave to this job.
+
+    Raises
+    ------
+    ValueError
+        As :func:`prepare_eval` and :func:`dbksvd.models.loading.load_model`.
+    """
+    settings = parse_eval(name, param["settings"])
+    loaded = load_model(param["model"], gpus=gpus)
+    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind)
+    with replace_folder(folder) as temporary:
+        prepare_eval(name, loaded, site, settings, temporary)
+
+
 def prepare_eval(
-    name: str, loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], folder: Path
+    name: str,
+    loaded: LoadedModel,
+    site: EvalSite,
+    settings: Settings | Mapping[str, Any],
+    folder: Path,
 ) -> None:
     """Write what no dictionary changes, and `MANIFEST` with the sha256 of each file.
 
@@ -49,8 +81,8 @@ def prepare_eval(
         The model.
     site : EvalSite
         Its name and the layer.
-    settings : mapping
-        Settings of the eval.
+    settings : Settings, or a mapping of them
+        Settings of the eval; the manifest holds all of them, defaults too.
     folder : path
         An empty folder.
 
@@ -60,24 +92,22 @@ def prepare_eval(
         For an unknown eval or data set, one that the model cannot run, or a layer that it does
         not have.
     """
-    entry = find_eval(name)
+    entry, settings = find_eval(name), parse_eval(name, settings)
     find_hook(loaded, site.layer)
-    check_kind(name, settings, loaded.kind)
+    check_eval(name, settings, loaded.kind)
     start = time.perf_counter()
     folder = folder.resolve()
-    placed = dict(settings)
-    if placed.get("data", HUB) not in (HUB, BUNDLED):  # a path; the working folder changes below
-        placed["data"] = str(Path(placed["data"]).resolve())
+    located = entry.locate(settings)  # the working folder changes below
     import_quickly()
     with own_working_folder():
         seed_everything(site.seed)
-        import_module(entry.module).prepare(loaded, site, placed, folder)
+        entry.prepare(loaded, site, located, folder)
     logger.info("%s: prepared in %.1f s", name, time.perf_counter() - start)
     manifest = {
         "site": asdict(site),
         "width": loaded.width,
         "eval": name,
-        "settings": dict(settings),
+        "settings": settings.dump(),
         "sha256": hash_files(folder),
         "model_sha256": loaded.sha256,
         "versions": {name: version(name) for name in ("sae-bench", "sae-lens", "sae-probes")},

@@ -10,8 +10,20 @@ import torch
 from dbksvd.evaluation.saebench.model import EvalSite
 
 
-def make_throwaway(width: int, n_atoms: int, site: EvalSite, device: str) -> Any:
-    """Return `n_atoms` random atoms in `width` dimensions, placed at `site`."""
+def make_random_dictionary(width: int, n_atoms: int, site: EvalSite, device: str) -> Any:
+    """Return an SAE of random atoms.
+
+    Parameters
+    ----------
+    width : int
+        Width d of the activations.
+    n_atoms : int
+        Atoms m.
+    site : EvalSite
+        Model and layer, written into the SAE's metadata.
+    device : str
+        Where it is put.
+    """
     from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
 
     sae = PursuitSAE(PursuitSAEConfig(d_in=width, d_sae=n_atoms, nonnegative=True))

@@ -1,4 +1,4 @@
-"""Recorded activations that play the model and the activation store in SAEBench."""
+"""Recorded activations, replayed to SAEBench in the place of the model and its activation store."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
+from dbksvd.models.loading import LoadedModel
 
 RECORD_FILE = "record.safetensors"
 
 
 def write_record(model: SAEBenchModel, tokens: Tensor, site: EvalSite, folder: Path) -> None:
-    """Write tokens (b, t), their activations (b, t, d) and which positions are text."""
+    """Write tokens, their activations (b, t, d) and which positions are text.
+
+    Parameters
+    ----------
+    model : SAEBenchModel
+        What computes the activations.
+    tokens : integer tensor of shape (b, t)
+        Rows of tokens.
+    site : EvalSite
+        Where in the model.
+    folder : path
+        Where `RECORD_FILE` goes.
+    """
     _, cache = model.run_with_cache(tokens, names_filter=site.hook)
     record = {
         "ids": tokens.cpu(),
@@ -31,8 +44,8 @@ def read_record(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
     return load_file(folder / RECORD_FILE, device=device)
 
 
-class RecordedModel:
-    """Plays recorded activations back as the model and the activation store of SAEBench's core.
+class ReplayModel:
+    """Replays recorded activations as the model and the activation store of SAEBench's core.
 
     Parameters
     ----------
@@ -85,8 +98,37 @@ class RecordedModel:
         return self._model.run_with_hooks(self.ids[self._rows], **kwargs)
 
 
-class RecordedStore:
-    """Plays recorded activations back as SAELens's activation store: text tokens only, in order.
+class ReplayTextModel(SAEBenchModel):
+    """The model, with the activations of recorded rows of tokens replayed instead of computed.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model itself.
+    name : str
+        Name that SAEBench files results under.
+    record : dict of tensors
+        From :func:`read_record`.
+    """
+
+    def __init__(self, loaded: LoadedModel, name: str, record: dict[str, Tensor]) -> None:
+        super().__init__(loaded, name)
+        self._activations = record["activations"]
+        self._places = {tuple(row): place for place, row in enumerate(record["ids"].tolist())}
+
+    def run_with_cache(
+        self, tokens: Tensor | Sequence[str], *, names_filter: str | Sequence[str], **_kwargs: Any
+    ) -> tuple[None, dict[str, Tensor]]:
+        """Return the recorded activations (b, t, d) of recorded rows."""
+        if not isinstance(tokens, Tensor):
+            raise ValueError("tokens: expected recorded rows of token ids, got text")
+        places = [self._places[tuple(row)] for row in tokens.tolist()]
+        names = [names_filter] if isinstance(names_filter, str) else names_filter
+        return None, dict.fromkeys(names, self._activations[places])
+
+
+class ReplayStore:
+    """Replays recorded activations as SAELens's activation store: text tokens only, in order.
 
     Parameters
     ----------

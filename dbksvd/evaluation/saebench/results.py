@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dbksvd.base.files import read_json
+from dbksvd.base.files import read_json, write_json
 
 RESULT_SUFFIX = "_eval_results.json"
 # Beside SAEBench's JSON: what it was made from, and the sha256 of the files of the eval.
@@ -28,6 +28,11 @@ def find_result(folder: Path) -> Path:
     if len(paths) != 1:
         raise FileNotFoundError(f"{folder}: expected one *{RESULT_SUFFIX}, found {len(paths)}")
     return paths[0]
+
+
+def write_not_applicable(folder: Path, reason: str, metrics: dict[str, int]) -> None:
+    """Write, in the place of SAEBench's JSON, why an eval does not apply and what was found."""
+    write_json(folder / NOT_APPLICABLE, {"reason": reason, "metrics": metrics})
 
 
 def read_metrics(folder: Path) -> dict[str, float | None]:

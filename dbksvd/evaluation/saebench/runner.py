@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from dbksvd.base.files import (
 from dbksvd.base.provenance import seed_everything
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.preparation import MANIFEST, own_working_folder, read_manifest
-from dbksvd.evaluation.saebench.registry import find_eval
+from dbksvd.evaluation.saebench.registry import find_eval, parse_evals
 from dbksvd.evaluation.saebench.results import SEAL
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
 from dbksvd.evaluation.saebench.task import EvalTask
@@ -35,6 +34,7 @@ from dbksvd.evaluation.saebench.task import EvalTask
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+    from dbksvd.base.settings import Settings
     from dbksvd.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ DICTIONARY_FILES = ("cfg.json", "sae_weights.safetensors")
 
 def run_evals(
     dictionary: Path,
-    evals: Mapping[str, Mapping[str, Any]],
+    evals: Mapping[str, Settings | Mapping[str, Any]],
     prepared: Path,
     output: Path,
     *,
@@ -62,7 +62,7 @@ def run_evals(
     ----------
     dictionary : path
         Folder with ``cfg.json`` and ``sae_weights.safetensors``.
-    evals : mapping of str to mapping
+    evals : mapping of str to Settings, or to a mapping of them
         Settings of each eval, by name: those it was prepared with.
     prepared : path
         Folder with a folder of :func:`prepare_eval` for each eval, only read.
@@ -90,6 +90,7 @@ def run_evals(
     DamagedFileError
         If a prepared file is missing or another.
     """
+    parsed = parse_evals(evals)
     manifests = {name: read_manifest(prepared / name) for name in evals}
     if output.is_dir():
         for folder in (path for path in output.iterdir() if path.is_dir()):
@@ -97,9 +98,9 @@ def run_evals(
                 shutil.rmtree(folder)
     files = {name: hash_file(dictionary / name) for name in DICTIONARY_FILES}
     seals, failures = {}, []
-    for name, settings in evals.items():
+    for name, settings in parsed.items():
         identity = {
-            "settings": dict(settings),
+            "settings": settings.dump(),
             "prepared": hash_file(prepared / name / MANIFEST),
             "dictionary": files,
             "code": (code or {}).get(name),
@@ -141,16 +142,16 @@ def _read_seal(folder: Path, key: str) -> dict[str, Any] | None:
     return dict(seal)
 
 
-def _check_settings(name: str, settings: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    if manifest["settings"] != dict(settings):
+def _check_settings(name: str, settings: Settings, manifest: Mapping[str, Any]) -> None:
+    if manifest["settings"] != settings.dump():
         raise ValueError(
-            f"evals.{name}: prepared with {manifest['settings']}, asked for are {dict(settings)}"
+            f"evals.{name}: prepared with {manifest['settings']}, asked for are {settings.dump()}"
         )
 
 
 def _make_task(
     dictionary: Path,
-    settings: Mapping[str, Any],
+    settings: Settings,
     manifest: Mapping[str, Any],
     load_model: Callable[[], LoadedModel],
     device: str,
@@ -176,7 +177,7 @@ def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[s
         import_quickly()
         with own_working_folder():
             seed_everything(task.site.seed)
-            import_module(find_eval(name).module).run(placed)
+            find_eval(name).run(placed)
     seconds = time.perf_counter() - start
     logger.info("%s: scored in %.1f s", name, seconds)
     return {"seconds": seconds, "width": task.sae.cfg.d_sae}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.evaluation.saebench.model import EvalSite
-
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+    from dbksvd.evaluation.saebench.model import EvalSite
     from dbksvd.models.loading import LoadedModel
 
 
@@ -27,8 +26,8 @@ class EvalTask:
         Name of the dictionary in SAEBench's JSON.
     site : EvalSite
         Model, layer and seed.
-    settings : mapping
-        Settings of the eval.
+    settings : Settings
+        Settings of the eval, parsed: an instance of its entry's ``settings``.
     prepared : path
         What ``prepare`` wrote, only read.
     output : path
@@ -42,7 +41,7 @@ class EvalTask:
     sae: SAE[Any]
     name: str
     site: EvalSite
-    settings: Mapping[str, Any]
+    settings: Any
     prepared: Path
     output: Path
     load_model: Callable[[], LoadedModel]

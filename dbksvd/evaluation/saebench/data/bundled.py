@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import chain, islice, zip_longest
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dbksvd.evaluation.saebench.data.hub_data import stream_texts
-from dbksvd.evaluation.saebench.registry import AG_NEWS_SOURCES, CROSSED_SOURCES, reads_hub
+from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES, CROSSED_SOURCES, HUB
+from dbksvd.evaluation.saebench.data.settings import TextSettings
 
 TEST_SHARE = 0.2
 END: Any = object()  # no text is this
@@ -33,33 +34,40 @@ def read_bundled(name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def open_texts(settings: Mapping[str, Any]) -> list[Iterable[str]]:
-    """Return the texts of each data set in ``datasets``, bundled ones or, by ``data``, the hub's.
+def open_texts(settings: TextSettings) -> list[Iterable[str]]:
+    """Return the texts of each data set in `settings`, bundled ones or the hub's.
 
     Raises
     ------
     ValueError
         If a bundled data set does not exist; the hub is asked when the texts are read.
     """
-    if reads_hub(settings):
-        return [stream_texts(name) for name in settings["datasets"]]
-    return [read_bundled(name)["prompt"].astype(str).tolist() for name in settings["datasets"]]
+    if settings.data == HUB:
+        return [stream_texts(name) for name in settings.datasets]
+    return [read_bundled(name)["prompt"].astype(str).tolist() for name in settings.datasets]
 
 
-def read_texts(settings: Mapping[str, Any], n_texts: int) -> list[str]:
+def read_texts(settings: TextSettings, n_texts: int) -> list[str]:
     """Return `n_texts` texts, about as many of each data set, in their order."""
     columns = open_texts(settings)
     share = -(-n_texts // len(columns))
     return [text for column in columns for text in islice(column, share)][:n_texts]
 
 
-def pack_tokens(
-    settings: Mapping[str, Any], tokenizer: Any, rows: int, context_length: int
-) -> Tensor:
+def pack_tokens(settings: TextSettings, tokenizer: Any, rows: int, context_length: int) -> Tensor:
     """Return texts end to end, eos between them, as int64 tokens of shape (rows, context_length).
 
     As SAEBench packs its own text, so that no row ends in padding. Every row starts and ends with
     the tokens that the tokenizer puts around a text.
+
+    Parameters
+    ----------
+    settings : TextSettings
+        Which data sets; one text of each in turn.
+    tokenizer : transformers tokenizer
+        The model's.
+    rows, context_length : int
+        Shape of the result: rows, and tokens of a row.
 
     Raises
     ------
@@ -75,9 +83,9 @@ def pack_tokens(
     while len(ids) < rows * length:
         text = next(in_turn, END)
         if text is END:
-            names = list(settings["datasets"])
             raise ValueError(
-                f"datasets: expected {rows * length} tokens, got {len(ids)} from {names}"
+                f"datasets: expected {rows * length} tokens, got {len(ids)} from "
+                f"{settings.datasets}"
             )
         if text is not None:
             ids += tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
 
 from dbksvd.evaluation.saebench.data.bundled import read_ag_news, read_crossed
 from dbksvd.evaluation.saebench.data.hub_data import read_data_set
-from dbksvd.evaluation.saebench.registry import reads_hub
-from dbksvd.evaluation.saebench.shims import common as shims
+from dbksvd.evaluation.saebench.data.names import HUB
+from dbksvd.evaluation.saebench.data.settings import LabelledSettings
+from dbksvd.evaluation.saebench.shims import common
 
 
-def serve_topics(settings: Mapping[str, Any], *, is_recorded: bool) -> AbstractContextManager[None]:
-    """Serve AG News or the hub's data sets; nothing where activations are recorded."""
-    if reads_hub(settings):
-        return shims.serve_hub(None if is_recorded else read_data_set)
-    return shims.serve_ag_news(None if is_recorded else read_ag_news())
+def serve_topics(settings: LabelledSettings, *, is_prepared: bool) -> AbstractContextManager[None]:
+    """Serve AG News or the hub's data sets; no text at all where activations are prepared."""
+    if settings.data == HUB:
+        return common.serve_hub(None if is_prepared else read_data_set)
+    return common.serve_ag_news(None if is_prepared else read_ag_news())
 
 
 def serve_crossing(
-    settings: Mapping[str, Any], *, is_recorded: bool
+    settings: LabelledSettings, *, is_prepared: bool
 ) -> AbstractContextManager[None]:
-    """Serve reviews with two labels, or the hub's; nothing where activations are recorded."""
-    if reads_hub(settings):
-        return shims.serve_hub(None if is_recorded else read_data_set)
-    return shims.serve_crossed(None if is_recorded else read_crossed())
+    """Serve reviews with two labels, or the hub's; no text where activations are prepared."""
+    if settings.data == HUB:
+        return common.serve_hub(None if is_prepared else read_data_set)
+    return common.serve_crossed(None if is_prepared else read_crossed())

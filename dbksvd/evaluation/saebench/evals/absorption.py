@@ -3,39 +3,73 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pandas as pd
+from pydantic import Field
 
-from dbksvd.base.files import write_json
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
-from dbksvd.evaluation.saebench.results import CORRECTIONS, NOT_APPLICABLE, RESULT_SUFFIX
-from dbksvd.evaluation.saebench.shims import causal as shims_causal
-from dbksvd.evaluation.saebench.shims import common as shims
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.headline import Headline
+from dbksvd.base.settings import Count, Fraction, Settings
+from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
 
 if TYPE_CHECKING:
+    from dbksvd.evaluation.saebench.model import EvalSite
+    from dbksvd.evaluation.saebench.task import EvalTask
     from dbksvd.models.loading import LoadedModel
+    from dbksvd.models.sizes import ModelKind
 
 logger = logging.getLogger(__name__)
 
 TEMPLATE = "{word} has the first letter:"
+# Roughly: tokens of a word with its prompt; words of a vocabulary that begin with a letter.
+WORD_TOKENS, WORDS = 12, 20_000
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, _settings: Mapping[str, Any], to: Path) -> None:
+class AbsorptionSettings(Settings):
+    """SAEBench's absorption, on words of the model's own vocabulary; defaults are SAEBench's."""
+
+    min_letters: Annotated[int, Field(ge=2, le=26)] = 20
+    """Letters that must have a good probe on raw activations; with fewer the eval does not
+    apply."""
+    min_probe_f1: Fraction = 0.6
+    """F1 score above which a probe on raw activations is good."""
+    max_k: Count = 10
+    """Most latents that a sparse probe of a letter sees."""
+    probe_epochs: Count = 50
+    """Passes over the words in training a sparse probe."""
+
+
+def cost(_settings: AbsorptionSettings, _kind: ModelKind) -> EvalTexts:
+    """Count the words of a vocabulary of usual size."""
+    words = WORDS * WORD_TOKENS
+    return EvalTexts(words, WORDS, WORDS, WORDS + words, words, 120, 60)
+
+
+def prepare(loaded: LoadedModel, site: EvalSite, _settings: AbsorptionSettings, to: Path) -> None:
     """Train the first-letter probes on raw activations of every word of the vocabulary.
 
     Saves a forward pass per word and the training per dictionary: 10 s of 22 s for 1,700 words.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    site : EvalSite
+        Its name and the layer.
+    _settings : AbsorptionSettings
+        None of them concerns these probes.
+    to : path
+        An empty folder.
     """
-    from sae_bench.evals.absorption import common
+    from sae_bench.evals.absorption.common import load_or_train_probe
+
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.shims import causal
 
     model = SAEBenchModel(loaded, site.model_name)
-    with shims_causal.filter_words(TEMPLATE):
-        common.load_or_train_probe(
+    with causal.filter_words(TEMPLATE):
+        load_or_train_probe(
             model,
             base_template=TEMPLATE,
             pos_idx=find_word_position(model.tokenizer),
@@ -46,36 +80,42 @@ def prepare(loaded: LoadedModel, site: EvalSite, _settings: Mapping[str, Any], t
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's absorption. Settings: min_letters, min_probe_f1, max_k, probe_epochs.
+    """SAEBench's absorption.
 
-    Where fewer than `min_letters` letters have a probe on raw activations with an F1 above
-    `min_probe_f1`, SAEBench stops without a result: it then is `NOT_APPLICABLE`.
+    Where fewer than ``min_letters`` letters have a probe on raw activations with an F1 above
+    ``min_probe_f1``, SAEBench stops without a result: ``not_applicable.json`` then says why.
     """
+    import pandas as pd
     from sae_bench.evals.absorption import main as eval_module
     from sae_bench.evals.absorption.eval_config import AbsorptionEvalConfig
+
+    from dbksvd.base.files import write_json
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.results import CORRECTIONS, RESULT_SUFFIX
+    from dbksvd.evaluation.saebench.shims import causal, common
 
     if missing := _find_missing_letters(task):
         reason = f"no word of the vocabulary that the probes learn from begins with {missing}"
         _refuse(task, reason, {"applicable": 0})
         return
     model = SAEBenchModel(task.load_model(), task.site.model_name)
-    settings = task.settings
+    settings: AbsorptionSettings = task.settings
     config = AbsorptionEvalConfig(
         model_name=task.site.model_name,
         random_seed=task.site.seed,  # stated only: the seed itself is set before every eval
-        max_k_value=settings.get("max_k", 10),
-        min_feats_for_eval=settings.get("min_letters", 20),
-        min_GT_probe_f1=settings.get("min_probe_f1", 0.6),
-        k_sparse_probe_num_epochs=settings.get("probe_epochs", 50),
+        max_k_value=settings.max_k,
+        min_feats_for_eval=settings.min_letters,
+        min_GT_probe_f1=settings.min_probe_f1,
+        k_sparse_probe_num_epochs=settings.probe_epochs,
         prompt_template=TEMPLATE,
         prompt_token_pos=find_word_position(model.tokenizer),
         llm_batch_size=64,
         precalc_k_sparse_probe_sae_acts=True,
     )
     with (
-        shims.use_model(eval_module, model),
-        shims_causal.filter_words(TEMPLATE),
-        shims_causal.place_absorption(eval_module, task.prepared, Path("absorption")),
+        common.use_model(eval_module, model),
+        causal.filter_words(TEMPLATE),
+        causal.place_absorption(eval_module, task.prepared, Path("absorption")),
     ):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     table = pd.read_json(next(Path("artifacts/absorption").glob("*_k_sparse_probing.json")))
@@ -92,6 +132,8 @@ def run(task: EvalTask) -> None:
 
 def _find_missing_letters(task: EvalTask) -> str:
     """Return the letters without a word to learn from, at which SAEBench would break off."""
+    import numpy as np
+
     folder = task.prepared / task.site.model_name / f"layer_{task.site.layer - 1}"
     with np.load(folder / "data.npz") as data:
         found = set(data["y_train"].tolist())
@@ -99,11 +141,27 @@ def _find_missing_letters(task: EvalTask) -> str:
 
 
 def _refuse(task: EvalTask, reason: str, metrics: dict[str, int]) -> None:
+    from dbksvd.evaluation.saebench.results import write_not_applicable
+
     logger.warning("absorption does not apply: %s", reason)
-    write_json(task.output / NOT_APPLICABLE, {"reason": reason, "metrics": metrics})
+    write_not_applicable(task.output, reason, metrics)
 
 
 def find_word_position(tokenizer: Any) -> int:
     """Return the place of the word in a prompt, counted from its end; -6 where words are tokens."""
     rest = TEMPLATE.replace("{word}", "")
     return -1 - len(tokenizer(rest, add_special_tokens=False)["input_ids"])
+
+
+EVAL = Eval(
+    settings=AbsorptionSettings,
+    prepare=prepare,
+    run=run,
+    headlines=(
+        Headline(
+            "absorption", "absorption", "mean_absorption_fraction_score", lower_is_better=True
+        ),
+    ),
+    cost=cost,
+    not_for_encoders="its prompts are made for a model that reads from left to right",
+)

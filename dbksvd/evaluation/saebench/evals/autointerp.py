@@ -6,15 +6,24 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from dbksvd.base.files import hash_content, read_seal, write_json
-from dbksvd.evaluation.saebench.evals.llm_judge import prepare_texts, run_judged
-from dbksvd.evaluation.saebench.model import EvalSite
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.headline import Headline
+from dbksvd.base.settings import NonNegative, Settings, Text, parse
+from dbksvd.evaluation.saebench.data.settings import list_bundled_texts, list_hub_data
+from dbksvd.evaluation.saebench.entry import ApiKey, Eval
+from dbksvd.evaluation.saebench.evals.llm_judge import (
+    LatentTextSettings,
+    cost,
+    prepare_texts,
+    run_with_judge,
+)
 
 if TYPE_CHECKING:
-    from dbksvd.models.loading import LoadedModel
+    from dbksvd.evaluation.saebench.task import EvalTask
 
 logger = logging.getLogger(__name__)
 
@@ -23,48 +32,60 @@ RESPONSES = "autointerp_responses"
 INPUT_TOKENS, OUTPUT_TOKENS = 1500, 63
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
-    """Record activations; see `judged.prepare_texts`."""
-    prepare_texts(loaded, site, settings, to)
+class JudgeSettings(Settings):
+    """An OpenAI-compatible endpoint. It has no default: whom to ask, and pay, the user says."""
+
+    url: Annotated[str, Field(pattern="^https?://")]
+    """Address of the endpoint, such as https://api.openai.com/v1."""
+    model: Text
+    """Name of the language model that judges."""
+    key_variable: Annotated[str, Field(pattern="^[A-Z][A-Z0-9_]*$")]
+    """Name of the environment variable that holds the key; the key itself is written nowhere."""
+    input_price: NonNegative = 0.0
+    """Price of a million tokens of prompts, in any currency; only the log's estimate needs it."""
+    output_price: NonNegative = 0.0
+    """Price of a million tokens of answers, in the same currency."""
+
+
+class AutointerpSettings(LatentTextSettings):
+    """SAEBench's autointerp with any OpenAI-compatible endpoint as judge."""
+
+    judge: JudgeSettings
+    """Who explains latents and tests the explanations."""
+
+
+def list_keys(settings: AutointerpSettings) -> list[ApiKey]:
+    """Return the judge's key."""
+    return [ApiKey("judge", settings.judge.key_variable, settings.judge.url)]
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's autointerp with any OpenAI-compatible endpoint.
-
-    Settings: see `judged.run_judged`, and ``judge``: url, model, key_variable (name of the
-    environment variable with the key), input_price and output_price (per million tokens).
-    Answers are kept beside the prepared folder and asked for once.
+    """SAEBench's autointerp; answers are kept beside the prepared folder and asked for once.
 
     Raises
     ------
     ValueError
         If the key is not set.
     """
-    judge = task.settings["judge"]
     estimate_cost(task.settings)
-    run_judged(task, CachedJudge(judge, task.prepared.with_name(RESPONSES)))
+    judge = CachedJudge(task.settings.judge, task.prepared.with_name(RESPONSES))
+    run_with_judge(task, judge)
 
 
-def estimate_cost(settings: Mapping[str, Any]) -> float:
+def estimate_cost(settings: AutointerpSettings) -> float:
     """Log and return what one dictionary costs at most, in the unit of the prices."""
-    latents, judge = settings["n_latents"], settings["judge"]
-    cost = (
-        latents
-        * (
-            INPUT_TOKENS * judge.get("input_price", 0)
-            + OUTPUT_TOKENS * judge.get("output_price", 0)
-        )
-        / 1e6
-    )
+    latents, judge = settings.n_latents, settings.judge
+    price = INPUT_TOKENS * judge.input_price + OUTPUT_TOKENS * judge.output_price
+    total = latents * price / 1e6
     logger.info(
         "judge %s: %d calls, about %d tokens in and %d out, about %.2f at the prices given",
-        judge["model"],
+        judge.model,
         2 * latents,
         latents * INPUT_TOKENS,
         latents * OUTPUT_TOKENS,
-        cost,
+        total,
     )
-    return float(cost)
+    return float(total)
 
 
 class CachedJudge:
@@ -72,27 +93,28 @@ class CachedJudge:
 
     Parameters
     ----------
-    judge : mapping
-        url, model, key_variable.
+    judge : JudgeSettings, or a mapping of them
+        Whom to ask.
     folder : path
         One JSON file per question, named by its hash.
     """
 
-    def __init__(self, judge: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, judge: JudgeSettings | Mapping[str, Any], folder: Path) -> None:
         from openai import OpenAI
 
-        key = os.environ.get(judge["key_variable"])
+        asked: JudgeSettings = parse(JudgeSettings, judge, "evaluation.evals.autointerp.judge")
+        key = os.environ.get(asked.key_variable)
         if not key:
             raise ValueError(
-                f"evaluation.evals.autointerp: expected a key in {judge['key_variable']}, "
+                f"evaluation.evals.autointerp: expected a key in {asked.key_variable}, "
                 "which is not set"
             )
         for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
             # they log what an endpoint answers, which may hold the key
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._model, self._folder = judge["model"], folder
-        self._url, self._key = judge["url"], key
-        self._client = OpenAI(api_key=key, base_url=judge["url"])
+        self._model, self._folder = asked.model, folder
+        self._url, self._key = asked.url, key
+        self._client = OpenAI(api_key=key, base_url=asked.url)
 
     def __call__(self, messages: list[dict[str, str]], max_tokens: int) -> str:
         """Return the answer, from disk if the question was asked before.
@@ -122,3 +144,15 @@ class CachedJudge:
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, "(key)")
+
+
+EVAL = Eval(
+    settings=AutointerpSettings,
+    prepare=prepare_texts,
+    run=run,
+    headlines=(Headline("autointerp", "autointerp", "autointerp_score"),),
+    cost=cost,
+    datasets=list_bundled_texts,
+    hub=list_hub_data,
+    keys=list_keys,
+)

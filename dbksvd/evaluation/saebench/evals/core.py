@@ -2,38 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from dbksvd.base.files import write_json
-from dbksvd.evaluation.saebench.data.bundled import pack_tokens, read_texts
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
-from dbksvd.evaluation.saebench.replay import RecordedModel, read_record, write_record
-from dbksvd.evaluation.saebench.results import CORRECTIONS
-from dbksvd.evaluation.saebench.shims import common as shims
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.headline import Headline
+from dbksvd.base.settings import Count
+from dbksvd.evaluation.saebench.data.settings import (
+    ContextLength,
+    TextSettings,
+    list_bundled_texts,
+    list_hub_data,
+)
+from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
+    from dbksvd.evaluation.saebench.model import EvalSite
+    from dbksvd.evaluation.saebench.replay import ReplayModel
+    from dbksvd.evaluation.saebench.task import EvalTask
     from dbksvd.models.loading import LoadedModel
+    from dbksvd.models.sizes import ModelKind
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
-    """Record activations of prompts.
+class CoreSettings(TextSettings):
+    """SAEBench's core: reconstruction, sparsity, and CE loss and KL of a causal model."""
 
-    Saves one forward pass over all prompts per dictionary. Settings: datasets, data (``bundled`` or
-    ``hub``), texts (prompts), context_length (tokens).
+    hub_default = ("Skylion007/openwebtext",)
+
+    texts: Count = 256
+    """Prompts: texts cut to the context length, for a causal model rows of packed text."""
+    context_length: ContextLength = 64
+    """Tokens of a prompt."""
+    batch_size: Count = 16
+    """Prompts in a batch: the dense codes of a batch are in memory at the same time."""
+    ce_loss: bool | None = None
+    """Whether CE loss and KL with the dictionary inside the model are computed; null computes them
+    where the model has a language-model head."""
+
+
+def wants_loss(settings: CoreSettings, kind: ModelKind | None) -> bool:
+    """Whether CE loss and KL are computed on a kind of model (None: not known yet)."""
+    if settings.ce_loss is None:
+        return kind == "causal"
+    return settings.ce_loss and kind != "encoder"
+
+
+def check(settings: CoreSettings, kind: ModelKind | None) -> None:
+    """Refuse a loss where the model has no language-model head."""
+    if settings.ce_loss and kind == "encoder":
+        raise ValueError(
+            "ce_loss: expected a causal language model, got an encoder, "
+            "which has no language-model head and so no CE loss"
+        )
+
+
+def cost(settings: CoreSettings, kind: ModelKind) -> EvalTexts:
+    """Count the prompts: coded for sparsity and for reconstruction, and read for the loss."""
+    tokens = settings.texts * settings.context_length
+    # The model as it is, with the dictionary inside, and with nothing inside; for loss and for KL.
+    forward = 6 * tokens if wants_loss(settings, kind) else 0
+    return EvalTexts(tokens, tokens, tokens, 2 * tokens, forward)
+
+
+def prepare(loaded: LoadedModel, site: EvalSite, settings: CoreSettings, to: Path) -> None:
+    """Record the activations of the prompts.
+
+    Saves one forward pass over all prompts per dictionary.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    site : EvalSite
+        Its name and the layer.
+    settings : CoreSettings
+        Which prompts, how many and how long.
+    to : path
+        An empty folder.
     """
+    from dbksvd.evaluation.saebench.data.bundled import pack_tokens, read_texts
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.replay import write_record
+
     model = SAEBenchModel(loaded, site.model_name)
-    length = settings["context_length"]
+    length = settings.context_length
     if loaded.kind == "causal":
-        tokens = pack_tokens(settings, model.tokenizer, settings["texts"], length)
+        tokens = pack_tokens(settings, model.tokenizer, settings.texts, length)
     else:
         tokens = model.tokenizer(
-            read_texts(settings, settings["texts"]),
+            read_texts(settings, settings.texts),
             padding="max_length",
             truncation=True,
             max_length=length,
@@ -43,40 +102,27 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's core. Settings: batch_size (prompts), ce_loss (for a causal model; true).
+    """SAEBench's core over the recorded activations.
 
     Its variance explained depends on the scale of the data; the right value over the same tokens
-    goes to `CORRECTIONS`.
+    goes to ``corrections.json``.
     """
     from sae_bench.evals.core import main as core
-    from sae_bench.evals.core.eval_config import CoreEvalConfig
     from sae_bench.sae_bench_utils import general_utils
     from sae_lens.evals import ExplainedVarianceCalculator
 
-    with_loss = task.site.kind == "causal" and task.settings.get("ce_loss", True)
-    model = RecordedModel(
+    from dbksvd.base.files import write_json
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.replay import ReplayModel, read_record
+    from dbksvd.evaluation.saebench.results import CORRECTIONS
+    from dbksvd.evaluation.saebench.shims import common
+
+    with_loss = wants_loss(task.settings, task.site.kind)
+    model = ReplayModel(
         read_record(task.prepared, task.device),
         SAEBenchModel(task.load_model(), task.site.model_name) if with_loss else None,
     )
-    batch_size = task.settings.get("batch_size", 16)
-    batches = -(-len(model.tokens) // batch_size)
-    config = CoreEvalConfig(
-        model_name=task.site.model_name,
-        batch_size_prompts=batch_size,
-        n_eval_sparsity_variance_batches=batches,
-        n_eval_reconstruction_batches=batches if with_loss else 1,
-        compute_ce_loss=with_loss,
-        compute_kl=with_loss,
-        # Dictionaries are fitted on text tokens: bos, eos and pad keep their activations.
-        exclude_special_tokens_from_reconstruction=True,
-        dataset=", ".join(task.settings["datasets"]),
-        context_size=model.context_size,
-        compute_l2_norms=True,
-        compute_sparsity_metrics=True,
-        compute_variance_metrics=True,
-        compute_featurewise_density_statistics=True,
-        compute_featurewise_weight_based_metrics=True,
-    )
+    config = _configure(task, model, with_loss=with_loss)
     variance = ExplainedVarianceCalculator()
 
     def observe(reconstruction: Tensor) -> None:
@@ -85,11 +131,11 @@ def run(task: EvalTask) -> None:
             variance.add_batch(reconstruction[scored], inputs[scored])
 
     sae_id, sae, _ = general_utils.load_and_format_sae(task.name, task.sae, task.device)  # type: ignore[misc]
-    with shims.observe_decode(sae, observe):
+    with common.observe_decode(sae, observe):
         metrics, features = core.run_evals(
-            sae, model, model, config, ignore_tokens={RecordedModel.IGNORED}
+            sae, model, model, config, ignore_tokens={ReplayModel.IGNORED}
         )
-    metrics = shims.fill_missing_metrics(metrics)
+    metrics = common.fill_missing_metrics(metrics)
     metrics["misc_metrics"] = core.calculate_misc_metrics(features)
     result = {
         "sae_set": task.name,
@@ -108,3 +154,40 @@ def run(task: EvalTask) -> None:
     write_json(
         task.output / CORRECTIONS, {"explained_variance_corrected": float(variance.compute())}
     )
+
+
+def _configure(task: EvalTask, model: ReplayModel, *, with_loss: bool) -> Any:
+    """Return SAEBench's config: all recorded prompts, in batches."""
+    from sae_bench.evals.core.eval_config import CoreEvalConfig
+
+    settings: CoreSettings = task.settings
+    batches = -(-len(model.tokens) // settings.batch_size)
+    return CoreEvalConfig(
+        model_name=task.site.model_name,
+        batch_size_prompts=settings.batch_size,
+        n_eval_sparsity_variance_batches=batches,
+        n_eval_reconstruction_batches=batches if with_loss else 1,
+        compute_ce_loss=with_loss,
+        compute_kl=with_loss,
+        # Dictionaries are fitted on text tokens: bos, eos and pad keep their activations.
+        exclude_special_tokens_from_reconstruction=True,
+        dataset=", ".join(settings.datasets),
+        context_size=model.context_size,
+        compute_l2_norms=True,
+        compute_sparsity_metrics=True,
+        compute_variance_metrics=True,
+        compute_featurewise_density_statistics=True,
+        compute_featurewise_weight_based_metrics=True,
+    )
+
+
+EVAL = Eval(
+    settings=CoreSettings,
+    prepare=prepare,
+    run=run,
+    headlines=(Headline("CE loss score", "core", "ce_loss_score", floor=0.0),),
+    cost=cost,
+    datasets=list_bundled_texts,
+    hub=list_hub_data,
+    check=check,
+)

@@ -2,68 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from pydantic import Field
 
-from dbksvd.base.files import read_json, write_json
-from dbksvd.evaluation.saebench.data.bundled import pack_tokens
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
-from dbksvd.evaluation.saebench.replay import RecordedStore, read_record, write_record
-from dbksvd.evaluation.saebench.results import CORRECTIONS, find_result
-from dbksvd.evaluation.saebench.shims import causal as shims_causal
-from dbksvd.evaluation.saebench.shims import common as shims
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.headline import Headline
+from dbksvd.base.settings import Count, Positive
+from dbksvd.evaluation.saebench.data.settings import (
+    ContextLength,
+    TextSettings,
+    list_bundled_texts,
+    list_hub_data,
+)
+from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from dbksvd.evaluation.saebench.model import EvalSite
+    from dbksvd.evaluation.saebench.task import EvalTask
     from dbksvd.models.loading import LoadedModel
+    from dbksvd.models.sizes import ModelKind
 
 LARGEST = 100.0  # where SAEBench's bins end at least
+BATCHES = 8  # of a pass
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
+class MDLSettings(TextSettings):
+    """SAEBench's mdl: how short the codes can be described."""
+
+    hub_default = ("HuggingFaceFW/fineweb",)
+
+    texts: Count = 128
+    """Rows of packed text."""
+    context_length: ContextLength = 128
+    """Tokens of a row."""
+    num_bins: list[Count] = Field([8, 16, 32], min_length=1)
+    """Numbers of bins that the codes are quantised into, each tried."""
+    k_values: list[Count | None] = Field([None], min_length=1)
+    """Numbers of latents that are kept in each code, each tried; null keeps all."""
+    tokens: Count = 4096
+    """Tokens of each pass; the rows are read again where they end."""
+    mse_threshold: Positive = 0.01
+    """Mean squared error that quantising may add."""
+
+
+def cost(settings: MDLSettings, _kind: ModelKind) -> EvalTexts:
+    """Count the tokens of all passes: two for each number of bins and latents, and ten."""
+    stored = settings.texts * settings.context_length
+    passes = 2 * len(settings.num_bins) * len(settings.k_values)
+    return EvalTexts(stored, stored, stored, (10 + passes) * settings.tokens)
+
+
+def prepare(loaded: LoadedModel, site: EvalSite, settings: MDLSettings, to: Path) -> None:
     """Record activations.
 
-    Saves 10 + 2 × bins × k forward passes per dictionary. Settings: datasets, data (``bundled``
-    or ``hub``), texts (rows), context_length (tokens).
+    Saves 10 + 2 × bins × k forward passes per dictionary.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    site : EvalSite
+        Its name and the layer.
+    settings : MDLSettings
+        Which texts, how many rows and how long.
+    to : path
+        An empty folder.
     """
+    from dbksvd.evaluation.saebench.data.bundled import pack_tokens
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.replay import write_record
+
     model = SAEBenchModel(loaded, site.model_name)
-    tokens = pack_tokens(settings, model.tokenizer, settings["texts"], settings["context_length"])
+    tokens = pack_tokens(settings, model.tokenizer, settings.texts, settings.context_length)
     write_record(model, tokens, site, to)
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's mdl. Settings: num_bins, k_values, tokens (per pass), mse_threshold.
+    """SAEBench's mdl over the recorded activations.
 
-    SAEBench lists all settings and picks none: the shortest description within its threshold, or
-    the shortest of all where none is, goes to `CORRECTIONS`.
+    SAEBench lists the description of every number of bins and latents and picks none: the shortest
+    within its threshold, or the shortest of all where none is, goes to ``corrections.json``.
     """
-    shims_causal.stand_in_for_loguru()
+    from dbksvd.base.files import read_json, write_json
+    from dbksvd.evaluation.saebench.replay import ReplayStore, read_record
+    from dbksvd.evaluation.saebench.results import CORRECTIONS, find_result
+    from dbksvd.evaluation.saebench.shims import causal, common
+
+    causal.stand_in_for_loguru()
     from sae_bench.evals.mdl import main as eval_module
     from sae_bench.evals.mdl.eval_config import MDLEvalConfig
 
-    settings, batches = task.settings, 8
+    settings: MDLSettings = task.settings
     record = read_record(task.prepared, task.device)
     config = MDLEvalConfig(
-        k_values=list(settings.get("k_values", [None])),
-        num_bins_values=list(settings["num_bins"]),
+        k_values=list(settings.k_values),
+        num_bins_values=list(settings.num_bins),
         random_seed=task.site.seed,
-        dataset_name=", ".join(settings["datasets"]),
-        context_length=settings["context_length"],
-        sae_batch_size=batches,
+        dataset_name=", ".join(settings.datasets),
+        context_length=settings.context_length,
+        sae_batch_size=BATCHES,
         model_name=task.site.model_name,
-        mse_epsilon_threshold=settings.get("mse_threshold", 0.01),
+        mse_epsilon_threshold=settings.mse_threshold,
     )
-    store = RecordedStore(record, max(1, settings["tokens"] // batches))
+    store = ReplayStore(record, max(1, settings.tokens // BATCHES))
     largest = _find_largest(task.sae, store.rows)
     with (
-        shims.use_model(eval_module, shims_causal.Placeholder()),
-        shims_causal.use_store(eval_module, store),
-        shims_causal.allow_no_cuda(task.device),
-        shims_causal.share_config(eval_module, config),
-        shims_causal.scale_latents(task.sae, LARGEST / largest),
+        common.use_model(eval_module, causal.Placeholder()),
+        causal.use_store(eval_module, store),
+        causal.allow_no_cuda(task.device),
+        causal.share_config(eval_module, config),
+        causal.scale_latents(task.sae, LARGEST / largest),
     ):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     results = read_json(find_result(task.output))["eval_results"]
@@ -80,7 +132,23 @@ def run(task: EvalTask) -> None:
     )
 
 
-@torch.no_grad()
 def _find_largest(sae: Any, rows: torch.Tensor) -> float:
-    largest = max(float(sae.encode(block).max()) for block in rows.split(1024))
+    """Return the largest latent over rows (n, d); `LARGEST` where all are zero."""
+    import torch
+
+    with torch.no_grad():
+        largest = max(float(sae.encode(block).max()) for block in rows.split(1024))
     return largest if largest > 0 else LARGEST
+
+
+EVAL = Eval(
+    settings=MDLSettings,
+    prepare=prepare,
+    run=run,
+    headlines=(
+        Headline("description length, bits", "mdl", "description_length", 0, lower_is_better=True),
+    ),
+    cost=cost,
+    datasets=list_bundled_texts,
+    hub=list_hub_data,
+)

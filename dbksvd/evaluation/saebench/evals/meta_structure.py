@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dbksvd.evaluation.saebench.model import EvalSite
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.headline import Headline
+from dbksvd.base.settings import Count, Positive, Settings
+from dbksvd.evaluation.saebench.entry import Eval
 
 if TYPE_CHECKING:
-    from dbksvd.models.loading import LoadedModel
+    from dbksvd.evaluation.saebench.task import EvalTask
 
 
-def prepare(_loaded: LoadedModel, _site: EvalSite, _settings: Mapping[str, Any], _to: Path) -> None:
-    """Nothing: this eval reads the atoms only, so there is nothing to save."""
+class MetaStructureSettings(Settings):
+    """SAEBench's meta_structure: a small SAE trained on the atoms; it reads no text."""
+
+    train_steps: Count = 1500
+    """Steps of training the smaller dictionary."""
+    batch_size: Count = 1024
+    """Atoms of a step."""
+    k: Count = 4
+    """Non-zeros that explain an atom."""
+    width_ratio: Positive = 0.25
+    """Size of the smaller dictionary, in proportion to the number of atoms."""
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's meta_structure. Settings: train_steps, batch_size (atoms), k, width_ratio."""
+    """SAEBench's meta_structure."""
     from sae_bench.evals.meta_structure import main as eval_module
     from sae_bench.evals.meta_structure.eval_config import MetaStructureEvalConfig
 
-    settings = task.settings
+    settings: MetaStructureSettings = task.settings
     config = MetaStructureEvalConfig(
         random_seed=task.site.seed,  # stated only: the seed itself is set before every eval
-        train_steps=settings.get("train_steps", 1500),
-        train_batch_size=settings.get("batch_size", 1024),
-        k=settings.get("k", 4),
-        width_ratio=settings.get("width_ratio", 0.25),
+        train_steps=settings.train_steps,
+        train_batch_size=settings.batch_size,
+        k=settings.k,
+        width_ratio=settings.width_ratio,
         autocast=task.device != "cpu",
     )
     eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))  # type: ignore[list-item]
+
+
+EVAL = Eval(
+    settings=MetaStructureSettings,
+    run=run,
+    headlines=(
+        Headline("meta-structure", "meta_structure", "decoder_fraction_variance_explained"),
+    ),
+)

@@ -3,27 +3,104 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from dbksvd.base.files import read_json, write_json
-from dbksvd.evaluation.saebench.data.hub_data import fetch_folder
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
-from dbksvd.evaluation.saebench.registry import list_hub_names, reads_hub
-from dbksvd.evaluation.saebench.results import CORRECTIONS, NOT_APPLICABLE
-from dbksvd.evaluation.saebench.shims import causal as shims_causal
-from dbksvd.evaluation.saebench.task import EvalTask
+from pydantic import Field
+
+from dbksvd.base.headline import Headline
+from dbksvd.base.settings import Count, Settings, Text
+from dbksvd.evaluation.saebench.data.names import HUB
+from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
 
 if TYPE_CHECKING:
+    from dbksvd.evaluation.saebench.model import EvalSite
+    from dbksvd.evaluation.saebench.task import EvalTask
     from dbksvd.models.loading import LoadedModel
+    from dbksvd.models.sizes import ModelKind
+
+HUB_FOLDER = "adamkarvonen/ravel_prompts"
+PROMPT_TOKENS = 24  # roughly
+
+# The attribute that is changed, and one at least that is to stay.
+Attributes = Annotated[list[Text], Field(min_length=2)]
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
+class RavelSettings(Settings):
+    """SAEBench's ravel, on RAVEL's prompts from the hub or from a folder of their format."""
+
+    data: Text = HUB
+    """The word hub, or a folder with RAVEL's JSON files in base/."""
+    entities: dict[str, Attributes] = Field(
+        {
+            "city": ["Country", "Continent", "Language"],
+            "nobel_prize_winner": ["Country of Birth", "Field", "Gender"],
+        },
+        min_length=1,
+    )
+    """Attributes of each kind of entity, two at least; by default SAEBench's."""
+    batch_size: Count = 32
+    """Prompts in a batch; of each attribute, the model must know so many that they fill one."""
+    pairs: Count = 5000
+    """Pairs of prompts for each attribute."""
+    epochs: Count = 2
+    """Passes over the pairs in training the mask of an attribute's latents."""
+    new_tokens: Count = 6
+    """Tokens that the model continues a prompt by."""
+
+
+def list_hub(settings: RavelSettings) -> list[str]:
+    """Return the repository of RAVEL's prompts, where they come from the hub."""
+    return [HUB_FOLDER] if settings.data == HUB else []
+
+
+def list_files(settings: RavelSettings) -> list[str]:
+    """Return RAVEL's files, where they are in a folder."""
+    if settings.data == HUB:
+        return []
+    return sorted(map(str, Path(settings.data).glob("base/*.json")))
+
+
+def locate(settings: RavelSettings) -> RavelSettings:
+    """Return the settings with the folder as an absolute path."""
+    if settings.data == HUB:
+        return settings
+    return settings.model_copy(update={"data": str(Path(settings.data).resolve())})
+
+
+def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
+    """Refuse a folder without RAVEL's files."""
+    if settings.data != HUB and not (Path(settings.data) / "base").is_dir():
+        raise ValueError(
+            f"data: expected {HUB!r} or a folder with RAVEL's files in base/, "
+            f"found none at {settings.data}"
+        )
+
+
+def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
+    """Count the pairs of prompts: read once, and with gradients in training the masks."""
+    attributes = sum(map(len, settings.entities.values()))
+    pairs = 2 * attributes * settings.pairs * PROMPT_TOKENS
+    generated = settings.new_tokens / PROMPT_TOKENS
+    trained = 2 * 3 * settings.epochs * 0.7 * pairs
+    return EvalTexts(pairs, 0, 0, 2 * pairs, trained + 0.3 * pairs * (1 + generated))
+
+
+def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Path) -> None:
     """Let the model continue every prompt, and keep those it continues right.
 
-    Saves that generation per dictionary. Settings: data (``hub``, or a folder with RAVEL's files in
-    base/), entities (attributes of each kind of entity).
+    Saves that generation per dictionary.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    site : EvalSite
+        Its name and the layer.
+    settings : RavelSettings
+        Where RAVEL's files are, and which attributes.
+    to : path
+        An empty folder.
 
     Raises
     ------
@@ -32,16 +109,22 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to
     """
     from sae_bench.evals.ravel.instance import RAVELInstance
 
+    from dbksvd.base.files import write_json
+    from dbksvd.evaluation.saebench.data.hub_data import fetch_folder
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.shims import causal
+
     model = SAEBenchModel(loaded, site.model_name)
     config = _configure(site, settings, to)
     config.llm_batch_size = 64
     counts: dict[str, int] = {}
-    data = Path(settings["data"]) / "base"
-    if reads_hub(settings):
-        data = fetch_folder(list_hub_names("ravel", settings)[0], "*.json")
-    for entity, attributes in settings["entities"].items():
+    if settings.data == HUB:
+        data = fetch_folder(HUB_FOLDER, "*.json")
+    else:
+        data = Path(settings.data) / "base"
+    for entity, attributes in settings.entities.items():
         _copy_files(data, entity, to)
-        with shims_causal.read_entity_end(model.tokenizer):
+        with causal.read_entity_end(model.tokenizer):
             instance = RAVELInstance.create_from_files(
                 config=config,
                 entity_type=entity,
@@ -60,31 +143,31 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's ravel. Settings: batch_size, pairs (per attribute), epochs, new_tokens.
-
-    Where the model knows too little of an attribute, the result is `NOT_APPLICABLE`.
-    """
+    """SAEBench's ravel; does not apply where the model knows too little of an attribute."""
     from sae_bench.evals.ravel import main as eval_module
+
+    from dbksvd.base.files import read_json, write_json
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.results import CORRECTIONS, write_not_applicable
+    from dbksvd.evaluation.saebench.shims import causal
 
     config = _configure(task.site, task.settings, task.prepared)
     counts = read_json(task.prepared / "counts.json")
+    known = sum(counts.values())
     # Prompts of cause and isolation in equal number; some of them must fill a batch for testing.
     needed = int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
     poor = {name: count for name, count in counts.items() if count < needed}
     if poor:
-        write_json(
-            task.output / NOT_APPLICABLE,
-            {
-                "reason": f"the model continues too few prompts right, {needed} are needed of "
-                f"each attribute, with two answers at least: {poor}",
-                "metrics": {"applicable": 0, "prompts_known": sum(counts.values())},
-            },
+        reason = (
+            f"the model continues too few prompts right, {needed} are needed of each attribute, "
+            f"with two answers at least: {poor}"
         )
+        write_not_applicable(task.output, reason, {"applicable": 0, "prompts_known": known})
         return
     model = SAEBenchModel(task.load_model(), task.site.model_name)
-    with shims_causal.use_transformers_model(eval_module, model):
+    with causal.use_transformers_model(eval_module, model):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
-    write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": sum(counts.values())})
+    write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known})
 
 
 def _copy_files(data: Path, entity: str, to: Path) -> None:
@@ -96,19 +179,31 @@ def _copy_files(data: Path, entity: str, to: Path) -> None:
         shutil.copy(path, to / "base")
 
 
-def _configure(site: EvalSite, settings: Mapping[str, Any], folder: Path) -> Any:
+def _configure(site: EvalSite, settings: RavelSettings, folder: Path) -> Any:
     from sae_bench.evals.ravel.eval_config import RAVELEvalConfig
 
     return RAVELEvalConfig(
-        entity_attribute_selection={
-            key: list(names) for key, names in settings["entities"].items()
-        },
-        num_pairs_per_attribute=settings.get("pairs", 5000),
-        num_epochs=settings.get("epochs", 2),
-        n_generated_tokens=settings.get("new_tokens", 6),
-        llm_batch_size=settings["batch_size"],
+        entity_attribute_selection={key: list(names) for key, names in settings.entities.items()},
+        num_pairs_per_attribute=settings.pairs,
+        num_epochs=settings.epochs,
+        n_generated_tokens=settings.new_tokens,
+        llm_batch_size=settings.batch_size,
         llm_dtype="float32",
         model_name=site.model_name,
         random_seed=site.seed,
         artifact_dir=str(folder),
     )
+
+
+EVAL = Eval(
+    settings=RavelSettings,
+    prepare=prepare,
+    run=run,
+    headlines=(Headline("RAVEL", "ravel", "disentanglement_score"),),
+    cost=cost,
+    hub=list_hub,
+    files=list_files,
+    locate=locate,
+    check=check,
+    not_for_encoders="it lets the model continue prompts, which needs a language-model head",
+)

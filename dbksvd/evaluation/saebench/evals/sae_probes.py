@@ -3,60 +3,93 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torch import Tensor
+from pydantic import Field
 
-from dbksvd.evaluation.saebench.data.bundled import read_bundled
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
-from dbksvd.evaluation.saebench.shims import common as shims
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.settings import Count, Settings
+from dbksvd.evaluation.saebench.data.names import SCORING_SOURCES
+from dbksvd.evaluation.saebench.data.settings import ContextLength, Names
+from dbksvd.evaluation.saebench.entry import Eval, EvalTexts, make_probe_headlines
 
 if TYPE_CHECKING:
+    from dbksvd.evaluation.saebench.model import EvalSite
+    from dbksvd.evaluation.saebench.task import EvalTask
     from dbksvd.models.loading import LoadedModel
+    from dbksvd.models.sizes import ModelKind
+
+ALL_ROWS = 4000  # of a data set, roughly
 
 
-class LastTextTokenModel(SAEBenchModel):
-    """What sae-probes drives an encoder by: its last position reads the last token of the text.
+class SAEProbesSettings(Settings):
+    """k-sparse probes on data sets with two classes that sae-probes carries."""
 
-    sae-probes probes the activation at the last position, which is a word in the causal models it
-    was written for and ``[SEP]`` in an encoder. Dictionaries are fitted on text tokens only, so
-    outputs are moved on by one position: the last one then holds the token before ``[SEP]``.
-    """
-
-    def run_with_cache(
-        self, tokens: Tensor | Sequence[str], **kwargs: Any
-    ) -> tuple[None, dict[str, Tensor]]:
-        """As the base class, moved on by one position for an encoder."""
-        _, cache = super().run_with_cache(tokens, **kwargs)
-        if self.is_causal:
-            return None, cache
-        return None, {name: output.roll(1, dims=1) for name, output in cache.items()}
+    datasets: Names = Field(list(SCORING_SOURCES))
+    """Names of data sets that sae-probes carries, of two classes; by default a varied eight."""
+    rows: Annotated[int, Field(ge=100)] | None = 1000
+    """Texts of each data set, as many of either class; null reads all."""
+    context_length: ContextLength = 64
+    """Tokens of a text that are read."""
+    ks: list[Count] = Field([1, 2, 5], min_length=1)
+    """Numbers of latents that a probe sees; tables show 1 and 5."""
+    reg_type: Literal["l1", "l2"] = "l1"
+    """Penalty of the logistic regression."""
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
-    """Activations and raw-activation probes.
+def cost(settings: SAEProbesSettings, _kind: ModelKind) -> EvalTexts:
+    """Count the texts, of which one activation each is kept and coded."""
+    rows = ALL_ROWS if settings.rows is None else settings.rows
+    sets = len(settings.datasets)
+    read = sets * rows * settings.context_length
+    return EvalTexts(read, sets * rows, sets * rows, sets * rows, 0, 0.75 * sets, 3.0 * sets)
 
-    Saves, for four sets, 64 s of 67 s per dictionary. Settings: datasets, rows (texts of each),
-    context_length (tokens).
+
+def list_bundled(settings: SAEProbesSettings) -> list[str]:
+    """Return the data sets of sae-probes that are read."""
+    return list(settings.datasets)
+
+
+def prepare(loaded: LoadedModel, site: EvalSite, settings: SAEProbesSettings, to: Path) -> None:
+    """Write activations and raw-activation probes.
+
+    Saves, for four sets, 64 s of 67 s per dictionary.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    site : EvalSite
+        Its name and the layer.
+    settings : SAEProbesSettings
+        Which data sets, how many texts of each and how long.
+    to : path
+        An empty folder.
+
+    Raises
+    ------
+    ValueError
+        If a data set is not there or has more than two classes.
     """
     from sae_probes import DATASETS, generate_model_activations, run_baseline_evals
 
-    datasets = list(settings["datasets"])
+    from dbksvd.evaluation.saebench.data.bundled import read_bundled
+    from dbksvd.evaluation.saebench.last_text_token import LastTextTokenModel
+    from dbksvd.evaluation.saebench.shims import common
+
+    datasets = list(settings.datasets)
     for name in datasets:
         read_bundled(name)
         if name not in DATASETS:
             raise ValueError(f"datasets: {name!r} has more than two classes, sae-probes needs two")
-    with shims.limit_rows(settings["rows"]), shims.quiet_probes():
+    with common.limit_rows(settings.rows), common.quiet_probes():
         generate_model_activations.ensure_dataset_activations(
             site.model_name,
             datasets,
             [site.hook],
             to,
             device=loaded.device.type,
-            max_seq_len=settings["context_length"],
+            max_seq_len=settings.context_length,
             batch_size=256,  # the model below sorts by length inside a batch
             model=LastTextTokenModel(loaded, site.model_name),
         )
@@ -76,23 +109,36 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's sparse_probing_sae_probes. Settings: ks (latents per probe), reg_type."""
+    """SAEBench's sparse_probing_sae_probes over the prepared activations."""
     from sae_bench.evals.sparse_probing_sae_probes import main as eval_module
     from sae_bench.evals.sparse_probing_sae_probes.eval_config import (
         SparseProbingSaeProbesEvalConfig,
     )
 
+    from dbksvd.evaluation.saebench.shims import common
+
+    settings: SAEProbesSettings = task.settings
     # sae-probes opens a folder for writing beside the raw-activation scores: it gets copies.
     baseline = f"baseline_results_{task.site.model_name}"
     shutil.copytree(task.prepared / baseline, Path("results") / baseline)
     config = SparseProbingSaeProbesEvalConfig(
         model_name=task.site.model_name,
         random_seed=task.site.seed,
-        dataset_names=list(task.settings["datasets"]),
-        reg_type=task.settings.get("reg_type", "l1"),
-        ks=list(task.settings.get("ks", (1, 2, 5))),
+        dataset_names=list(settings.datasets),
+        reg_type=settings.reg_type,
+        ks=list(settings.ks),
         results_path="results",
         model_cache_path=str(task.prepared),
     )
-    with shims.limit_rows(task.settings["rows"]), shims.quiet_probes():
+    with common.limit_rows(settings.rows), common.quiet_probes():
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
+
+
+EVAL = Eval(
+    settings=SAEProbesSettings,
+    prepare=prepare,
+    run=run,
+    headlines=make_probe_headlines("sparse_probing_sae_probes", "probing"),
+    cost=cost,
+    datasets=list_bundled,
+)

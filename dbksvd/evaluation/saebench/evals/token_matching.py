@@ -10,35 +10,39 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dbksvd.base.files import read_json, write_json
-from dbksvd.evaluation.saebench.evals.llm_judge import prepare_texts, run_judged
-from dbksvd.evaluation.saebench.model import EvalSite
-from dbksvd.evaluation.saebench.results import CORRECTIONS, find_result
-from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.base.headline import Headline
+from dbksvd.evaluation.saebench.data.settings import list_bundled_texts, list_hub_data
+from dbksvd.evaluation.saebench.entry import Eval
+from dbksvd.evaluation.saebench.evals.llm_judge import (
+    LatentTextSettings,
+    cost,
+    prepare_texts,
+    run_with_judge,
+)
 
 if TYPE_CHECKING:
-    from dbksvd.models.loading import LoadedModel
+    from dbksvd.evaluation.saebench.task import EvalTask
 
 NAME = "token_matching"
 TOKENS = 5  # of an explanation
 _EXPLANATION = re.compile(r"fires on (\[.*?\])\.\n\nHere are the examples:\n\n(.*)", re.DOTALL)
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, settings: Mapping[str, Any], to: Path) -> None:
-    """Record activations; see `judged.prepare_texts`."""
-    prepare_texts(loaded, site, settings, to)
+class TokenMatchingSettings(LatentTextSettings):
+    """SAEBench's autointerp procedure with a judge that matches tokens: needs no key."""
 
 
 def run(task: EvalTask) -> None:
-    """SAEBench's autointerp with the token-matching judge; see `judged.run_judged` for settings.
+    """SAEBench's autointerp with the token-matching judge.
 
     The JSON says ``token_matching`` as its type, so that nothing takes it for an LLM's judgement.
     """
-    run_judged(task, match_tokens)
+    from dbksvd.base.files import read_json, write_json
+    from dbksvd.evaluation.saebench.results import CORRECTIONS, find_result
+
+    run_with_judge(task, match_tokens)
     path = find_result(task.output)
     result = read_json(path)
     result["eval_type_id"] = NAME
@@ -71,3 +75,14 @@ def match_tokens(messages: list[dict[str, str]], _max_tokens: int) -> str:
         if any(token in example for token in tokens)
     ]
     return ", ".join(chosen) or "None"
+
+
+EVAL = Eval(
+    settings=TokenMatchingSettings,
+    prepare=prepare_texts,
+    run=run,
+    headlines=(Headline("token matching", NAME, "token_matching_score"),),
+    cost=cost,
+    datasets=list_bundled_texts,
+    hub=list_hub_data,
+)

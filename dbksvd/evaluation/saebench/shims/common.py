@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pandas as pd
 from torch import Tensor
 
-from dbksvd.evaluation.saebench.registry import AG_NEWS_SOURCES
+from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES
 from dbksvd.evaluation.saebench.shims.imports import RowCounts
 
 AG_NEWS = "fancyzhx/ag_news"
