@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 LONGEST = 200  # characters of a value in a message
 
@@ -35,6 +35,17 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
+Item = TypeVar("Item")
+
+
+def refuse_repeats(values: list[Item]) -> list[Item]:
+    """Return a list whose items all differ; a ValueError for another one."""
+    if any(item in values[:position] for position, item in enumerate(values)):
+        raise ValueError(f"expected no repeats, got {show(values)}")
+    return values
+
+
+Unique = (AfterValidator(refuse_repeats), Field(json_schema_extra={"uniqueItems": True}))
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
@@ -42,6 +53,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Text], Field(min_length=1), *Unique]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
