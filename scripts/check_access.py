@@ -8,8 +8,10 @@ from pathlib import Path
 
 from dbksvd.base.errors import report_errors
 from dbksvd.base.files import write_json
+from dbksvd.base.settings import parse
 from dbksvd.evaluation.saebench.registry import check_kind
 from dbksvd.models.access import check_access
+from dbksvd.models.settings import AccessSettings
 
 
 @report_errors()
@@ -19,8 +21,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="what was found, JSON")
     arguments = parser.parse_args()
 
-    kind, facts = check_access(arguments.settings)
-    for name, settings in arguments.settings.get("evals", {}).items():
+    wanted = parse(AccessSettings, arguments.settings, "access")
+    kind, facts = check_access(wanted)
+    for name, settings in wanted.evals.items():
         check_kind(name, settings, kind)
     write_json(arguments.output, facts)
 

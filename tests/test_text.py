@@ -156,7 +156,10 @@ def test_held_out_datasets_leave_no_text_in_the_corpus(tmp_path):
         ({"max_documents": -1}, r"text\.max_documents: expected at least 1, got -1"),
         ({"min_train_documents": 999}, r"expected at least 999 train documents, got \d+ \(read 50"),
         ({"sources": []}, r"text\.sources: expected at least 1"),
-        ({"sources": [{"kind": "web"}]}, r"sources\[0\]\.kind: expected one of 'sae_probes', .*, got 'web'"),
+        (
+            {"sources": [{"kind": "web"}]},
+            r"sources\[0\]\.kind: expected one of 'sae_probes', .*, got 'web'",
+        ),
         ({"sources": [{"kind": "file"}]}, r"sources\[0\]\.path: missing key"),
         ({"sources": [{"kind": "hub", "name": "x"}]}, r"sources\[0\]\.split: missing key"),
     ],

@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -64,7 +64,11 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names the key, what was expected and what came."""
 
 
-def parse(kind: type[Parsed] | Any, values: Any, where: str = "") -> Parsed:
+@overload
+def parse(kind: type[Parsed], values: Any, where: str = ...) -> Parsed: ...
+@overload
+def parse(kind: Any, values: Any, where: str = ...) -> Any: ...
+def parse(kind: Any, values: Any, where: str = "") -> Any:
     """Return the settings of `kind` that `values` say.
 
     Parameters
@@ -85,10 +89,9 @@ def parse(kind: type[Parsed] | Any, values: Any, where: str = "") -> Parsed:
         return values
     check_values(values, where)
     try:
-        parsed: Parsed = TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise SettingsError(explain(error, kind, values, where)) from None
-    return parsed
 
 
 def check_values(value: Any, where: str) -> None:

@@ -28,7 +28,7 @@ class TextSettings(Settings):
     """Most documents written, both splits together; the default experiment's."""
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the documents that is held out."""
-    held_out_datasets: Annotated[list[Text], *Unique] = []
+    held_out_datasets: Annotated[list[Text], *Unique] = Field(default=[])
     """Data sets of sae-probes that evals read: no text of theirs is kept, whichever source it has.
     """
     seed: Seed = 0

@@ -14,7 +14,7 @@ from dbksvd.text.settings import AnySource, TextSettings
 from dbksvd.text.sources.registry import SOURCES, find_text_source
 from dbksvd.text.sources.sae_probes import list_probe_datasets, read_csv_texts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 EXAMPLES = {
     "sae_probes": {"datasets": ["161_agnews_0"]},
