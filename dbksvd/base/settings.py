@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dbksvd.base.settings_schema import SchemaWalk
 
 LONGEST = 200  # characters of a value in a message
 
@@ -116,9 +118,13 @@ def check_values(value: Any, where: str) -> None:
 
 def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
     """Return one line for the errors that pydantic found in `values`."""
-    details = error.errors(include_url=False)
+    details, walk = error.errors(include_url=False), SchemaWalk(kind)
+
+    def find_place(item: Mapping[str, Any]) -> str:
+        return _find_place(item["loc"], values, where, walk.find_tags(item["loc"]))
+
     missing = [
-        join(_find_place(item["loc"], values, where), _name_tag(item))
+        join(find_place(item), _name_tag(item))
         for item in details
         if item["type"] in ("missing", "union_tag_not_found")
     ]
@@ -127,11 +133,11 @@ def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
         return f"{names}: missing key" if len(missing) == 1 else f"{names}: missing keys"
     unknown = next((item for item in details if item["type"] == "extra_forbidden"), None)
     if unknown is not None:
-        key, known = str(unknown["loc"][-1]), sorted(set(_list_keys(kind, unknown["loc"][:-1])))
+        key, known = str(unknown["loc"][-1]), sorted(set(walk.list_keys(unknown["loc"][:-1])))
         hint = suggest(key, known) or (f", expected one of {', '.join(known)}" if known else "")
-        return f"{_find_place(unknown['loc'], values, where)}: unknown key{hint}"
+        return f"{find_place(unknown)}: unknown key{hint}"
     # Of the members of a union, the one that went deepest is the one that was meant.
-    places = [_find_place(item["loc"], values, where) for item in details]
+    places = [find_place(item) for item in details]
     place = max((name for name in places if name.startswith(places[0])), key=len)
     same = [item for item, name in zip(details, places, strict=True) if name == place]
     if same[0]["type"] in ("value_error", "assertion_error"):
@@ -155,16 +161,20 @@ def _name_tag(item: Mapping[str, Any]) -> str:
     return str(item.get("ctx", {}).get("discriminator", "")).strip("'")
 
 
-def _find_place(location: Sequence[int | str], values: Any, where: str) -> str:
+def _find_place(
+    location: Sequence[int | str], values: Any, where: str, tags: Container[int]
+) -> str:
     """Return where an error is, without the names that pydantic gives to members of a union."""
     place = where
     for number, part in enumerate(location):
         is_last = number == len(location) - 1
+        if number in tags:
+            continue
         if isinstance(part, int) and isinstance(values, list) and part < len(values):
             place, values = f"{place}[{part}]", values[part]
         elif isinstance(values, dict) and part in values:
             place, values = join(place, str(part)), values[part]
-        elif isinstance(values, dict) and is_last and part not in values.values():
+        elif isinstance(values, dict) and is_last and (tags or part not in values.values()):
             place = join(place, str(part))  # a missing key
     return place
 
@@ -201,36 +211,6 @@ def _tell_expectation(item: Mapping[str, Any]) -> str:
             return named.get(word, word)
         case _:
             return str(item["msg"])
-
-
-def _list_keys(kind: Any, location: Iterable[int | str]) -> Iterator[str]:
-    """Yield the keys that pydantic knows where it met an unknown one."""
-    schema = TypeAdapter(kind).json_schema()
-    definitions = schema.get("$defs", {})
-
-    def follow(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Return the alternatives of a node, references resolved."""
-        if "$ref" in node:
-            return follow(definitions[node["$ref"].rsplit("/", 1)[-1]])
-        options = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
-        return [found for option in options for found in follow(option)] or [node]
-
-    nodes = follow(schema)
-    for part in location:
-        below: list[Mapping[str, Any]] = []
-        for node in nodes:
-            properties = node.get("properties", {})
-            if isinstance(part, int):
-                below += follow(node.get("items", {}))
-            elif part in properties:
-                below += follow(properties[part])
-            elif isinstance(node.get("additionalProperties"), Mapping):
-                below += follow(node["additionalProperties"])
-            elif any(rule.get("const") == part for rule in properties.values()):
-                below.append(node)  # the name of a member of a union
-        nodes = below or nodes
-    for node in nodes:
-        yield from node.get("properties", {})
 
 
 def join(where: str, key: str) -> str:
