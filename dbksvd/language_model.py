@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dbksvd.base.files import hash_file, replace_folder, write_json
-from dbksvd.base.old_settings import build_settings
 from dbksvd.base.provenance import choose_device, describe_run, seed_everything
+from dbksvd.base.settings import parse
 from dbksvd.facts import read_facts
 from dbksvd.language_model_data import encode_documents, train_tokenizer
 from dbksvd.language_model_settings import LanguageModelSettings
@@ -27,14 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 def train_language_model(
-    settings: Mapping[str, Any], text: Path, output: Path, checkpoint: Path, *, gpus: int = 1
+    settings: Mapping[str, Any] | LanguageModelSettings,
+    text: Path,
+    output: Path,
+    checkpoint: Path,
+    *,
+    gpus: int = 1,
 ) -> dict[str, Any]:
     """Train tokenizer and model on the training documents; write a Hugging Face folder.
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`dbksvd.language_model_settings.LanguageModelSettings`.
+    settings : LanguageModelSettings, or a mapping of the same keys
+        Section ``model.train`` of the config.
     text : path
         Folder of :func:`dbksvd.text.documents.prepare_text`; held-out documents only measure.
     output : path
@@ -54,17 +58,17 @@ def train_language_model(
     ValueError
         If a setting is not usable or the text is too short.
     """
-    checked = build_settings(LanguageModelSettings, settings, "model.train")
+    checked = parse(LanguageModelSettings, settings, "model.train")
     device = choose_device(checked.device, gpus=gpus)
     manifest = check_documents(text)
     texts = {
         split: [document.text for document in iterate_documents(text, split)]
         for split in ("train", "heldout")
     }
-    if checked.facts:
-        texts["train"] += read_facts(Path(checked.facts["data"]), checked.facts["repeats"])
+    if checked.facts is not None:
+        texts["train"] += read_facts(Path(checked.facts.data), checked.facts.repeats)
     content = hashlib.sha256("\0".join(texts["train"]).encode()).hexdigest()
-    identity = {"settings": asdict(checked), "text": manifest["sha256"], "content": content}
+    identity = {"settings": checked.dump(), "text": manifest["sha256"], "content": content}
     tokenizer = train_tokenizer(texts["train"], checked.vocabulary)
     data = {
         split: encode_documents(texts[split], tokenizer, checked.context_length, what=split)
@@ -86,7 +90,7 @@ def train_language_model(
             "log": progress.log,
             "sample": sample,
             "seconds": progress.seconds,
-            "settings": asdict(checked),
+            "settings": checked.dump(),
             "precision": str(choose_precision(checked.precision, device)).removeprefix("torch."),
             "run": describe_run(seed=checked.seed, device=device),
         }

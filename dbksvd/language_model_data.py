@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from dbksvd.language_model_settings import LETTERS
+
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
-# SAEBench's absorption reads a fixed position before " A" to " Z": each must be one token.
-LETTERS = [f" {letter}" for letter in string.ascii_uppercase]
-SMALLEST_VOCABULARY = 256 + 2 + len(LETTERS)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from dbksvd.base.errors import report_errors
 from dbksvd.base.files import write_json
+from dbksvd.base.settings import parse
 from dbksvd.evaluation.saebench.checks import check_evals
 from dbksvd.evaluation.saebench.registry import parse_evals
 from dbksvd.models.access import check_access
+from dbksvd.models.settings import AccessSettings
 
 
 @report_errors()
@@ -20,9 +22,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="what was found, JSON")
     arguments = parser.parse_args()
 
-    kind, facts = check_access(arguments.settings)
-    if "evals" in arguments.settings:  # beside a model whose kind is known only now
-        check_evals(parse_evals(arguments.settings["evals"]), kind)
+    wanted = parse(AccessSettings, arguments.settings, "access")
+    kind, facts = check_access(wanted)
+    check_evals(parse_evals(wanted.evals), kind)
     write_json(arguments.output, facts)
 
 

@@ -169,7 +169,10 @@ def test_an_epoch_sees_every_row_once():
         ({"width": 33}, "width: expected a multiple of heads = 2, got 33"),
         ({"vocabulary": 200}, "vocabulary: expected at least 284, got 200"),
         ({"tokens": 100}, "tokens: expected at least 128, got 100"),
-        ({"precision": "half"}, "precision: expected one of auto, float32, bfloat16, got 'half'"),
+        (
+            {"precision": "half"},
+            "precision: expected one of 'auto', 'float32', 'bfloat16', got 'half'",
+        ),
         ({"max_positions": 8}, "max_positions: expected at least 16, got 8"),
         ({"facts": {"data": "nowhere", "repeats": 1}}, "facts.data: expected nowhere/base"),
     ],

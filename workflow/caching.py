@@ -7,7 +7,6 @@ files that a job reads by name: an experiment that has such files is not cached.
 
 from __future__ import annotations
 
-import re
 from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING
@@ -16,8 +15,6 @@ from dbksvd.text.sources.registry import find_text_source
 
 if TYPE_CHECKING:
     from workflow.config import ExperimentConfig
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def can_share_activations(config: ExperimentConfig) -> bool:
@@ -31,9 +28,7 @@ def can_share_activations(config: ExperimentConfig) -> bool:
         return source == "synthetic"
     assert config.model is not None
     assert config.text is not None
-    model = config.model
-    is_fixed = model.train is not None or model.sha256 is not None
-    return (is_fixed or _COMMIT.fullmatch(str(model.revision)) is not None) and all(
+    return config.model.is_fixed and all(
         find_text_source(text.kind).is_fixed(text) for text in config.text.sources
     )
 

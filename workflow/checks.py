@@ -11,7 +11,7 @@ from dbksvd.fit.baselines.permuted import check_encoder
 from dbksvd.fit.baselines.pretrained import find_layer
 from dbksvd.fit.registry import find_method
 from dbksvd.models.sizes import check_sizes as check_model_sizes
-from dbksvd.models.sizes import find_config, read_sizes
+from dbksvd.models.sizes import find_config, find_kind, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
 
@@ -178,7 +178,7 @@ def check_sizes(settings: Any, n_atoms: int, k: int, where: str, grid: str) -> N
 def _check_evals(config: ExperimentConfig) -> None:
     """Check that evals can run on the model, and that no text they read is fitted."""
     evals = config.evaluation.list_evals()
-    _ask(check_evals, evals, config.model)
+    _ask(check_evals, evals, _ask(find_kind, config.model))
     assert config.text is not None
     _check_skipped(config.text.sources, evals)
     held_out = set(config.text.held_out_datasets)

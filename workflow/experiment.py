@@ -21,7 +21,7 @@ from dbksvd.fit.method import Method
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
-from dbksvd.report.figures.registry import FIGURES, find_figure
+from dbksvd.report.figures.registry import list_figures
 from workflow.checks import check_consistency, check_sizes
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
@@ -121,9 +121,7 @@ class Experiment:
         model = self.config.model
         if model is None:
             return None
-        if model.train is not None:
-            return model.dump() | {"train": None, "name": f"{self.folder}/language_model"}
-        return model.dump()
+        return model.locate_trained(f"{self.folder}/language_model").dump()
 
     @property
     def model_training(self) -> dict[str, Any] | None:
@@ -264,7 +262,7 @@ class Experiment:
     @cached_property
     def figures(self) -> list[str]:
         """Names of the figures that this experiment has the data for."""
-        return [name for name in FIGURES if find_figure(name).applies(self.facts)]
+        return list_figures(self.facts)
 
     def headline_sources(self) -> list[str]:
         """Return the files of the evals whose headlines tables show."""

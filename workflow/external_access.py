@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.evaluation.saebench.checks import list_hub_reads
+from dbksvd.evaluation.saebench.checks import list_hub_reads, list_keys
 from dbksvd.text.sources.registry import find_text_source
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def list_external(config: ExperimentConfig) -> dict[str, Any]:
     ``evals`` stand beside a model whose kind only its files on the hub tell.
     """
     model, evals = config.model, config.evaluation.list_evals()
-    wanted: dict[str, Any] = {"data_sets": list_hub_reads(evals)}
+    wanted: dict[str, Any] = {"data_sets": list_hub_reads(evals), "keys": list_keys(evals)}
     if model is not None and model.name and not Path(model.name).expanduser().is_dir():
         wanted["model"] = model.dump()
         wanted["layers"] = getattr(config.activations, "layers", [])
@@ -27,6 +27,4 @@ def list_external(config: ExperimentConfig) -> dict[str, Any]:
         read = find_text_source(source.kind).hub_reads(source)
         if read is not None:
             wanted["data_sets"].append({**read, "key": f"text.sources[{position}].name"})
-    if "autointerp" in evals:
-        wanted["judge"] = evals["autointerp"].dump()["judge"]
     return wanted

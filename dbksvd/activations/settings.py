@@ -1,108 +1,242 @@
-"""What activations are extracted, and which rows of them a slice has."""
+"""What activations are extracted or drawn: one class for each source, and what one job needs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from dbksvd.activations.hdf5 import STORAGE_DTYPES
-from dbksvd.base.old_settings import check_at_least
+from pydantic import BeforeValidator, Discriminator, Field, model_validator
+
+from dbksvd.base.settings import Count, NonNegativeInt, Seed, Settings, Text, Unique
 from dbksvd.base.splits import SPLITS, Split
+from dbksvd.models.settings import AnyCaseSha256, ModelSettings
+from dbksvd.synthetic.settings import SyntheticSettings
+
+Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
 
 
-@dataclass(frozen=True)
-class ActivationSettings:
-    """What is extracted.
+class RowSettings(Settings):
+    """How many rows there are, and how they are stored."""
 
-    Parameters
-    ----------
-    n_train_tokens, n_heldout_tokens : int
-        Tokens (rows) of each split, over all slices.
-    slices : int
-        Parts the work is divided into.
-    source : {"model", "files", "images"}
-        Extract from text, take ready activations from ``files``, or extract from images
-        (:func:`dbksvd.activations.from_images.extract_image_slice`).
-    layer, hook_module
-        Place in the model; see :func:`dbksvd.models.loading.find_hook`.
-    context_length : int
-        Tokens of a document that the model sees, special ones counted; the rest is not used.
-    batch_size : int
-        Documents, or tiles of images, in a forward pass.
-    tokens_per_document : int, optional
-        Most tokens kept of a document or tile, drawn at random without replacement; None keeps
-        all.
-    image_tokens : {"cls", "patches", "all"}, optional
-        Which tokens of a tile are kept: the class token, the patches, or these and any registers.
-    storage_dtype : {"float32", "float16"}
-        Type on disk.
-    model : dict, optional
-        See :class:`dbksvd.models.loading.ModelSettings`.
-    files : dict, optional
-        See :class:`dbksvd.activations.from_files.ReadySettings`.
-    """
+    n_train_tokens: Count = 200_000
+    """Training tokens (rows), over all slices."""
+    n_heldout_tokens: Count = 20_000
+    """Held-out tokens (rows), over all slices; they come from documents of their own."""
+    slices: Count = 1
+    """Jobs that the work is divided into."""
+    storage_dtype: Literal["float32", "float16"] = "float32"
+    """Type on disk."""
 
-    n_train_tokens: int
-    n_heldout_tokens: int
-    slices: int = 1
-    source: str = "model"
-    layer: int | None = None
-    hook_module: str | None = None
-    context_length: int = 128
-    batch_size: int = 32
-    tokens_per_document: int | None = None
-    image_tokens: str | None = None
-    storage_dtype: str = "float32"
-    model: dict[str, Any] | None = None
-    files: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.storage_dtype not in STORAGE_DTYPES:
-            raise ValueError(
-                f"activations.storage_dtype: expected one of {', '.join(STORAGE_DTYPES)}, "
-                f"got {self.storage_dtype!r}"
-            )
-        counts = {
-            name: getattr(self, name)
-            for name in ("slices", "context_length", "batch_size", "tokens_per_document")
-        }
-        tokens = {f"n_{split}_tokens": self.count(split) for split in SPLITS}
-        check_at_least(1, "activations", **counts)
-        check_at_least(self.slices, "activations", **tokens)
+    @model_validator(mode="after")
+    def _check_slices(self) -> RowSettings:
+        for split in SPLITS:
+            if self.count(split) < self.slices:
+                raise ValueError(
+                    f"n_{split}_tokens: expected at least slices = {self.slices}, "
+                    f"got {self.count(split)}"
+                )
+        return self
 
     def count(self, split: Split) -> int:
-        """Return the tokens of a split over all slices."""
+        """Return the rows of a split over all slices."""
         return self.n_train_tokens if split == "train" else self.n_heldout_tokens
 
 
-def share_range(total: int, slice_index: int, slices: int) -> tuple[int, int]:
-    """Return the rows [start, stop) of slice `slice_index`: equal shares, the first get the rest.
+class StreamSettings(Settings):
+    """Training rows that a fit extracts where it reads them; `n_train_tokens` are stored."""
 
-    Examples
-    --------
-    >>> [share_range(10, i, 3) for i in range(3)]
-    [(0, 4), (4, 7), (7, 10)]
+    n_tokens: Count
+    """Rows of one pass, from the first training document on."""
+    block_rows: Count
+    """Rows that are extracted together and shuffled among themselves."""
+    seed: Seed = 0
+    """Decides the order inside the blocks."""
+
+
+class ReadySettings(Settings):
+    """A file of ready activations."""
+
+    path: Text
+    """.npy, .h5 (.hdf5) or .safetensors file with a floating array of shape (rows, d)."""
+    tensor: Text = "activations"
+    """Name of the dataset or tensor inside; not used for .npy."""
+    sha256: AnyCaseSha256 | None = None
+    """Hash that the file must have."""
+
+
+class ModelRowSettings(RowSettings):
+    """Rows that a model gives."""
+
+    hook_module: Text | None = None
+    """Submodule whose output is taken, such as ``encoder.layer.3.mlp``; it goes before the layer,
+    which then is a label only.
     """
-    share, rest = divmod(total, slices)
-    start = slice_index * share + min(slice_index, rest)
-    return start, start + share + (slice_index < rest)
-
-
-def place_slice(
-    settings: ActivationSettings, slice_index: int
-) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
-    """Return the rows of each split that a slice has, and the attributes that say so.
-
-    Raises
-    ------
-    ValueError
-        If there is no such slice.
+    batch_size: Count = 32
+    """Documents, or tiles of images, in a forward pass."""
+    tokens_per_document: Count | None = None
+    """Most tokens kept of a document or tile, drawn at random without replacement; null keeps all.
     """
-    if not 0 <= slice_index < settings.slices:
-        raise ValueError(f"slice: expected 0 to {settings.slices - 1}, got {slice_index}")
-    ranges: dict[str, tuple[int, int]] = {
-        split: share_range(settings.count(split), slice_index, settings.slices) for split in SPLITS
-    }
-    place: dict[str, Any] = {"slice": slice_index, "slices": settings.slices}
-    place |= {f"{split}_range": ranges[split] for split in SPLITS}
-    return ranges, place
+
+
+class TextRowSettings(ModelRowSettings):
+    """Rows that a model of text gives."""
+
+    source: Literal["model"] = "model"
+    """Extract from text."""
+    context_length: Annotated[int, Field(ge=2)] = 128
+    """Tokens of a document that the model sees, special ones counted; the rest is not used."""
+
+
+class ImageRowSettings(ModelRowSettings):
+    """Rows that a vision encoder gives."""
+
+    source: Literal["images"]
+    """Extract from images."""
+    image_tokens: Literal["cls", "patches", "all"]
+    """Which tokens of a tile are kept: the class token, the patches, or these and any registers."""
+
+
+class TextActivations(TextRowSettings):
+    """Activations of a model on text."""
+
+    layers: Layers
+    """Layers as in ``hidden_states``: 0 is the embeddings, L the output of block L counted from 1.
+    """
+    stream: StreamSettings | None = None
+    """Whether fits extract their training rows themselves; null: they read stored ones."""
+
+
+class ImageActivations(ImageRowSettings):
+    """Activations of a vision encoder on images."""
+
+    layers: Layers
+    """Layers as in ``hidden_states``: 0 is the embeddings, L the output of block L counted from 1.
+    """
+
+
+class FileActivations(RowSettings):
+    """Ready activations in a file."""
+
+    source: Literal["files"]
+    """Take ready activations."""
+    files: ReadySettings
+    """The file."""
+
+
+class SyntheticActivations(RowSettings):
+    """Samples of a generative model, whose features are known."""
+
+    source: Literal["synthetic"]
+    """Draw from a generative model."""
+    synthetic: SyntheticSettings
+    """The generative model."""
+
+
+class GroundTruthSettings(RowSettings):
+    """Samples of a generative model at a site of their own, beside those of the model."""
+
+    synthetic: SyntheticSettings
+    """The generative model."""
+    n_train_tokens: Count = 50_000
+    """Training samples, over all slices."""
+    n_heldout_tokens: Count = 5_000
+    """Held-out samples, over all slices."""
+
+
+class TextExtraction(TextRowSettings):
+    """One layer of a model on text, for the jobs that extract it."""
+
+    layer: NonNegativeInt | None = None
+    """Layer as in ``hidden_states``; null where `hook_module` names the site."""
+    model: ModelSettings
+    """The model."""
+    stream: StreamSettings | None = None
+    """How a fit streams its training rows; null for stored ones."""
+
+
+class ImageExtraction(ImageRowSettings):
+    """One layer of a vision encoder on images, for the jobs that extract it."""
+
+    layer: NonNegativeInt | None = None
+    """Layer as in ``hidden_states``; null where `hook_module` names the site."""
+    model: ModelSettings
+    """The model."""
+
+
+class DrawSettings(RowSettings):
+    """Samples to draw from a generative model; they do not depend on the number of slices."""
+
+    sample_seed: Seed = 0
+    """Decides the samples."""
+
+    def share(self, split: Split, slice_index: int) -> tuple[int, int]:
+        """Return the rows [start, stop) of a split that a slice draws."""
+        total = self.count(split)
+        return total * slice_index // self.slices, total * (slice_index + 1) // self.slices
+
+
+# Keys of one source that are refused by name at the others, with the reason.
+_REASONS = {
+    "stream": "expected none for activations.source: {source}, since only text can be extracted "
+    "again",
+    "context_length": "a length of text, unknown for {source}",
+}
+
+
+def _prepare_source(values: Any) -> Any:
+    """Let `source` default to ``model``, and say why a key of text has no use elsewhere."""
+    if not isinstance(values, dict) or "source" not in values:
+        return {"source": "model", **values} if isinstance(values, dict) else values
+    source = values["source"]
+    for key, reason in _REASONS.items():
+        if key in values and source in ("files", "images", "synthetic"):
+            raise ValueError(f"{key}: {reason.format(source=source)}")
+    return values
+
+
+ActivationSettings = Annotated[
+    TextActivations | FileActivations | ImageActivations | SyntheticActivations,
+    Discriminator("source"),
+    BeforeValidator(_prepare_source),
+]
+ExtractionSettings = Annotated[
+    TextExtraction | FileActivations | ImageExtraction,
+    Discriminator("source"),
+    BeforeValidator(_prepare_source),
+]
+
+
+def choose_extraction(
+    settings: TextActivations | FileActivations | ImageActivations,
+    layer: int | None,
+    model: ModelSettings | None,
+    *,
+    streamed: bool = False,
+) -> TextExtraction | FileActivations | ImageExtraction:
+    """Return what the jobs of one site need of the section ``activations``.
+
+    Parameters
+    ----------
+    settings : settings of a source
+        Section ``activations`` of the config.
+    layer : int or None
+        Layer of the site; None for ready activations.
+    model : ModelSettings or None
+        As later stages load it: a trained model is a folder by now.
+    streamed : bool
+        Whether a fit asks, which extracts its training rows itself. Stored rows do not depend on
+        that.
+    """
+    if isinstance(settings, FileActivations):
+        return settings
+    own = {name: getattr(settings, name) for name in type(settings).model_fields}
+    own = {name: own[name] for name in own if name not in ("layers", "stream")}
+    if isinstance(settings, ImageActivations):
+        return ImageExtraction(**own, layer=layer, model=model)
+    stream = settings.stream if streamed else None
+    return TextExtraction(**own, layer=layer, model=model, stream=stream)
+
+
+def choose_drawing(settings: SyntheticActivations | GroundTruthSettings) -> DrawSettings:
+    """Return what the jobs that draw samples need: not what makes the generative model."""
+    own = {name: getattr(settings, name) for name in RowSettings.model_fields}
+    return DrawSettings(**own, sample_seed=settings.synthetic.sample_seed)

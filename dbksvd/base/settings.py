@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dbksvd.base.settings_schema import SchemaWalk
 
 LONGEST = 200  # characters of a value in a message
 
@@ -35,6 +37,17 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
+Item = TypeVar("Item")
+
+
+def refuse_repeats(values: list[Item]) -> list[Item]:
+    """Return a list whose items all differ; a ValueError for another one."""
+    if any(item in values[:position] for position, item in enumerate(values)):
+        raise ValueError(f"expected no repeats, got {show(values)}")
+    return values
+
+
+Unique = (AfterValidator(refuse_repeats), Field(json_schema_extra={"uniqueItems": True}))
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
@@ -42,6 +55,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Text], Field(min_length=1), *Unique]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -52,7 +66,11 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names the key, what was expected and what came."""
 
 
-def parse(kind: type[Parsed] | Any, values: Any, where: str = "") -> Parsed:
+@overload
+def parse(kind: type[Parsed], values: Any, where: str = ...) -> Parsed: ...
+@overload
+def parse(kind: Any, values: Any, where: str = ...) -> Any: ...
+def parse(kind: Any, values: Any, where: str = "") -> Any:
     """Return the settings of `kind` that `values` say.
 
     Parameters
@@ -73,10 +91,9 @@ def parse(kind: type[Parsed] | Any, values: Any, where: str = "") -> Parsed:
         return values
     check_values(values, where)
     try:
-        parsed: Parsed = TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise SettingsError(explain(error, kind, values, where)) from None
-    return parsed
 
 
 def check_values(value: Any, where: str) -> None:
@@ -101,9 +118,13 @@ def check_values(value: Any, where: str) -> None:
 
 def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
     """Return one line for the errors that pydantic found in `values`."""
-    details = error.errors(include_url=False)
+    details, walk = error.errors(include_url=False), SchemaWalk(kind)
+
+    def find_place(item: Mapping[str, Any]) -> str:
+        return _find_place(item["loc"], values, where, walk.find_tags(item["loc"]))
+
     missing = [
-        join(_find_place(item["loc"], values, where), _name_tag(item))
+        join(find_place(item), _name_tag(item))
         for item in details
         if item["type"] in ("missing", "union_tag_not_found")
     ]
@@ -112,11 +133,11 @@ def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
         return f"{names}: missing key" if len(missing) == 1 else f"{names}: missing keys"
     unknown = next((item for item in details if item["type"] == "extra_forbidden"), None)
     if unknown is not None:
-        key, known = str(unknown["loc"][-1]), sorted(set(_list_keys(kind, unknown["loc"][:-1])))
+        key, known = str(unknown["loc"][-1]), sorted(set(walk.list_keys(unknown["loc"][:-1])))
         hint = suggest(key, known) or (f", expected one of {', '.join(known)}" if known else "")
-        return f"{_find_place(unknown['loc'], values, where)}: unknown key{hint}"
+        return f"{find_place(unknown)}: unknown key{hint}"
     # Of the members of a union, the one that went deepest is the one that was meant.
-    places = [_find_place(item["loc"], values, where) for item in details]
+    places = [find_place(item) for item in details]
     place = max((name for name in places if name.startswith(places[0])), key=len)
     same = [item for item, name in zip(details, places, strict=True) if name == place]
     if same[0]["type"] in ("value_error", "assertion_error"):
@@ -140,16 +161,20 @@ def _name_tag(item: Mapping[str, Any]) -> str:
     return str(item.get("ctx", {}).get("discriminator", "")).strip("'")
 
 
-def _find_place(location: Sequence[int | str], values: Any, where: str) -> str:
+def _find_place(
+    location: Sequence[int | str], values: Any, where: str, tags: Container[int]
+) -> str:
     """Return where an error is, without the names that pydantic gives to members of a union."""
     place = where
     for number, part in enumerate(location):
         is_last = number == len(location) - 1
+        if number in tags:
+            continue
         if isinstance(part, int) and isinstance(values, list) and part < len(values):
             place, values = f"{place}[{part}]", values[part]
         elif isinstance(values, dict) and part in values:
             place, values = join(place, str(part)), values[part]
-        elif isinstance(values, dict) and is_last and part not in values.values():
+        elif isinstance(values, dict) and is_last and (tags or part not in values.values()):
             place = join(place, str(part))  # a missing key
     return place
 
@@ -186,36 +211,6 @@ def _tell_expectation(item: Mapping[str, Any]) -> str:
             return named.get(word, word)
         case _:
             return str(item["msg"])
-
-
-def _list_keys(kind: Any, location: Iterable[int | str]) -> Iterator[str]:
-    """Yield the keys that pydantic knows where it met an unknown one."""
-    schema = TypeAdapter(kind).json_schema()
-    definitions = schema.get("$defs", {})
-
-    def follow(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Return the alternatives of a node, references resolved."""
-        if "$ref" in node:
-            return follow(definitions[node["$ref"].rsplit("/", 1)[-1]])
-        options = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
-        return [found for option in options for found in follow(option)] or [node]
-
-    nodes = follow(schema)
-    for part in location:
-        below: list[Mapping[str, Any]] = []
-        for node in nodes:
-            properties = node.get("properties", {})
-            if isinstance(part, int):
-                below += follow(node.get("items", {}))
-            elif part in properties:
-                below += follow(properties[part])
-            elif isinstance(node.get("additionalProperties"), Mapping):
-                below += follow(node["additionalProperties"])
-            elif any(rule.get("const") == part for rule in properties.values()):
-                below.append(node)  # the name of a member of a union
-        nodes = below or nodes
-    for node in nodes:
-        yield from node.get("properties", {})
 
 
 def join(where: str, key: str) -> str:

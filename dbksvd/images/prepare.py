@@ -7,89 +7,26 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
-from dbksvd.base.old_settings import build_settings, check_at_least
+from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, choose_split
 from dbksvd.images.files import ENDINGS, ImageRecord, decode_image, list_names
+from dbksvd.images.settings import ImageSettings
 
 SCHEMA_VERSION = 1
 IMAGES_FILE = "images.jsonl"
 MANIFEST_FILE = "manifest.json"
-Box = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class ImageSettings:
-    """Which images are used, and how.
-
-    Parameters
-    ----------
-    folder : str
-        Searched with all folders below it (not through links to folders) for files whose names
-        end as in `ENDINGS`; hidden files are left out.
-    heldout_fraction : float
-        Share of the images that is held out, between 0 and 1. All tiles of an image are in one
-        split.
-    seed : int
-        Decides order and split.
-    max_images : int, optional
-        Most images used, both splits together.
-    tile_size, tile_stride : int, optional
-        Side of the square tiles that images are cut into, and the distance from one to the next
-        (by default the side), in pixels. Tiles lie inside the image: what remains at the right
-        and at the bottom is not used, nor are images smaller than a tile. Without a size the
-        whole image is one tile.
-    """
-
-    folder: str
-    heldout_fraction: float
-    seed: int = 0
-    max_images: int | None = None
-    tile_size: int | None = None
-    tile_stride: int | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least(
-            1,
-            "images",
-            max_images=self.max_images,
-            tile_size=self.tile_size,
-            tile_stride=self.tile_stride,
-        )
-        if not 0 < self.heldout_fraction < 1:
-            raise ValueError(
-                "images.heldout_fraction: expected a number between 0 and 1, "
-                f"got {self.heldout_fraction!r}"
-            )
-        if self.tile_stride is not None and self.tile_size is None:
-            raise ValueError("images.tile_stride: expected images.tile_size beside it, got none")
-
-    def list_boxes(self, width: int, height: int) -> list[Box]:
-        """Return the tiles of an image as (left, upper, right, lower), in rows, in pixels.
-
-        Examples
-        --------
-        >>> ImageSettings("images", 0.5, tile_size=4, tile_stride=3).list_boxes(8, 5)
-        [(0, 0, 4, 4), (3, 0, 7, 4)]
-        """
-        size = self.tile_size
-        if size is None:
-            return [(0, 0, width, height)]
-        stride = self.tile_stride or size
-        return [
-            (left, upper, left + size, upper + size)
-            for upper in range(0, height - size + 1, stride)
-            for left in range(0, width - size + 1, stride)
-        ]
-
-
-def prepare_images(settings: Mapping[str, Any], output: str | Path) -> dict[str, Any]:
+def prepare_images(
+    settings: Mapping[str, Any] | ImageSettings, output: str | Path
+) -> dict[str, Any]:
     """Decode and hash every image; write ``images.jsonl`` and ``manifest.json`` into `output`.
 
     An image is used once, whatever its names. Its digest, sha256(seed, sha256 of the file),
@@ -97,8 +34,8 @@ def prepare_images(settings: Mapping[str, Any], output: str | Path) -> dict[str,
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`ImageSettings`.
+    settings : ImageSettings, or a mapping of the same keys
+        Section ``images`` of the config.
     output : path
         Folder; replaced as a whole when everything is written.
 
@@ -113,7 +50,7 @@ def prepare_images(settings: Mapping[str, Any], output: str | Path) -> dict[str,
         If a setting is not usable, the folder holds no image, an image cannot be read (the
         message names the first), or a split gets none.
     """
-    checked = build_settings(ImageSettings, settings, "images")
+    checked = parse(ImageSettings, settings, "images")
     started = time.time_ns()
     folder = Path(checked.folder).expanduser()
     names, others = list_names(folder)
@@ -139,7 +76,7 @@ def prepare_images(settings: Mapping[str, Any], output: str | Path) -> dict[str,
             for split in SPLITS
         },
         "not_used": counts,
-        "settings": asdict(checked),
+        "settings": checked.dump(),
     }
     with replace_folder(output) as temporary:
         with (temporary / IMAGES_FILE).open("w") as stream:

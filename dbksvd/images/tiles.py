@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dbksvd.images.files import ImageRecord
-from dbksvd.images.prepare import Box, ImageSettings
+from dbksvd.images.settings import Box, ImageSettings
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: its place among all images, and the positions of the tokens that are kept."""
+    """One tile: its index in all images, and the positions of the tokens that are kept."""
 
     document: int
     record: ImageRecord

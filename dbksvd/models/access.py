@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dbksvd.base.files import read_json
+from dbksvd.base.settings import parse
+from dbksvd.models.settings import AccessSettings, HubDataSet, ModelSettings
 from dbksvd.models.sizes import (
     CONFIG_FILE,
     ModelKind,
@@ -23,12 +25,14 @@ from dbksvd.models.sizes import (
 )
 
 
-def check_model(settings: Mapping[str, Any], layers: list[int]) -> tuple[ModelKind, dict[str, Any]]:
+def check_model(
+    settings: Mapping[str, Any] | ModelSettings, layers: list[int]
+) -> tuple[ModelKind, dict[str, Any]]:
     """Check that a model can be had and is the expected one; only its config is fetched.
 
     Parameters
     ----------
-    settings : mapping
+    settings : ModelSettings, or a mapping of the same keys
         Section ``model`` of the config: ``name`` and ``revision`` of a model on the hub.
     layers : list of int
         Blocks whose outputs are wanted, counted from 1.
@@ -44,7 +48,10 @@ def check_model(settings: Mapping[str, Any], layers: list[int]) -> tuple[ModelKi
     ValueError
         If the model is not there, is gated, or has another width or depth; or a layer it has not.
     """
-    name, revision = settings["name"], settings.get("revision")
+    settings = parse(ModelSettings, settings, "model")
+    if settings.name is None:
+        raise ValueError(f"model.name: expected a name on the hub, got {settings.shown_name}")
+    name, revision = settings.name, settings.revision
     with _explain_hub("model.name", name):
         if _is_offline():
             path = find_config(settings)
@@ -56,7 +63,7 @@ def check_model(settings: Mapping[str, Any], layers: list[int]) -> tuple[ModelKi
             HfApi().auth_check(name)
             path = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
     sizes = read_sizes(path)
-    check_sizes(settings.get("expect"), ModelSizes(sizes.width, sizes.layers), name)
+    check_sizes(settings.expect, ModelSizes(sizes.width, sizes.layers), name)
     for layer in layers:
         if layer > sizes.layers:
             raise ValueError(
@@ -64,14 +71,12 @@ def check_model(settings: Mapping[str, Any], layers: list[int]) -> tuple[ModelKi
                 f"got {layer}"
             )
     # The hub's client keeps a file in a folder named by its commit.
-    facts = {"name": name, "revision": revision, "commit": path.parent.name}
+    facts: dict[str, Any] = {"name": name, "revision": revision, "commit": path.parent.name}
     facts |= {"width": sizes.width, "layers": sizes.layers}
     return tell_kind(read_json(path).get("architectures")), facts
 
 
-def check_data_set(
-    name: str, key: str, *, config: str | None = None, revision: str | None = None, streaming: bool
-) -> dict[str, Any]:
+def check_data_set(wanted: HubDataSet) -> dict[str, Any]:
     """Check that a data set of the hub can be had; return its commit, for the record.
 
     A local folder needs no hub. Without one (``HF_HUB_OFFLINE``), it must be in the cache of
@@ -79,18 +84,15 @@ def check_data_set(
 
     Parameters
     ----------
-    name, config, revision : str
-        As in ``datasets.load_dataset``.
-    key : str
-        Key of the config that names it, for messages.
-    streaming : bool
-        Whether it will be read without a copy on disk.
+    wanted : HubDataSet
+        Its name, and how it will be read.
 
     Raises
     ------
     ValueError
         If it cannot be had; the message says why.
     """
+    name, key, revision = wanted.name, wanted.key, wanted.revision
     if Path(name).expanduser().is_dir():
         return {"name": name, "revision": None}
     with _explain_hub(key, name):
@@ -100,25 +102,26 @@ def check_data_set(
             HfApi().auth_check(name, repo_type="dataset")
             found = HfApi().dataset_info(name, revision=revision)
             return {"name": name, "revision": found.sha}
-        if streaming:
+        if wanted.streaming:
             _refuse_offline(key, name)
         from datasets import load_dataset_builder
 
         try:
-            load_dataset_builder(name, config, revision=revision, trust_remote_code=False)
+            load_dataset_builder(name, wanted.config, revision=revision, trust_remote_code=False)
         except (ValueError, OSError):
             _refuse_offline(key, name)
     return {"name": name, "revision": revision}
 
 
-def check_access(wanted: Mapping[str, Any]) -> tuple[ModelKind | None, dict[str, Any]]:
+def check_access(
+    wanted: Mapping[str, Any] | AccessSettings,
+) -> tuple[ModelKind | None, dict[str, Any]]:
     """Check all that an experiment needs from outside; see the other functions.
 
     Parameters
     ----------
-    wanted : mapping
-        ``model`` and ``layers``, ``data_sets`` (arguments of :func:`check_data_set`) and ``judge``
-        (url, key_variable), each of them optional.
+    wanted : AccessSettings, or a mapping of the same keys
+        What is needed.
 
     Returns
     -------
@@ -128,13 +131,13 @@ def check_access(wanted: Mapping[str, Any]) -> tuple[ModelKind | None, dict[str,
         What was found, with commits, for the record.
     """
     facts: dict[str, Any] = {}
-    if "judge" in wanted:
-        judge = wanted["judge"]
-        check_key(judge["key_variable"], "evaluation.evals.autointerp.judge", judge["url"])
+    wanted = parse(AccessSettings, wanted, "access")
+    for key in wanted.keys:
+        check_key(key.variable, key.key, key.url)
     kind = None
-    if "model" in wanted:
-        kind, facts["model"] = check_model(wanted["model"], wanted.get("layers", []))
-    facts["data_sets"] = [check_data_set(**each) for each in wanted.get("data_sets", ())]
+    if wanted.model is not None:
+        kind, facts["model"] = check_model(wanted.model, wanted.layers)
+    facts["data_sets"] = [check_data_set(each) for each in wanted.data_sets]
     return kind, facts
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from dbksvd.base.files import hash_file
-from dbksvd.base.old_settings import build_settings
 from dbksvd.base.provenance import choose_device
+from dbksvd.base.settings import parse
+from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import (
     WEIGHTS_FILE,
     ModelKind,
@@ -22,50 +23,6 @@ from dbksvd.models.sizes import (
 )
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Which model, and how it is loaded. Exactly one of `package` and `name` is given.
-
-    Parameters
-    ----------
-    package : str, optional
-        Installed distribution that carries a model folder; its files are used, its code is not.
-    name : str, optional
-        Local folder, or name on the hub.
-    revision : str, optional
-        Commit or tag on the hub; required for a hub name.
-    sha256 : str, optional
-        Hash that model.safetensors must have.
-    dtype : {"float32", "float16", "bfloat16"}
-        Type of the weights.
-    device : str
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
-    prepend_bos : bool
-        Whether every text begins with the tokenizer's bos token, for models whose tokenizer adds
-        none (GPT-2, Pythia). Activations of the token itself are not kept.
-    expect : dict of str to int, optional
-        ``width``, ``layers`` and ``parameters`` that the model must have.
-    """
-
-    package: str | None = None
-    name: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
-    dtype: str = "float32"
-    device: str = "auto"
-    prepend_bos: bool = False
-    expect: dict[str, int] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.package is None) == (self.name is None):
-            raise ValueError(
-                f"model: expected either package or name, got package={self.package!r} "
-                f"and name={self.name!r}"
-            )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"model.dtype: expected one of {', '.join(DTYPES)}, got {self.dtype}")
 
 
 @dataclass(frozen=True)
@@ -89,13 +46,13 @@ class LoadedModel:
     sha256: str | None
 
 
-def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
+def load_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) -> LoadedModel:
     """Load a model from safetensors weights, with remote code off.
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`ModelSettings`.
+    settings : ModelSettings, or a mapping of the same keys
+        Section ``model`` of the config.
     gpus : int
         GPUs that the scheduler gave to this job.
 
@@ -109,7 +66,7 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
     """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    checked = build_settings(ModelSettings, settings, "model")
+    checked = parse(ModelSettings, settings, "model")
     source, pinned = locate_model(checked)
     config = AutoConfig.from_pretrained(source, **pinned)
     if getattr(config, "is_encoder_decoder", False):
@@ -137,7 +94,7 @@ def load_model(settings: Mapping[str, Any], *, gpus: int = 1) -> LoadedModel:
     return LoadedModel(
         model=model.to(device).eval().requires_grad_(False),
         tokenizer=tokenizer,
-        name=str(checked.package or checked.name),
+        name=checked.shown_name,
         kind=kind,
         n_layers=sizes.layers,
         width=sizes.width,
@@ -172,7 +129,9 @@ def locate_model(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     pinned: dict[str, Any] = {"trust_remote_code": False}
     if settings.package is not None:
         return str(find_package_model(settings.package)), pinned
-    name = str(settings.name)
+    if settings.name is None:
+        raise ValueError("model.train: expected the folder of the trained model as model.name")
+    name = settings.name
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder), pinned
@@ -204,6 +163,6 @@ def check_weights(source: str, settings: ModelSettings) -> str | None:
             )
         return None
     actual = hash_file(path)
-    if settings.sha256 is not None and actual != settings.sha256.lower():
+    if settings.sha256 is not None and actual != settings.sha256:
         raise ValueError(f"{path}: expected sha256 {settings.sha256}, got {actual}")
     return actual

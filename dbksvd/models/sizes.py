@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.files import read_json
+from dbksvd.base.settings import parse
+from dbksvd.models.settings import ExpectedSizes, ModelSettings
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -64,7 +66,7 @@ def tell_kind(architectures: list[str] | None) -> ModelKind:
     return "causal" if any(name.endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
 
 
-def find_kind(settings: Mapping[str, Any]) -> ModelKind | None:
+def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:
     """Return the kind of the model that a config's section ``model`` names.
 
     None where only loading it can tell: a model of the hub that is not on this machine yet.
@@ -74,13 +76,14 @@ def find_kind(settings: Mapping[str, Any]) -> ModelKind | None:
     ValueError
         If ``package`` carries no model.
     """
-    if "train" in settings:
+    settings = parse(ModelSettings, settings, "model")
+    if settings.train is not None:
         return "causal"
     path = find_config(settings)
     return None if path is None else tell_kind(read_json(path).get("architectures"))
 
 
-def find_config(settings: Mapping[str, Any]) -> Path | None:
+def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
     """Return the ``config.json`` of the model in a section ``model``, if it is on this machine.
 
     Raises
@@ -88,13 +91,16 @@ def find_config(settings: Mapping[str, Any]) -> Path | None:
     ValueError
         If ``package`` carries no model.
     """
-    path: Path | str | None
-    if "package" in settings:
-        path = find_package_model(settings["package"]) / CONFIG_FILE
-    elif (folder := Path(settings["name"]).expanduser()).is_dir():
-        path = folder / CONFIG_FILE
-    else:
-        path = _find_in_cache(settings["name"], settings.get("revision"))
+    settings = parse(ModelSettings, settings, "model")
+    path: Path | str | None = None
+    if settings.package is not None:
+        path = find_package_model(settings.package) / CONFIG_FILE
+    elif settings.name is not None:
+        folder = Path(settings.name).expanduser()
+        is_local = folder.is_dir()
+        path = (
+            folder / CONFIG_FILE if is_local else _find_in_cache(settings.name, settings.revision)
+        )
     return Path(path) if path is not None and Path(path).is_file() else None
 
 
@@ -117,28 +123,31 @@ def read_sizes(path: Path) -> ModelSizes:
     return ModelSizes(width, layers)
 
 
-def find_sizes(settings: Mapping[str, Any]) -> ModelSizes | None:
+def find_sizes(settings: Mapping[str, Any] | ModelSettings | None) -> ModelSizes | None:
     """Return the sizes of the model in a section ``model``, offline and without loading it.
 
     From ``train``, from the model's files if they are on this machine, or from ``expect``. The
-    parameters of a model to train are 12·L·d² + 2·V·d. None where none of the three tells.
+    parameters of a model to train are 12·L·d² + 2·V·d. None where none of the three tells, or
+    there is no such section.
 
     Raises
     ------
     ValueError
         If ``package`` carries no model.
     """
-    if "train" in settings:
-        train = settings["train"]
-        d, layers, vocabulary = (train.get(name) for name in ("width", "layers", "vocabulary"))
-        if None in (d, layers, vocabulary):
-            return None
-        return ModelSizes(d, layers, 12 * layers * d * d + 2 * vocabulary * d)
-    path = find_config(settings) if {"name", "package"} & settings.keys() else None
+    if not settings:
+        return None
+    settings = parse(ModelSettings, settings, "model")
+    if (train := settings.train) is not None:
+        d, layers = train.width, train.layers
+        return ModelSizes(d, layers, 12 * layers * d * d + 2 * train.vocabulary * d)
+    path = find_config(settings)
     if path is not None:
         return replace(read_sizes(path), parameters=count_parameters(path.parent))
-    expected = settings.get("expect", {})
-    return ModelSizes(**expected) if {"width", "layers"} <= expected.keys() else None
+    expected = settings.expect
+    if expected is None or expected.width is None or expected.layers is None:
+        return None
+    return ModelSizes(expected.width, expected.layers, expected.parameters)
 
 
 def count_parameters(folder: Path) -> int | None:
@@ -152,7 +161,9 @@ def count_parameters(folder: Path) -> int | None:
     return total or None
 
 
-def check_sizes(expected: Mapping[str, int] | None, got: ModelSizes, name: str) -> None:
+def check_sizes(
+    expected: Mapping[str, Any] | ExpectedSizes | None, got: ModelSizes, name: str
+) -> None:
     """Check a model against ``model.expect``; what it leaves out is not checked.
 
     Raises
@@ -160,8 +171,11 @@ def check_sizes(expected: Mapping[str, int] | None, got: ModelSizes, name: str) 
     ValueError
         For the first size that differs; parameters may differ by `TOLERANCE`.
     """
+    if not expected:
+        return
+    expected = parse(ExpectedSizes, expected, "model.expect")
     for key in ("width", "layers", "parameters"):
-        wanted, actual = (expected or {}).get(key), getattr(got, key)
+        wanted, actual = getattr(expected, key), getattr(got, key)
         if wanted is None or actual is None:
             continue
         allowed = TOLERANCE * wanted if key == "parameters" else 0

@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.base.old_settings import build_settings
 from dbksvd.base.provenance import choose_device
-from dbksvd.models.loading import DTYPES, LoadedModel, ModelSettings, check_weights, locate_model
+from dbksvd.base.settings import parse
+from dbksvd.models.loading import DTYPES, LoadedModel, check_weights, locate_model
+from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelSizes, check_sizes
 
 
@@ -28,13 +29,13 @@ class ImageModel:
         return values.to(self.loaded.model.dtype)
 
 
-def load_image_model(settings: Mapping[str, Any], *, gpus: int = 1) -> ImageModel:
+def load_image_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) -> ImageModel:
     """Load a vision encoder and its image processor (the one that needs Pillow only).
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`dbksvd.models.loading.ModelSettings`.
+    settings : ModelSettings, or a mapping of the same keys
+        Section ``model`` of the config.
     gpus : int
         GPUs that the scheduler gave to this job.
 
@@ -47,8 +48,8 @@ def load_image_model(settings: Mapping[str, Any], *, gpus: int = 1) -> ImageMode
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    checked = build_settings(ModelSettings, settings, "model")
-    name = str(checked.package or checked.name)
+    checked = parse(ModelSettings, settings, "model")
+    name = checked.shown_name
     source, pinned = locate_model(checked)
     config = AutoConfig.from_pretrained(source, **pinned)
     try:

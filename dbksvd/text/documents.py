@@ -5,66 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
-from dbksvd.base.old_settings import build_settings, check_at_least
+from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, Split, choose_split
-from dbksvd.text.sources import list_probe_datasets, read_csv_texts, read_source
+from dbksvd.text.settings import AnySource, TextSettings
+from dbksvd.text.sources.entry import NamedTexts, SourceSettings
+from dbksvd.text.sources.registry import find_text_source
+from dbksvd.text.sources.sae_probes import list_probe_datasets, read_csv_texts
 
 SCHEMA_VERSION = 1
 DOCUMENTS_FILE = "documents.jsonl"
 MANIFEST_FILE = "manifest.json"
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """What the fitting corpus is made of.
-
-    Parameters
-    ----------
-    sources : list of dict
-        Each with ``kind``; see :func:`dbksvd.text.sources.read_source`.
-    max_documents : int
-        Most documents written, both splits together.
-    heldout_fraction : float
-        Share of the documents that is held out, between 0 and 1.
-    held_out_datasets : list of str
-        Data sets of sae-probes that scoring uses (``161_agnews_0``): no text that occurs in one
-        of them is kept, whichever source it comes from.
-    seed : int
-        Decides order and split.
-    min_train_documents, min_heldout_documents : int
-        Fewer are refused.
-    """
-
-    sources: list[dict[str, Any]]
-    max_documents: int
-    heldout_fraction: float
-    held_out_datasets: list[str] = field(default_factory=list)
-    seed: int = 0
-    min_train_documents: int = 1
-    min_heldout_documents: int = 1
-
-    def __post_init__(self) -> None:
-        check_at_least(
-            1,
-            "text",
-            max_documents=self.max_documents,
-            min_train_documents=self.min_train_documents,
-            min_heldout_documents=self.min_heldout_documents,
-        )
-        if not self.sources:
-            raise ValueError("text.sources: expected at least 1 source, got none")
-        if not 0 < self.heldout_fraction < 1:
-            raise ValueError(
-                "text.heldout_fraction: expected a number between 0 and 1, "
-                f"got {self.heldout_fraction!r}"
-            )
 
 
 @dataclass(frozen=True)
@@ -97,7 +54,7 @@ class _Entry(NamedTuple):
     text: str
 
 
-def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, Any]:
+def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path) -> dict[str, Any]:
     """Write ``documents.jsonl`` and ``manifest.json`` into the folder `output`.
 
     A document is kept once, by its exact text without surrounding white space. Its digest,
@@ -105,8 +62,8 @@ def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, A
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`TextSettings`.
+    settings : TextSettings, or a mapping of the same keys
+        Section ``text`` of the config.
     output : path
         Folder; replaced as a whole when everything is written.
 
@@ -120,7 +77,7 @@ def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, A
     ValueError
         If a setting or a source is not usable, or too little text is left.
     """
-    checked = build_settings(TextSettings, settings, "text")
+    checked = parse(TextSettings, settings, "text")
     entries, counts = _collect_entries(checked)
     entries.sort()
     entries = entries[: checked.max_documents]
@@ -134,7 +91,7 @@ def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, A
             for split in SPLITS
         },
         "sources": {name: asdict(count) for name, count in counts.items()},
-        "settings": asdict(checked),
+        "settings": checked.dump(),
     }
     with replace_folder(output) as folder:
         with (folder / DOCUMENTS_FILE).open("w") as stream:
@@ -145,6 +102,27 @@ def prepare_text(settings: Mapping[str, Any], output: str | Path) -> dict[str, A
         manifest["sha256"] = hash_file(folder / DOCUMENTS_FILE)
         write_json(folder / MANIFEST_FILE, manifest)
     return manifest
+
+
+def read_source(
+    settings: Mapping[str, Any] | SourceSettings, where: str = "text.sources"
+) -> Iterator[NamedTexts]:
+    """Yield (name, texts) of one source; a text that is not a string counts as empty.
+
+    Parameters
+    ----------
+    settings : settings of a source, or a mapping of the same keys
+        ``kind`` is a name in :mod:`dbksvd.text.sources.registry`.
+    where : str
+        Name of the setting, for messages.
+
+    Raises
+    ------
+    ValueError, OSError
+        If a setting is not usable, a column or file is missing, or the data cannot be read.
+    """
+    source: SourceSettings = parse(AnySource, settings, where)
+    yield from find_text_source(source.kind).read(source, where)
 
 
 def _collect_entries(settings: TextSettings) -> tuple[list[_Entry], dict[str, SourceCounts]]:

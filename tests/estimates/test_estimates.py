@@ -126,7 +126,7 @@ def test_unknown_sizes_are_asked_for():
     with pytest.raises(ValueError, match=r"^model\.expect: expected width, layers and parameters"):
         list_places({"activations": activations}, None)
     assert find_sizes({"name": "someone/else", "revision": "main"}) is None
-    trained = {"train": {"width": 8, "layers": 2, "vocabulary": 300, "tokens": 1}}
+    trained = {"train": {"width": 8, "layers": 2, "vocabulary": 300, "tokens": 4096}}
     assert find_sizes(trained) == ModelSizes(8, 2, 12 * 2 * 64 + 2 * 300 * 8)
 
 

@@ -180,11 +180,15 @@ def test_pickled_weights_are_not_read(tiny_encoder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({}, ValueError, "either package or name"),
-        ({"name": "a", "package": "b"}, ValueError, "either package or name"),
+        ({}, ValueError, "exactly one of the keys package or name or train"),
+        (
+            {"name": "a", "package": "b"},
+            ValueError,
+            "exactly one of the keys package or name or train",
+        ),
         ({"name": "someone/model"}, ValueError, r"model\.revision: expected a commit or tag"),
         ({"name": "./none"}, FileNotFoundError, r"model\.name: expected a model folder"),
-        ({"name": "a", "dtype": "int8"}, ValueError, r"model\.dtype: expected one of float32"),
+        ({"name": "a", "dtype": "int8"}, ValueError, r"model\.dtype: expected one of 'float32'"),
         ({"name": "a", "trust_remote_code": True}, ValueError, r"trust_remote_code: unknown key"),
         ({"package": "no-such-package"}, ValueError, "'no-such-package' is not installed"),
         ({"package": "numpy"}, ValueError, r"expected a folder with config\.json"),

@@ -11,7 +11,7 @@ import pytest
 
 from dbksvd.base.files import hash_file
 from dbksvd.text.documents import check_documents, iterate_documents, prepare_text
-from dbksvd.text.sources import list_probe_datasets, read_csv_texts
+from dbksvd.text.sources.sae_probes import list_probe_datasets, read_csv_texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,11 +152,14 @@ def test_held_out_datasets_leave_no_text_in_the_corpus(tmp_path):
     [
         ({"held_out_datasets": ["161_agnews"]}, r"held_out_datasets.*'161_agnews', close.*161_agn"),
         ({"max_document": 3}, r"text\.max_document: unknown key, did you mean 'max_documents'"),
-        ({"heldout_fraction": 1.5}, r"text\.heldout_fraction: expected .* between 0 and 1"),
+        ({"heldout_fraction": 1.5}, r"text\.heldout_fraction: expected less than 1, got 1\.5"),
         ({"max_documents": -1}, r"text\.max_documents: expected at least 1, got -1"),
         ({"min_train_documents": 999}, r"expected at least 999 train documents, got \d+ \(read 50"),
         ({"sources": []}, r"text\.sources: expected at least 1"),
-        ({"sources": [{"kind": "web"}]}, r"sources\[0\]\.kind: expected one of sae_probes"),
+        (
+            {"sources": [{"kind": "web"}]},
+            r"sources\[0\]\.kind: expected one of 'sae_probes', .*, got 'web'",
+        ),
         ({"sources": [{"kind": "file"}]}, r"sources\[0\]\.path: missing key"),
         ({"sources": [{"kind": "hub", "name": "x"}]}, r"sources\[0\]\.split: missing key"),
     ],

@@ -1,0 +1,1 @@
+"""Kinds of text sources: one module each."""
