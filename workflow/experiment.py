@@ -276,10 +276,10 @@ class Experiment:
         model = self.config.model
         return as_param(
             {
-                "figures": self.config.figures.dump() | {"labels": self.labels},
+                "figures": self.config.figures.dump(),
                 "methods": list(self.config.methods),
+                "labels": self.labels,
                 "controls": self.controls,
-                "evals": sorted(self.config.evaluation.list_evals()),
                 "model": None if model is None else model.name,
             }
         )

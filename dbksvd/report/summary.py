@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dbksvd.base.layout import KEYS
-from dbksvd.report.headlines import HEADLINES
+from dbksvd.report.headlines import list_headlines
 from dbksvd.report.tables import format_spread
 
 SIZES = [key for key in KEYS if key != "seed"]
@@ -20,12 +20,12 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     rows = []
     for size, group in scores.groupby(SIZES):
         row = dict(zip(SIZES, size, strict=True), seeds=group["seed"].nunique())
-        for headline in HEADLINES:
+        for headline in list_headlines():
             values = (headline.select(group)["value"] / headline.unit).tolist()
             row[headline.title] = format_spread(values, headline.decimals) if values else ""
         rows.append(row)
     table = pd.DataFrame(rows)
     table["rank"] = table["method"].map(rank)
     table = table.sort_values(["site", "n_atoms", "k", "rank"])
-    empty = [headline.title for headline in HEADLINES if (table[headline.title] == "").all()]
+    empty = [headline.title for headline in list_headlines() if (table[headline.title] == "").all()]
     return table.drop(columns=["rank", *empty])

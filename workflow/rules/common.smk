@@ -16,7 +16,8 @@ from dbksvd.base.registry import find_source
 from dbksvd.base.settings import SettingsError
 from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.images.prepare import hash_images
-from dbksvd.report.figures.registry import FIGURES
+from dbksvd.report.figures.registry import FIGURES, find_figure
+from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
 from workflow.experiment import Experiment, as_param, find_local_model

@@ -1,8 +1,5 @@
 """Figures, each as PNG and SVG."""
 
-from dbksvd.base.registry import find_source
-from dbksvd.report.figures.registry import FIGURES, find_figure
-
 # Numbers that others have published, drawn where model, layer and metric are the same.
 PUBLISHED = "results/reference/published.csv"
 # Files of the tables, each called as the table it holds.
@@ -48,22 +45,12 @@ rule draw_figure:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        cfg=as_param(
-            {
-                "figures": {
-                    key: value
-                    for key, value in config["figures"].items()
-                    if key != "controls"
-                },
-                "methods": list(config["methods"]),
-                "labels": {},
-                "controls": CONTROLS,
-                "model": (config.get("model") or {}).get("name"),
-            }
-        ),
+        cfg=EXPERIMENT.drawing_settings(),
         caption=lambda wildcards: find_figure(wildcards.figure).caption,
         code=lambda wildcards: code(
-            "scripts/draw_figure.py", find_source(FIGURES, wildcards.figure)
+            "scripts/draw_figure.py",
+            find_source(FIGURES, wildcards.figure),
+            *EXPERIMENT.headline_sources(),
         ),
     shell:
         'python "$DBKSVD/scripts/draw_figure.py" --figure {wildcards.figure} --settings {params.cfg:q}'

@@ -1,8 +1,5 @@
 """Tidy tables of all dictionaries: scores, curves of the fits, atom usage; tables for people."""
 
-from dbksvd.base.registry import find_source
-from dbksvd.report.registry import TABLES
-
 SEALS = [
     f"{RESULTS}/{fit.site}/dictionaries/{fit.name}/fit.json" for fit in EXPERIMENT.fits
 ]
@@ -15,13 +12,15 @@ TRUTH_SCORES = [
     for fit in EXPERIMENT.fits
     if fit.site == "synthetic"
 ]
-CONTROLS = config["figures"]["controls"]
-RIVALS = [method for method in config["methods"] if method not in CONTROLS]
 
 
 def table_code(name):
     """Hash of what makes one of the tables for people."""
-    return code("scripts/make_table.py", find_source(TABLES, name))
+    return code(
+        "scripts/make_table.py",
+        find_source(TABLES, name),
+        *EXPERIMENT.headline_sources(),
+    )
 
 
 rule collect_scores:
@@ -123,7 +122,7 @@ rule summarise_scores:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         table="summary",
-        cfg=as_param(list(config["methods"])),
+        cfg=as_param(list(CONFIG.methods)),
         code=table_code("summary"),
     shell:
         'python "$DBKSVD/scripts/make_table.py" --table {params.table} --source {input.source:q}'
@@ -145,7 +144,7 @@ use rule summarise_scores as match_l0 with:
         f"{RESULTS}/benchmarks/match_l0.jsonl"
     params:
         table="matched",
-        cfg=as_param(RIVALS),
+        cfg=as_param(EXPERIMENT.rivals),
         code=table_code("matched"),
 
 
@@ -166,5 +165,5 @@ use rule summarise_scores as compare_budgets with:
         f"{RESULTS}/benchmarks/compare_budgets.jsonl"
     params:
         table="budgets",
-        cfg=as_param(RIVALS),
+        cfg=as_param(EXPERIMENT.rivals),
         code=table_code("budgets"),

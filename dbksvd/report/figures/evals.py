@@ -25,7 +25,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     import matplotlib.pyplot as plt
 
     from dbksvd.report.figures.panels import keep_shared_size, list_sites
-    from dbksvd.report.headlines import HEADLINES
+    from dbksvd.report.headlines import list_headlines
 
     scores = styles.present(tables["scores"])
     scores = scores[scores["site"].isin(list_sites(scores))]
@@ -33,7 +33,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     panels = [
         (site, headline, rows)
         for site in list_sites(kept)
-        for headline in HEADLINES
+        for headline in list_headlines()
         if headline.in_overview and not (rows := headline.select(kept[kept["site"] == site])).empty
     ]
     if not panels:
