@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union
 
 from pydantic import Field, TypeAdapter, create_model, field_validator
 
-from dbksvd.activations.settings import ActivationsSettings, GroundTruthSettings, ShardSettings
+from dbksvd.activations.settings import ActivationSettings, GroundTruthSettings, ShardSettings
 from dbksvd.base.settings import Count, Seed, Settings
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.registry import METHODS, find_method
@@ -88,7 +88,7 @@ class ExperimentConfig(Settings):
     """Images, for `activations.source: images`."""
     model: ModelSettings | None = None
     """The transformer whose activations are taken."""
-    activations: ActivationsSettings
+    activations: ActivationSettings
     """Where activations come from, how many, how they are stored."""
     shards: ShardSettings = ShardSettings()
     """How activations are shuffled into files."""

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from dbksvd.activations.settings import choose_drawing, choose_extraction
 from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
@@ -19,6 +20,7 @@ from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.method import Method
 from dbksvd.fit.registry import METHODS, find_method
+from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
 from dbksvd.report.figures.registry import list_figures
@@ -102,26 +104,33 @@ class Experiment:
 
     def extraction(self, layer: int | None) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
-        return as_param(self._describe_extraction(layer))
+        if self.source == SYNTHETIC:
+            return as_param({})
+        return self._choose_extraction(layer)
 
     def stream(self, layer: int | None) -> str | None:
         """Return the param of fits whose training rows are streamed; None where all are stored."""
         settings = getattr(self.config.activations, "stream", None)
         if settings is None or layer is None:
             return None
-        return as_param({**self._describe_extraction(layer), "stream": settings.dump()})
+        return self._choose_extraction(layer, streamed=True)
 
-    def _describe_extraction(self, layer: int | None) -> dict[str, Any]:
-        settings = {**self.config.activations.dump(), "layer": layer, "model": self.model}
-        return {key: settings[key] for key in settings if key not in ("layers", "stream")}
+    def _choose_extraction(self, layer: int | None, *, streamed: bool = False) -> str:
+        chosen = choose_extraction(
+            self.config.activations, layer, self.loaded_model, streamed=streamed
+        )
+        return as_param(chosen.dump())
+
+    @property
+    def loaded_model(self) -> ModelSettings | None:
+        """The model as later stages load it: a trained model is a local folder."""
+        model = self.config.model
+        return None if model is None else model.locate_trained(f"{self.folder}/language_model")
 
     @property
     def model(self) -> dict[str, Any] | None:
-        """Section ``model`` as later stages need it: a trained model is a local folder."""
-        model = self.config.model
-        if model is None:
-            return None
-        return model.locate_trained(f"{self.folder}/language_model").dump()
+        """Section ``model`` as later stages load it, as JSON can hold it."""
+        return None if self.loaded_model is None else self.loaded_model.dump()
 
     @property
     def model_training(self) -> dict[str, Any] | None:
@@ -230,11 +239,7 @@ class Experiment:
 
     def synthetic_samples(self) -> str:
         """Return the param of drawing samples from the generative model."""
-        if self.drawing is None:
-            return as_param({})
-        names = ("n_train_tokens", "n_heldout_tokens", "slices", "storage_dtype")
-        settings = {name: getattr(self.drawing, name) for name in names}
-        return as_param({**settings, "sample_seed": self.drawing.synthetic.sample_seed})
+        return as_param({} if self.drawing is None else choose_drawing(self.drawing).dump())
 
     def ground_truth_scoring(self) -> str:
         """Return the param of scoring against the known features."""
