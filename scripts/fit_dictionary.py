@@ -59,7 +59,7 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
     )
     torch.set_num_threads(max(1, arguments.threads // count_local_ranks()))
     seed_everything(arguments.seed)
-    device = choose_device(getattr(settings, "device", "auto"), gpus=arguments.gpus)
+    device = choose_device(settings.device, gpus=arguments.gpus)
     if device.type == "cuda" and ranks.size > 1:
         device = torch.device("cuda", choose_gpu())
     if arguments.base is not None:

@@ -181,6 +181,8 @@ def _check_evals(config: ExperimentConfig) -> None:
     _ask(check_evals, evals, _ask(find_kind, config.model))
     assert config.text is not None
     _check_skipped(config.text.sources, evals)
+    if config.text.held_out_datasets is None:  # they follow from the evals
+        return
     held_out = set(config.text.held_out_datasets)
     for name, settings in evals.items():
         for dataset in list_datasets({name: settings}):

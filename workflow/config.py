@@ -7,7 +7,8 @@ from typing import Annotated, Any, Union
 
 from pydantic import Field, TypeAdapter, create_model, field_validator
 
-from dbksvd.activations.settings import ActivationSettings, GroundTruthSettings, ShardSettings
+from dbksvd.activations.settings import ActivationSettings, GroundTruthSettings
+from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.base.settings import Count, Seed, Settings
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.registry import METHODS, find_method

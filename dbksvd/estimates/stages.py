@@ -21,6 +21,7 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LABEL_BYTES = 12  # document, position and token of a stored row
 IMAGE_TOKENS = 128  # of an image, roughly
 
+
 @dataclass(frozen=True)
 class Stage:
     """A stage: seconds of all jobs together, bytes of memory of the largest, bytes on disk."""

@@ -161,9 +161,7 @@ class BlockCorrelatedSettings(GenerativeSettings):
             )
         low, high = self.correlation
         if low > high:
-            raise ValueError(
-                f"correlation: expected 0 <= low <= high < 1, got {self.correlation}"
-            )
+            raise ValueError(f"correlation: expected 0 <= low <= high < 1, got {self.correlation}")
         return self
 
 

@@ -127,7 +127,7 @@ def read_source(
 
 def _collect_entries(settings: TextSettings) -> tuple[list[_Entry], dict[str, SourceCounts]]:
     """Read all sources; return what is kept and the counts of every source."""
-    held_out = _read_held_out(settings.held_out_datasets)
+    held_out = _read_held_out(settings.held_out_datasets or ())
     salt = f"{settings.seed}\0".encode()
     seen: set[str] = set()
     entries: list[_Entry] = []

@@ -28,9 +28,9 @@ class TextSettings(Settings):
     """Most documents written, both splits together; the default experiment's."""
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the documents that is held out."""
-    held_out_datasets: Annotated[list[Text], *Unique] = Field(default=[])
-    """Data sets of sae-probes that evals read: no text of theirs is kept, whichever source it has.
-    """
+    held_out_datasets: Annotated[list[Text], *Unique] | None = None
+    """Data sets of sae-probes of which no text is kept, whichever source it comes from; null holds
+    out what the evals of the experiment read."""
     seed: Seed = 0
     """Decides order and split."""
     min_train_documents: Count = 1

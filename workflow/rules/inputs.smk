@@ -57,9 +57,7 @@ def activation_content(wildcards):
 def published_content(wildcards):
     """Hash of a published SAE in a local folder; None for all other methods."""
     settings = method_settings(wildcards)
-    return folder_content(
-        settings.path if settings.algorithm == "pretrained" else None
-    )
+    return folder_content(settings.path if settings.algorithm == "pretrained" else None)
 
 
 def text_inputs(wildcards):

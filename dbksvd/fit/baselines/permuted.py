@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbksvd.base.files import read_json, write_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
-from dbksvd.base.settings import Settings, Text
+from dbksvd.base.settings import DeviceName, Settings, Text
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.fit.method import FitSizes, Method
 
@@ -27,6 +27,8 @@ class PermutedSettings(Settings):
 
     algorithm: Literal["permuted"] = "permuted"
     """The method's name in the registry."""
+    device: DeviceName = "auto"
+    """Where to compute; nothing here needs a GPU."""
     of: Text
     """Name of the method that trains the SAE; it has an encoder of its own."""
 

@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
-from dbksvd.base.settings import Settings, Text, suggest
+from dbksvd.base.settings import DeviceName, Settings, Text, suggest
 
 # SAELens's list of releases; read as a file, since importing SAELens takes seconds.
 LIST_FILE = "pretrained_saes.yaml"
@@ -24,6 +24,8 @@ class PretrainedSettings(Settings):
 
     algorithm: Literal["pretrained"] = "pretrained"
     """The method's name in the registry."""
+    device: DeviceName = "auto"
+    """Where to compute; nothing here needs a GPU."""
     release: Text | None = None
     """A name in SAELens's list of releases, or a repository of the hub."""
     id: Text | None = None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from dbksvd.fit.ksvd.schedule import split_groups
-from dbksvd.fit.sae.samples import count_samples
+from dbksvd.fit.ksvd.schedule import count_samples, split_groups
 from dbksvd.fit.sae.settings import (
     KronSettings,
     MatchingPursuitSettings,
