@@ -270,6 +270,7 @@ def test_every_entry_says_all_of_its_eval(name):
     assert parse_eval(name, settings.dump()).dump() == settings.dump()
     assert parse_eval(name, json.loads(json.dumps(settings.dump()))) == settings
     assert all(field.description for field in entry.settings.model_fields.values())
+    assert not any("\n" in field.description for field in entry.settings.model_fields.values())
     assert {headline.evaluation for headline in entry.headlines} <= {name}
     assert entry.headlines or entry.refusal
     assert entry.cost(settings, "causal").prepared >= 0

@@ -1,4 +1,4 @@
-"""Plain transformers models in the part of HookedTransformer, for SAEBench and sae-probes."""
+"""A plain transformers model in the role of HookedTransformer, for SAEBench and sae-probes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SAEBenchModel:
         # A copy, because sae-probes sets the truncation side on whatever it is given.
         self.tokenizer: Any = copy.deepcopy(loaded.tokenizer)
         self.tokenizer.padding_side = "right"
-        # SAEBench masks the bos, eos and pad tokens: an encoder's special tokens take these parts.
+        # SAEBench masks the bos, eos and pad tokens: an encoder's special tokens take these roles.
         if self.tokenizer.bos_token is None and self.tokenizer.cls_token is not None:
             self.tokenizer.bos_token = self.tokenizer.cls_token
         if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
@@ -140,11 +140,19 @@ class SAEBenchModel:
         return_type: str | None = None,
         **_kwargs: Any,
     ) -> tuple[Tensor, Tensor] | None:
-        """Run `tokens` (b, t) through the model, calling `fwd_hooks` on block outputs (b, t, d).
+        """Run tokens through the model, calling hooks on block outputs.
 
-        Hooks see float32; one that returns a tensor replaces the output. Blocks from
-        `stop_at_layer` on, counted from 0, are not run. With `return_type` "both", logits (b, t,
-        vocabulary) and the cross entropy of each next token (b, t - 1) come back.
+        Parameters
+        ----------
+        tokens : int64 tensor of shape (b, t)
+            Rows of tokens, padded on the right.
+        fwd_hooks : list of (name, function)
+            A function sees a block's output (b, t, d) as float32; a tensor that it returns
+            replaces the output.
+        stop_at_layer : int, optional
+            Blocks from here on, counted from 0, are not run.
+        return_type : "both", optional
+            Return logits (b, t, vocabulary) and the cross entropy of each next token (b, t - 1).
 
         Raises
         ------

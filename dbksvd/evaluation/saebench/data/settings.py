@@ -32,8 +32,7 @@ class TextSettings(Settings):
     data: DataSource = "bundled"
     """Where the data sets are: in the package sae-probes (bundled), or on the hub."""
     datasets: Names = Field(list(SCORING_SOURCES))
-    """Names of data sets to read texts from; by default a varied eight that sae-probes carries,
-    with data: hub the one that SAEBench reads."""
+    """Data sets to read, each in turn; default: a varied eight, or SAEBench's own of the hub."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,8 +48,7 @@ class LabelledSettings(Settings):
     data: DataSource = "bundled"
     """Where the data sets are: in the package sae-probes (bundled), or on the hub."""
     datasets: Names | None = None
-    """With data: hub, which of SAEBench's data sets are read; by default all of them. With bundled
-    data there is no choice."""
+    """Which of SAEBench's data sets of the hub are read (null: all); bundled ones are fixed."""
 
     @model_validator(mode="before")
     @classmethod

@@ -30,8 +30,7 @@ class AbsorptionSettings(Settings):
     """SAEBench's absorption, on words of the model's own vocabulary; defaults are SAEBench's."""
 
     min_letters: Annotated[int, Field(ge=2, le=26)] = 20
-    """Letters that must have a good probe on raw activations; with fewer the eval does not
-    apply."""
+    """Letters that need a good probe on raw activations; with fewer the eval does not apply."""
     min_probe_f1: Fraction = 0.6
     """F1 score above which a probe on raw activations is good."""
     max_k: Count = 10

@@ -126,7 +126,11 @@ class CachedJudge:
         """
         from openai import OpenAIError
 
-        question = {"model": self._model, "messages": messages, "max_tokens": max_tokens}
+        question: dict[str, Any] = {
+            "model": self._model,
+            "messages": messages,
+            "max_tokens": max_tokens,
+        }
         path = self._folder / f"{hash_content(question)}.json"
         if path.is_file():
             return str(read_seal(path)["answer"])

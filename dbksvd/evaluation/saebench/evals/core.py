@@ -38,8 +38,7 @@ class CoreSettings(TextSettings):
     batch_size: Count = 16
     """Prompts in a batch: the dense codes of a batch are in memory at the same time."""
     ce_loss: bool | None = None
-    """Whether CE loss and KL with the dictionary inside the model are computed; null computes them
-    where the model has a language-model head."""
+    """Whether CE loss and KL are computed; null: where the model has a language-model head."""
 
 
 def wants_loss(settings: CoreSettings, kind: ModelKind | None) -> bool:
