@@ -14,30 +14,12 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
+from dbksvd.activations.settings import FileActivations
 from dbksvd.base.files import hash_file
-from dbksvd.base.old_settings import build_settings
+from dbksvd.base.splits import SPLITS
 
 BLOCK_BYTES = 2**26
 _FLOATS = {"float16", "float32", "float64", "bfloat16", "F16", "F32", "F64", "BF16"}
-
-
-@dataclass(frozen=True)
-class ReadySettings:
-    """Where ready activations are.
-
-    Parameters
-    ----------
-    path : str
-        .npy, .h5 (.hdf5) or .safetensors file with a floating array of shape (rows, d).
-    tensor : str
-        Name of the dataset or tensor inside; not used for .npy.
-    sha256 : str, optional
-        Hash the file must have.
-    """
-
-    path: str
-    tensor: str = "activations"
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,13 +32,10 @@ class _Table:
 
 
 def extract_ready_slice(
-    settings: Mapping[str, Any],
+    settings: FileActivations,
     ranges: Mapping[str, tuple[int, int]],
     output: Path,
     attributes: Mapping[str, Any],
-    *,
-    totals: Mapping[str, int],
-    storage_dtype: str,
 ) -> None:
     """Write one slice of ready activations as a part.
 
@@ -65,38 +44,34 @@ def extract_ready_slice(
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`ReadySettings`.
+    settings : FileActivations
+        Which file, and how many rows of it over all slices.
     ranges : mapping of split to (start, stop)
         Rows of this slice inside the rows of the split.
     output : Path
         The part.
     attributes : mapping
         Attributes that say which slice this is.
-    totals : mapping of split to int
-        Rows of each split over all slices.
-    storage_dtype : {"float32", "float16"}
-        Type on disk.
 
     Raises
     ------
     ValueError
         If the array is not floating, two-dimensional and finite, or has too few rows.
     """
-    checked = build_settings(ReadySettings, settings, "activations.files")
-    path = Path(checked.path).expanduser()
+    ready, storage_dtype = settings.files, settings.storage_dtype
+    path = Path(ready.path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     sha256 = hash_file(path)
-    if checked.sha256 is not None and sha256 != checked.sha256.lower():
-        raise ValueError(f"{path}: expected sha256 {checked.sha256}, got {sha256}")
+    if ready.sha256 is not None and sha256 != ready.sha256:
+        raise ValueError(f"{path}: expected sha256 {ready.sha256}, got {sha256}")
     described = {"model": path.name, "model_kind": "files", "model_sha256": sha256, "layer": -1}
     described |= {"dtype": storage_dtype, **attributes}
-    with _open_table(path, checked.tensor) as table:
-        needed = sum(totals.values())
+    with _open_table(path, ready.tensor) as table:
+        needed = sum(settings.count(split) for split in SPLITS)
         if table.rows < needed:
             raise ValueError(f"{path}: expected at least {needed} rows, got {table.rows}")
-        offsets = {"train": 0, "heldout": table.rows - totals["heldout"]}
+        offsets = {"train": 0, "heldout": table.rows - settings.count("heldout")}
         sizes = {split: stop - start for split, (start, stop) in ranges.items()}
         with create_file(output, sizes, table.width, storage_dtype, described) as file:
             for split, (start, stop) in ranges.items():

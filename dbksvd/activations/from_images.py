@@ -1,4 +1,4 @@
-"""Token activations of one place in a vision encoder, for one slice of the images."""
+"""Token activations at one site of a vision encoder, for one slice of the images."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.activations.from_text import describe_place, seal_part, write_part
+from dbksvd.activations.from_text import describe_site, seal_part, write_part
 from dbksvd.activations.rows import make_records
-from dbksvd.activations.settings import ActivationSettings, place_slice
-from dbksvd.base.old_settings import build_settings
+from dbksvd.activations.settings import ImageExtraction
+from dbksvd.activations.slices import locate_slice
+from dbksvd.base.settings import parse
 from dbksvd.images.files import ImageRecord, read_image
-from dbksvd.images.prepare import ImageSettings, load_records
+from dbksvd.images.prepare import load_records
+from dbksvd.images.settings import ImageSettings
 from dbksvd.images.tiles import Tile, select_tiles
 from dbksvd.models.hooks import HookPoint, find_hook, run_to_hook
 from dbksvd.models.vision import ImageModel, load_image_model
 
-IMAGE_TOKENS = ("cls", "patches", "all")
-
 
 def extract_image_slice(
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | ImageExtraction,
     slice_index: int,
     output: str | Path,
     *,
@@ -38,12 +38,12 @@ def extract_image_slice(
     Slice i of S takes the images i, i + S, … of each split, in order, and their tiles in rows,
     until its share of the tokens is full. In a row's labels, ``document`` is the image's line in
     images.jsonl (from 0), ``token`` the number of the tile in the image, ``position`` the token's
-    place in the model's sequence for the tile (0 is the class token where there is one).
+    index in the model's sequence for the tile (0 is the class token where there is one).
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`dbksvd.activations.settings.ActivationSettings`.
+    settings : ImageExtraction, or a mapping of the same keys
+        What is extracted.
     slice_index : int
         From 0.
     output : path
@@ -64,18 +64,11 @@ def extract_image_slice(
         If a setting is not usable, the model is no vision encoder, there are too few images, one
         has changed, or an activation is not finite.
     """
-    checked = build_settings(ActivationSettings, settings, "activations")
-    if checked.source != "images":
-        raise ValueError(f"activations.source: expected images, got {checked.source!r}")
-    if checked.image_tokens not in IMAGE_TOKENS:
-        raise ValueError(
-            f"activations.image_tokens: expected one of {', '.join(IMAGE_TOKENS)}, "
-            f"got {checked.image_tokens!r}"
-        )
-    ranges, place = place_slice(checked, slice_index)
+    checked = parse(ImageExtraction, settings, "activations")
+    ranges, attributes = locate_slice(checked, slice_index)
     manifest, records = load_records(images)
-    prepared = ImageSettings(**manifest["settings"])
-    model = load_image_model(checked.model or {}, gpus=gpus)
+    prepared = parse(ImageSettings, manifest["settings"], "images")
+    model = load_image_model(checked.model, gpus=gpus)
     hook = find_hook(model.loaded, checked.layer, checked.hook_module)
     reader = _TileReader(Path(prepared.folder).expanduser(), model, hook)
     first = next(record for record in records if record.split is not None)
@@ -98,7 +91,7 @@ def extract_image_slice(
     rows_of = {
         split: reader.extract_rows(tiles[split], checked.batch_size, dtype) for split in ranges
     }
-    attributes = place | _describe_extraction(checked, model, hook)
+    attributes |= _describe_extraction(checked, model, hook)
     attributes["images_sha256"] = manifest["sha256"]
     output = Path(output)
     write_part(output, ranges, rows_of, width, dtype, attributes)
@@ -106,10 +99,10 @@ def extract_image_slice(
 
 
 def _describe_extraction(
-    settings: ActivationSettings, model: ImageModel, hook: HookPoint
+    settings: ImageExtraction, model: ImageModel, hook: HookPoint
 ) -> dict[str, Any]:
     """Return the attributes that all parts of an extraction share."""
-    return describe_place(settings, model.loaded, hook) | {
+    return describe_site(settings, model.loaded, hook) | {
         "model_kind": "image encoder",
         "image_tokens": settings.image_tokens,
         "image_processor": json.dumps(model.processor.to_dict(), sort_keys=True, default=str),
@@ -117,14 +110,14 @@ def _describe_extraction(
 
 
 class _TileReader:
-    """Runs tiles through the model up to a place in it.
+    """Runs tiles through the model up to a site in it.
 
     Parameters
     ----------
     folder : Path
         Folder of the images.
     model, hook
-        Model and place.
+        Model and site.
     """
 
     def __init__(self, folder: Path, model: ImageModel, hook: HookPoint) -> None:
@@ -141,7 +134,7 @@ class _TileReader:
         Raises
         ------
         ValueError
-            If the place gives no sequence with a token for each patch, or has no class token.
+            If the site gives no sequence with a token for each patch, or has no class token.
         """
         shape = self._run([tile]).shape
         config, size = self.model.loaded.model.config, self._size

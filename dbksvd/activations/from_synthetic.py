@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, record_dtype, write_rows
-from dbksvd.activations.shards import SPLITS
+from dbksvd.activations.settings import DrawSettings
+from dbksvd.activations.slices import check_slice
 from dbksvd.base.files import hash_file, write_json
-from dbksvd.base.old_settings import build_settings, check_at_least
+from dbksvd.base.settings import parse
+from dbksvd.base.splits import SPLITS, Split
 from dbksvd.synthetic.base import GenerativeModel, mix_seed
 from dbksvd.synthetic.models import MANIFEST_FILE, load_model
 from dbksvd.synthetic.truth import Truth, join_truths, save_truth
@@ -24,46 +25,24 @@ from dbksvd.synthetic.truth import Truth, join_truths, save_truth
 BLOCK_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class DrawSettings:
-    """What is drawn.
-
-    Parameters
-    ----------
-    n_train_tokens, n_heldout_tokens : int
-        Samples of each split over all slices.
-    slices : int
-        Parts the work is divided into; the samples do not depend on it.
-    sample_seed : int
-        Decides the samples.
-    storage_dtype : {"float32", "float16"}
-        Type on disk.
-    """
-
-    n_train_tokens: int
-    n_heldout_tokens: int
-    slices: int = 1
-    sample_seed: int = 0
-    storage_dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        check_at_least(1, "activations", slices=self.slices)
-        counts = {"n_train_tokens": self.n_train_tokens, "n_heldout_tokens": self.n_heldout_tokens}
-        check_at_least(self.slices, "activations", **counts)
-
-    def share(self, split: str, slice_index: int) -> tuple[int, int]:
-        """Return the rows [start, stop) of a split that a slice draws."""
-        total = self.n_train_tokens if split == "train" else self.n_heldout_tokens
-        return total * slice_index // self.slices, total * (slice_index + 1) // self.slices
-
-
 def iterate_draws(
-    model: GenerativeModel, seed: int, split: str, start: int, stop: int
+    model: GenerativeModel, seed: int, split: Split, start: int, stop: int
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Yield (first row, codes, component) over rows `start` to `stop` of a split.
 
     A row's value depends on model, seed, split and its number alone: slices make the same whole.
     torch's global generator is left as it was.
+
+    Parameters
+    ----------
+    model : GenerativeModel
+        The model.
+    seed : int
+        Decides the samples.
+    split : {"train", "heldout"}
+        Decides them too: no sample is in both.
+    start, stop : int
+        Rows wanted.
     """
     for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
         with torch.random.fork_rng():
@@ -80,7 +59,7 @@ def iterate_draws(
 
 def draw_slice(
     model_folder: str | Path,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | DrawSettings,
     slice_index: int,
     part: str | Path,
     truth: str | Path,
@@ -92,8 +71,8 @@ def draw_slice(
     ----------
     model_folder : path
         See :func:`dbksvd.synthetic.models.save_model`.
-    settings : mapping
-        See :class:`DrawSettings`.
+    settings : DrawSettings, or a mapping of the same keys
+        What is drawn.
     slice_index : int
         From 0.
     part, truth : path
@@ -111,9 +90,8 @@ def draw_slice(
     ValueError
         If a setting cannot be used.
     """
-    checked = build_settings(DrawSettings, settings, "activations")
-    if not 0 <= slice_index < checked.slices:
-        raise ValueError(f"slice: expected 0 to {checked.slices - 1}, got {slice_index}")
+    checked = parse(DrawSettings, settings, "activations")
+    check_slice(checked, slice_index)
     model, part = load_model(model_folder, device), Path(part)
     ranges = {split: checked.share(split, slice_index) for split in SPLITS}
     attributes = _describe(Path(model_folder), checked) | {"slice": slice_index}

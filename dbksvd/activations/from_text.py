@@ -1,4 +1,4 @@
-"""Token activations of one place in a model, for one slice of the documents."""
+"""Token activations at one site of a model, for one slice of the documents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from tqdm import tqdm
 from dbksvd.activations.from_files import extract_ready_slice
 from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, write_rows
 from dbksvd.activations.rows import extract_rows
-from dbksvd.activations.settings import ActivationSettings, place_slice
+from dbksvd.activations.settings import (
+    ExtractionSettings,
+    FileActivations,
+    ImageExtraction,
+    TextExtraction,
+)
+from dbksvd.activations.slices import locate_slice
 from dbksvd.base.files import hash_file, write_json
-from dbksvd.base.old_settings import build_settings
+from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS
 from dbksvd.models.hooks import HookPoint, find_hook
 from dbksvd.models.loading import LoadedModel, load_model
@@ -23,7 +29,7 @@ from dbksvd.text.tokens import select_tokens
 
 
 def extract_slice(
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | TextExtraction | FileActivations,
     slice_index: int,
     output: str | Path,
     *,
@@ -37,8 +43,8 @@ def extract_slice(
 
     Parameters
     ----------
-    settings : mapping
-        See :class:`dbksvd.activations.settings.ActivationSettings`.
+    settings : TextExtraction or FileActivations, or a mapping of the same keys
+        What is extracted.
     slice_index : int
         From 0.
     output : path
@@ -58,24 +64,17 @@ def extract_slice(
     ValueError
         If a setting is not usable, there is too little text, or an activation is not finite.
     """
-    checked = build_settings(ActivationSettings, settings, "activations")
-    if checked.source not in ("model", "files"):
-        raise ValueError(f"activations.source: expected model or files, got {checked.source!r}")
-    ranges, place = place_slice(checked, slice_index)
+    checked = parse(ExtractionSettings, settings, "activations")
+    ranges, attributes = locate_slice(checked, slice_index)
     output = Path(output)
-    if checked.source == "files":
-        extract_ready_slice(
-            checked.files or {},
-            ranges,
-            output,
-            place,
-            totals={split: checked.count(split) for split in SPLITS},
-            storage_dtype=checked.storage_dtype,
-        )
+    if isinstance(checked, FileActivations):
+        extract_ready_slice(checked, ranges, output, attributes)
+    elif not isinstance(checked, TextExtraction):
+        raise ValueError(f"activations.source: expected model or files, got {checked.source!r}")
     else:
         if text is None:
             raise ValueError("text: expected the folder of prepare_text, got none")
-        _extract_text_slice(checked, ranges, slice_index, output, place, Path(text), gpus)
+        _extract_text_slice(checked, ranges, slice_index, output, attributes, Path(text), gpus)
     return seal_part(output, ranges)
 
 
@@ -92,16 +91,16 @@ def seal_part(output: Path, ranges: Mapping[str, tuple[int, int]]) -> dict[str, 
 
 
 def _extract_text_slice(
-    settings: ActivationSettings,
+    settings: TextExtraction,
     ranges: Mapping[str, tuple[int, int]],
     slice_index: int,
     output: Path,
-    place: dict[str, Any],
+    attributes: dict[str, Any],
     text: Path,
     gpus: int,
 ) -> None:
     manifest = check_documents(text)
-    loaded = load_model(settings.model or {}, gpus=gpus)
+    loaded = load_model(settings.model, gpus=gpus)
     hook = find_hook(loaded, settings.layer, settings.hook_module)
     if loaded.max_length is not None and settings.context_length > loaded.max_length:
         raise ValueError(
@@ -124,7 +123,7 @@ def _extract_text_slice(
     width = next(extract_rows(loaded, hook, tokenized["train"][:1], 1, dtype))["activations"].shape[
         1
     ]
-    attributes = place | describe_extraction(settings, loaded, hook)
+    attributes |= describe_extraction(settings, loaded, hook)
     attributes["text_sha256"] = manifest["sha256"]
     rows_of: dict[str, Iterator[np.ndarray]] = {
         split: extract_rows(loaded, hook, tokenized[split], settings.batch_size, dtype)
@@ -154,20 +153,20 @@ def write_part(
 
 
 def describe_extraction(
-    settings: ActivationSettings, loaded: LoadedModel, hook: HookPoint
+    settings: TextExtraction, loaded: LoadedModel, hook: HookPoint
 ) -> dict[str, Any]:
     """Return the attributes that all parts of an extraction from text share."""
     first = loaded.tokenizer("a")["input_ids"][:1]
-    return describe_place(settings, loaded, hook) | {
+    return describe_site(settings, loaded, hook) | {
         "context_length": settings.context_length,
         "prepend_bos": first == [loaded.tokenizer.bos_token_id],
     }
 
 
-def describe_place(
-    settings: ActivationSettings, loaded: LoadedModel, hook: HookPoint
+def describe_site(
+    settings: TextExtraction | ImageExtraction, loaded: LoadedModel, hook: HookPoint
 ) -> dict[str, Any]:
-    """Return the attributes that say of which model and where in it activations are."""
+    """Return the attributes that say of which model and which site activations are."""
     return {
         "model": loaded.name,
         "model_kind": loaded.kind,

@@ -21,7 +21,6 @@ from dbksvd.base.files import check_hash, read_seal, replace_file
 SCHEMA_VERSION = 1
 LABELS = ("document", "position", "token")
 CHUNK_BYTES = 2**20
-STORAGE_DTYPES = ("float32", "float16")
 # What one slice has of its own; all other attributes must be the same in all parts.
 _OWN_ATTRIBUTES = ("slice", "train_range", "heldout_range")
 

@@ -31,7 +31,7 @@ def extract_rows(
     Parameters
     ----------
     loaded, hook
-        Model and place.
+        Model and site.
     documents : list of TokenizedDocument
         What to run.
     batch_size : int

@@ -225,9 +225,16 @@ def choose_extraction(
     streamed : bool
         Whether a fit asks, which extracts its training rows itself. Stored rows do not depend on
         that.
+
+    Raises
+    ------
+    ValueError
+        If a model is needed and none is given.
     """
     if isinstance(settings, FileActivations):
         return settings
+    if model is None:
+        raise ValueError(f"model: missing key, needed for activations.source: {settings.source}")
     own = {name: getattr(settings, name) for name in type(settings).model_fields}
     own = {name: own[name] for name in own if name not in ("layers", "stream")}
     if isinstance(settings, ImageActivations):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,13 @@ from dbksvd.activations.hdf5 import (
     record_dtype,
     write_rows,
 )
+from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
 from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
-from dbksvd.base.old_settings import build_settings, check_at_least
+from dbksvd.base.settings import parse
 
 BLOCK_BYTES = 2**26
 NORM_QUANTILES = (0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1)
-
-
-@dataclass(frozen=True)
-class ShardSettings:
-    """How shards are made.
-
-    Parameters
-    ----------
-    rows_per_shard : int
-        Tokens in a shard; the last one of a split has the rest.
-    seed : int
-        Decides the order.
-    outlier_norm_multiple : float, optional
-        Tokens whose norm exceeds this multiple of the median norm of the training tokens are
-        left out and counted; None keeps all.
-    """
-
-    rows_per_shard: int
-    seed: int = 0
-    outlier_norm_multiple: float | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least(
-            1,
-            "shards",
-            rows_per_shard=self.rows_per_shard,
-            outlier_norm_multiple=self.outlier_norm_multiple,
-        )
 
 
 @dataclass
@@ -87,7 +60,7 @@ class Moments:
 
 def write_shards(
     parts: Sequence[str | Path],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | ShardSettings,
     output: str | Path,
     *,
     block_rows: int | None = None,
@@ -103,8 +76,8 @@ def write_shards(
     ----------
     parts : sequence of paths
         All parts of one extraction, in any order.
-    settings : mapping
-        See :class:`ShardSettings`.
+    settings : ShardSettings, or a mapping of the same keys
+        Section ``shards`` of the config.
     output : path
         Folder; replaced as a whole when everything is written.
     block_rows : int, optional
@@ -123,7 +96,7 @@ def write_shards(
         If a part is missing, truncated, not what its seal says, of another extraction than the
         others, or holds a value that is not finite; the message names it.
     """
-    checked = build_settings(ShardSettings, settings, "shards")
+    checked = parse(ShardSettings, settings, "shards")
     paths, shared, width = check_parts(parts)
     dtype = shared["dtype"]
     block_rows = block_rows or max(1, BLOCK_BYTES // record_dtype(width, dtype).itemsize)
@@ -158,7 +131,7 @@ def write_shards(
             "scale": float(np.sqrt(centre["train"].variance / width)),
             "splits": splits,
             "model": shared,
-            "settings": asdict(checked),
+            "settings": checked.dump(),
         }
         manifest["sha256"] = hash_content(manifest)
         write_json(folder / MANIFEST_FILE, manifest)

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from dbksvd.activations.from_text import describe_extraction
 from dbksvd.activations.rows import extract_rows
-from dbksvd.activations.settings import ActivationSettings
+from dbksvd.activations.settings import TextExtraction
 from dbksvd.activations.shards import ActivationShards
-from dbksvd.base.old_settings import build_settings, check_at_least
+from dbksvd.base.settings import parse
 from dbksvd.base.shapes import Activations
 from dbksvd.models.hooks import find_hook
 from dbksvd.models.loading import load_model
@@ -38,35 +38,13 @@ HELD_BLOCKS = 2
 
 
 @dataclass(frozen=True)
-class StreamSettings:
-    """How training rows are streamed.
-
-    Parameters
-    ----------
-    n_tokens : int
-        Rows of one pass, from the first training document on.
-    block_rows : int
-        Rows that are extracted together and shuffled among themselves.
-    seed : int
-        Of the order inside the blocks.
-    """
-
-    n_tokens: int
-    block_rows: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_at_least(1, "activations.stream", n_tokens=self.n_tokens, block_rows=self.block_rows)
-
-
-@dataclass(frozen=True)
 class DocumentIndex:
     """Where the training documents of a stream are, and which rows they give.
 
     Parameters
     ----------
     starts : int64 array of shape (documents,)
-        Place of each in the file, in bytes.
+        Offset of each in the file, in bytes.
     ends : int64 array of shape (documents,)
         Rows given by it and all before it.
     lines : int64 array of shape (documents,)
@@ -83,13 +61,12 @@ class ActivationStream:
 
     Parameters
     ----------
-    settings : mapping
-        As for :func:`dbksvd.activations.from_text.extract_slice`, with ``stream``
-        (:class:`StreamSettings`).
+    settings : TextExtraction, or a mapping of the same keys
+        As for :func:`dbksvd.activations.from_text.extract_slice`, with ``stream``.
     text : path
         Folder written by :func:`dbksvd.text.documents.prepare_text`.
     sample : ActivationShards
-        Stored training rows of the same place, for width and mean.
+        Stored training rows of the same site, for width and mean.
     gpus : int
         GPUs given to this job.
 
@@ -97,31 +74,30 @@ class ActivationStream:
     ------
     ValueError
         If a setting is not usable, there is too little text, or `sample` is of another model,
-        place or text.
+        site or text.
     """
 
     def __init__(
         self,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | TextExtraction,
         text: str | Path,
         sample: ActivationShards,
         *,
         gpus: int = 0,
     ) -> None:
-        extraction = {key: value for key, value in settings.items() if key != "stream"}
-        self.settings = build_settings(ActivationSettings, extraction, "activations")
-        self.stream = build_settings(StreamSettings, settings["stream"], "activations.stream")
+        self.settings = parse(TextExtraction, settings, "activations")
+        if self.settings.stream is None:
+            raise ValueError("activations.stream: missing key")
+        self.stream = self.settings.stream
         self.path = Path(text) / DOCUMENTS_FILE
         self.sample, self.mean, self.width = sample, sample.mean, sample.width
         manifest = check_documents(text)
-        self._loaded = load_model(self.settings.model or {}, gpus=gpus)
+        self._loaded = load_model(self.settings.model, gpus=gpus)
         self._hook = find_hook(self._loaded, self.settings.layer, self.settings.hook_module)
         described = describe_extraction(self.settings, self._loaded, self._hook)
         self._check_sample(described | {"text_sha256": manifest["sha256"]})
         self._index = self._index_documents()
-        identity = json.dumps(
-            [settings, manifest["sha256"], described["model_sha256"]], default=str
-        )
+        identity = json.dumps([self.settings.dump(), manifest["sha256"], described["model_sha256"]])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         self._held: dict[int, Tensor] = {}
         # a fit reads ahead in a thread
@@ -233,7 +209,7 @@ class ActivationStream:
         return DocumentIndex(*(np.array(part) for part in (starts[: len(ends)], ends, lines)))
 
     def _check_sample(self, described: Mapping[str, Any]) -> None:
-        """Check that the stored sample is of the same model, place and text."""
+        """Check that the stored sample is of the same model, site and text."""
         stored = self.sample.manifest["model"]
         for key, expected in described.items():
             if stored.get(key) != expected:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dbksvd.synthetic.settings import GenerativeSettings
+
+Made = TypeVar("Made", bound=GenerativeSettings)
+
 WEIGHTS_FILE = "synthetic_model.safetensors"  # SAELens's own name
 
 
-class GenerativeModel(ABC):
+class GenerativeModel(ABC, Generic[Made]):
     """Sparse non-negative codes over known features make activations: ``x = z F + b``.
 
     Attributes
@@ -31,14 +34,12 @@ class GenerativeModel(ABC):
 
     @classmethod
     @abstractmethod
-    def make(cls, settings: Mapping[str, Any], device: torch.device) -> GenerativeModel:
+    def make(cls, settings: Made, device: torch.device) -> GenerativeModel[Made]:
         """Build the model from its section of the config; equal settings, equal model."""
 
     @classmethod
     @abstractmethod
-    def load(
-        cls, folder: Path, settings: Mapping[str, Any], device: torch.device
-    ) -> GenerativeModel:
+    def load(cls, folder: Path, settings: Made, device: torch.device) -> GenerativeModel[Made]:
         """Read what :meth:`save` wrote."""
 
     @abstractmethod
@@ -67,19 +68,19 @@ class GenerativeModel(ABC):
         return None
 
 
-class TensorModel(GenerativeModel):
+class TensorModel(GenerativeModel[Made]):
     """A model that is its settings and a few tensors, ``features`` and ``bias`` among them.
 
     Parameters
     ----------
-    settings : mapping
-        Section of the config.
+    settings : GenerativeSettings
+        Those of its kind.
     tensors : dict of str to Tensor
         What the model is made of; each becomes an attribute.
     """
 
-    def __init__(self, settings: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.settings = dict(settings)
+    def __init__(self, settings: Made, tensors: dict[str, Tensor]) -> None:
+        self.settings = settings
         self._tensors = tensors
         self.features, self.bias = tensors["features"], tensors["bias"]
 
@@ -89,7 +90,7 @@ class TensorModel(GenerativeModel):
         save_file(tensors, folder / WEIGHTS_FILE)
 
     @classmethod
-    def load(cls, folder: Path, settings: Mapping[str, Any], device: torch.device) -> TensorModel:
+    def load(cls, folder: Path, settings: Made, device: torch.device) -> TensorModel[Made]:
         """Read the tensors."""
         return cls(settings, load_file(folder / WEIGHTS_FILE, device=str(device)))
 

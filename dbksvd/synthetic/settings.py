@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, model_validator
@@ -28,8 +29,10 @@ class GenerativeSettings(Settings):
     """Decides the samples that are drawn from the model."""
 
     def describe_model(self) -> dict[str, Any]:
-        """Return what makes the model, as JSON can hold it: not the samples, nor absent parts."""
-        return self.model_dump(mode="json", exclude={"sample_seed"}, exclude_none=True)
+        """Return what makes the model, with sorted keys: not the samples, nor absent parts."""
+        own = self.model_dump(mode="json", exclude={"sample_seed"}, exclude_none=True)
+        described: dict[str, Any] = json.loads(json.dumps(own, sort_keys=True))
+        return described
 
 
 class FiringProbability(Settings):
@@ -166,7 +169,7 @@ class BlockCorrelatedSettings(GenerativeSettings):
 
 
 class ExpertMixtureSettings(GenerativeSettings):
-    """A mixture of subspaces with features of their own (:mod:`dbksvd.synthetic.expert_mixture`)."""
+    """Subspaces with features of their own (:mod:`dbksvd.synthetic.expert_mixture`)."""
 
     kind: Literal["expert_mixture"]
     """Kind of generative model."""

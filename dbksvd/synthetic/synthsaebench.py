@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from sae_lens.synthetic import SyntheticModel, SyntheticModelConfig
 from torch import Tensor
 
 from dbksvd.synthetic.base import GenerativeModel
+from dbksvd.synthetic.settings import SynthSAEBenchSettings
 
 
-class SynthSAEBench(GenerativeModel):
+class SynthSAEBench(GenerativeModel[SynthSAEBenchSettings]):
     """SAELens's own `SyntheticModel`; its settings keep SAELens's names.
 
     The vectors are drawn on the device the model is made on: CPU and CUDA make different models
@@ -35,15 +34,15 @@ class SynthSAEBench(GenerativeModel):
         self.bias = model.feature_dict.bias.detach()
 
     @classmethod
-    def make(cls, settings: Mapping[str, Any], device: torch.device) -> SynthSAEBench:
+    def make(cls, settings: SynthSAEBenchSettings, device: torch.device) -> SynthSAEBench:
         """Build it; ``orthogonalization.num_steps`` gradient steps take nearly all the time."""
-        return cls(
-            SyntheticModel(SyntheticModelConfig.from_dict(dict(settings)), device=str(device))
-        )
+        own = settings.describe_model()
+        del own["kind"]
+        return cls(SyntheticModel(SyntheticModelConfig.from_dict(own), device=str(device)))
 
     @classmethod
     def load(
-        cls, folder: Path, _settings: Mapping[str, Any], device: torch.device
+        cls, folder: Path, _settings: SynthSAEBenchSettings, device: torch.device
     ) -> SynthSAEBench:
         """Read SAELens's files."""
         return cls(SyntheticModel.load_from_disk(folder, device=str(device)))

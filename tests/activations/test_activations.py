@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dbksvd.activations.from_text import extract_slice
-from dbksvd.activations.settings import share_range
+from dbksvd.activations.slices import share_range
 from dbksvd.base.files import hash_file, read_json
 from dbksvd.models.loading import load_model
 from dbksvd.text.documents import iterate_documents, prepare_text
@@ -187,9 +187,9 @@ def test_values_that_are_not_finite(tiny_encoder, text_folder, tmp_path, value, 
         ),
         ({"n_heldout_tokens": 0}, r"n_heldout_tokens: expected at least 1, got 0"),
         ({"slices": 0}, r"activations\.slices: expected at least 1, got 0"),
-        ({"storage_dtype": "int8"}, r"storage_dtype: expected one of float32, float16"),
-        ({"source": "web"}, r"activations\.source: expected model or files, got 'web'"),
-        ({"source": "files"}, r"activations\.files\.path: missing key"),
+        ({"storage_dtype": "int8"}, r"storage_dtype: expected one of 'float32', 'float16'"),
+        ({"source": "web"}, r"activations\.source: expected one of 'model', 'files', .* got 'web'"),
+        ({"source": "files"}, r"activations\.context_length: a length of text, unknown for files"),
         ({"batch": 3}, r"activations\.batch: unknown key, did you mean 'batch_size'"),
     ],
 )
@@ -198,6 +198,20 @@ def test_bad_settings_are_named(tiny_encoder, text_folder, tmp_path, changes, me
     with pytest.raises(ValueError, match=message):
         extract_slice(settings, 0, tmp_path / "part.h5", text=text_folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_source_needs_is_named(tiny_encoder, tmp_path):
+    for settings, message in (
+        ({"source": "files"}, r"^activations\.files: missing key$"),
+        ({"source": "files", "files": {}}, r"^activations\.files\.path: missing key$"),
+        ({"layer": 1}, r"^activations\.model: missing key$"),
+        (
+            {"source": "images", "image_tokens": "all", "model": {"name": str(tiny_encoder)}},
+            r"^activations\.source: expected model or files, got 'images'$",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            extract_slice(settings, 0, tmp_path / "part.h5")
 
 
 def test_slice_out_of_range_and_missing_text(tiny_encoder, text_folder, tmp_path):
@@ -225,7 +239,7 @@ def write_ready(path: Path, values: torch.Tensor) -> Path:
 
 def extract_ready(path: Path, output: Path, *, slices: int = 1, index: int = 0, **files):
     settings = {"source": "files", "n_train_tokens": 50, "n_heldout_tokens": 11, "slices": slices}
-    settings |= {"files": {"path": str(path), **files}, "layer": None, "model": None}
+    settings |= {"files": {"path": str(path), **files}}
     return extract_slice(settings, index, output)
 
 

@@ -307,7 +307,7 @@ def test_attributes_say_where_rows_come_from(prepared, dinov2, tmp_path):
     [
         ({"layer": 4}, r"^layer: expected 0 to 3, got 4$"),
         ({"n_train_tokens": 100000}, r"^images: expected 100000 train tokens in slice 0, got \d+ from \d+ images$"),
-        ({"image_tokens": "patch"}, r"^activations\.image_tokens: expected one of cls, patches, all, got 'patch'$"),
+        ({"image_tokens": "patch"}, r"^activations\.image_tokens: expected one of 'cls', 'patches', 'all', got 'patch'$"),
         ({"hook_module": "embeddings.patch_embeddings.projection"}, r"^embeddings\.patch_embeddings\.projection: expected activations of shape \(1, 'tokens', 'd'\), got \(1, 16, 4, 4\)$"),
         ({"hook_module": "encoder.layers"}, r"^hook_module: expected a submodule of Dinov2Model, got 'encoder\.layers', close names: .*"),
     ],

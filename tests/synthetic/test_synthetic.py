@@ -188,12 +188,12 @@ def test_mixture_stays_in_the_components_own_features_and_subspace():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "gaussian"}, "kind: expected one of synthsaebench, .*, got 'gaussian'"),
+        ({"kind": "gaussian"}, "kind: expected one of 'synthsaebench', .*, got 'gaussian'"),
         ({**BLOCKS, "block_size": 5}, "block_size: expected a divisor of num_features = 32, got 5"),
         ({**BLOCKS, "correlation": [0.9, 0.5]}, r"correlation: expected 0 <= low <= high < 1"),
         ({**BLOCKS, "kk": 1}, "kk: unknown key"),
-        ({**MIXTURE, "k": 8}, "features_per_component: expected at least 8, got 7"),
-        ({**MIXTURE, "subspace_dim": 64}, "hidden_dim: expected at least 64, got 32"),
+        ({**MIXTURE, "k": 8}, r"synthetic\.k: expected at most features_per_component = 7, got 8"),
+        ({**MIXTURE, "subspace_dim": 64}, "subspace_dim: expected at most hidden_dim = 32, got 64"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str):
