@@ -62,7 +62,7 @@ def check_consistency(config: ExperimentConfig) -> None:
 def _check_stream(config: ExperimentConfig) -> None:
     """Refuse to leave out rows that are streamed: they all are used."""
     multiple = config.shards.outlier_norm_multiple
-    if config.activations.stream is not None and multiple is not None:
+    if getattr(config.activations, "stream", None) is not None and multiple is not None:
         raise SettingsError(
             "shards.outlier_norm_multiple: expected none beside activations.stream, whose rows are "
             f"all used, got {multiple}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, create_model, field_validator
 
@@ -21,17 +21,22 @@ SCHEMA_FILE = "docs/config.schema.json"
 NAME = "^[a-z0-9][a-z0-9-]*$"
 
 Name = Annotated[str, Field(pattern=NAME)]
-# Every algorithm of the registry, told apart by `algorithm`.
-MethodSettings = Annotated[
-    Union[tuple(find_method(name).settings for name in METHODS)],  # noqa: UP007
-    Field(discriminator="algorithm"),
-]
-# Every eval of the registry; one that is not named is not run.
-EvalsSettings: Any = create_model(
-    "EvalsSettings",
-    __base__=Settings,
-    **{name: (find_eval(name).settings | None, Field(None)) for name in EVALS},
-)
+# Both are made of what the registries hold, which no type checker can know.
+if TYPE_CHECKING:
+    MethodSettings = Any
+    EvalsSettings = Any
+else:
+    # Every algorithm, told apart by `algorithm`.
+    MethodSettings = Annotated[
+        tuple(find_method(name).settings for name in METHODS),
+        Field(discriminator="algorithm"),
+    ]
+    # Every eval; one that is not named is not run.
+    EvalsSettings = create_model(
+        "EvalsSettings",
+        __base__=Settings,
+        **{name: (find_eval(name).settings | None, Field(None)) for name in EVALS},
+    )
 
 
 class Grid(Settings):
@@ -99,8 +104,9 @@ class ExperimentConfig(Settings):
     """Grids of fits."""
     ground_truth: GroundTruth | None = None
     """Samples with known features beside the model's activations."""
-    evaluation: EvaluationSettings = EvaluationSettings()
-    """How dictionaries are scored."""
+    evaluation: EvaluationSettings = Field(
+        EvaluationSettings(), description="How dictionaries are scored."
+    )
     figures: FigureSettings = FigureSettings()
     """How figures look."""
 

@@ -72,7 +72,7 @@ class Experiment:
         """Where activations are taken, such as ``layer4``."""
         activations = self.config.activations
         layers = getattr(activations, "layers", None)
-        sites = (
+        sites: list[str] = (
             [activations.source]
             if layers is None
             else [str(Site("layer", layer)) for layer in layers]
@@ -116,9 +116,8 @@ class Experiment:
         return self._choose_extraction(layer, streamed=True)
 
     def _choose_extraction(self, layer: int | None, *, streamed: bool = False) -> str:
-        chosen = choose_extraction(
-            self.config.activations, layer, self.loaded_model, streamed=streamed
-        )
+        activations: Any = self.config.activations
+        chosen = choose_extraction(activations, layer, self.loaded_model, streamed=streamed)
         return as_param(chosen.dump())
 
     @property
@@ -251,7 +250,7 @@ class Experiment:
     def facts(self) -> Facts:
         """What figures ask to know whether there is something to draw."""
         evals = self.config.evaluation.list_evals()
-        core = evals.get("core")
+        core: Any = evals.get("core")
         methods = {fit.method for fit in self.fits}
         sizes = [(fit.site, fit.method, fit.n_atoms, fit.k) for fit in self.fits]
         return Facts(

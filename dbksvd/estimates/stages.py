@@ -15,7 +15,7 @@ from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.registry import find_method
-from dbksvd.models.sizes import ModelSizes
+from dbksvd.models.sizes import ModelKind, ModelSizes
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LABEL_BYTES = 12  # document, position and token of a stored row
@@ -78,7 +78,7 @@ def estimate_stages(
     fits: Iterable[Any],
     sizes: ModelSizes | None,
     device: Device,
-    kind: str = "causal",
+    kind: ModelKind = "causal",
 ) -> list[Stage]:
     """Return the stages with what they cost, in their order.
 
@@ -144,8 +144,9 @@ def _estimate_fits(
     for fit in fits:
         settings, place = config.methods[fit.method], places[fit.site]
         entry = find_method(settings.algorithm)
-        is_streamed = stream is not None and place.name.startswith("layer")
-        n_train = stream.n_tokens if is_streamed else place.n_train
+        n_train = place.n_train
+        if stream is not None and place.name.startswith("layer"):
+            n_train = stream.n_tokens
         fit_sizes = FitSizes(fit.n_atoms, fit.k, place.width, n_train, place.n_heldout)
         work = entry.plan(settings, fit_sizes)
         if sizes is not None and n_train > place.n_train:

@@ -169,7 +169,7 @@ class BlockCorrelatedSettings(GenerativeSettings):
 
 
 class ExpertMixtureSettings(GenerativeSettings):
-    """Subspaces with features of their own (:mod:`dbksvd.synthetic.expert_mixture`)."""
+    """Subspaces with features of their own (:mod:`.expert_mixture`)."""
 
     kind: Literal["expert_mixture"]
     """Kind of generative model."""
