@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, TypeAdapter, create_model, field_validator
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     # Every algorithm, told apart by `algorithm`.
     MethodSettings = Annotated[
-        tuple(find_method(name).settings for name in METHODS),
+        Union[tuple(find_method(name).settings for name in METHODS)],  # noqa: UP007
         Field(discriminator="algorithm"),
     ]
     # Every eval; one that is not named is not run.
@@ -104,9 +104,8 @@ class ExperimentConfig(Settings):
     """Grids of fits."""
     ground_truth: GroundTruth | None = None
     """Samples with known features beside the model's activations."""
-    evaluation: EvaluationSettings = Field(
-        EvaluationSettings(), description="How dictionaries are scored."
-    )
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How dictionaries are scored."""
     figures: FigureSettings = FigureSettings()
     """How figures look."""
 

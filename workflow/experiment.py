@@ -191,9 +191,13 @@ class Experiment:
 
     def evals(self, site: str) -> dict[str, Settings]:
         """Return SAEBench's evals at a site with their settings: none without a model."""
-        if Site.parse(site).layer is None:
+        if not Site.parse(site).is_layer:
             return {}
-        return self.config.evaluation.list_evals()
+        return {
+            name: settings
+            for name, settings in self.config.evaluation.list_evals().items()
+            if not find_eval(name).needs_truth
+        }
 
     def eval_files(self, name: str) -> list[str]:
         """Return the local files that an eval reads."""

@@ -1,8 +1,8 @@
 """Config files laid over one another: a later file says what differs from the earlier ones.
 
 Snakemake merges config files key by key. That alone makes contradictions that nobody wrote, such as
-the default experiment's ``model.package`` beside one's own ``model.name``. Here a mapping of another
-kind replaces the one below it, and ``null`` takes a key away.
+the default experiment's ``model.package`` beside one's own ``model.name``. Here a mapping of
+another kind replaces the one below it, and ``null`` takes a key away.
 """
 
 from __future__ import annotations

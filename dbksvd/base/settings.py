@@ -199,7 +199,8 @@ def _tell_expectation(item: Mapping[str, Any]) -> str:
         case "string_too_short":
             return "text that is not empty"
         case "too_short":
-            return f"at least {context['min_length']} item"
+            least = context["min_length"]
+            return f"at least {least} item{'s' if least > 1 else ''}"
         case "too_long":
             return f"at most {context['max_length']} items"
         case "none_required":

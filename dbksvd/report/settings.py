@@ -12,7 +12,7 @@ from dbksvd.base.settings import Settings, Text
 class FigureSettings(Settings):
     """Section ``figures`` of a config."""
 
-    labels: dict[str, Text] = Field({})
+    labels: dict[str, Text] = Field(default={})
     """How methods are called in figures, where not as their own entries say: {method: label}."""
     context: Literal["paper", "notebook", "talk", "poster"] = "notebook"
     """Size of text and lines, as seaborn names it."""
