@@ -19,12 +19,12 @@ from dbksvd.base.shapes import Activations, Atoms, Bias
 from dbksvd.ops.pursuit.encode import sparse_encode
 
 ARCHITECTURE = "dbksvd"
-# SAELens drops the metadata of configs that name no version of its own, or one before 6.
+# SAELens drops the metadata of a config that names no version of SAELens, or one before 6.
 SAELENS_VERSION = "6.0.0"
 
 
 class SparseDictionary(Protocol):
-    """What every dictionary answers to, whichever method made it."""
+    """What every dictionary offers, whichever method made it."""
 
     @property
     def atoms(self) -> Atoms:
@@ -33,15 +33,15 @@ class SparseDictionary(Protocol):
 
     @property
     def bias(self) -> Bias:
-        """The point that codes are counted from, shape (d,)."""
+        """Subtracted before coding, added after decoding, shape (d,)."""
         ...
 
     def encode(self, x: Activations) -> SparseCodes:
-        """Return the codes of `x`."""
+        """Return the codes of `x`, shape (n, d)."""
         ...
 
     def decode(self, codes: SparseCodes) -> Activations:
-        """Return the reconstruction of codes."""
+        """Return the reconstruction of `codes`, shape (n, d)."""
         ...
 
 
@@ -66,7 +66,8 @@ class PursuitSettings:
     threshold : float
         Product with the residual, in the unit of the samples, up to which no atom is picked.
     penalties : None or tuple of m floats
-        What picking each atom costs, as a fraction of the squared norm of the sample.
+        Fraction of the squared norm of the sample that the squared product of each atom with the
+        residual must exceed for the atom to be picked.
     """
 
     k: int
@@ -82,7 +83,19 @@ class PursuitSettings:
 def encode_with(
     x: Activations, atoms: Atoms, settings: PursuitSettings, *, implementation: str = "auto"
 ) -> SparseCodes:
-    """Return the codes of centred samples (n, d) under `settings`, of which k may be above m."""
+    """Return the codes of centred samples (n, d) under `settings`.
+
+    Parameters
+    ----------
+    x : floating tensor of shape (n, d)
+        Centred samples.
+    atoms : floating tensor of shape (m, d)
+        Unit atoms.
+    settings : PursuitSettings
+        The pursuit; its k may be above m.
+    implementation : str
+        As in :func:`dbksvd.sparse_encode`.
+    """
     chosen = asdict(settings) | {"k": min(settings.k, len(atoms))}
     return sparse_encode(x, atoms, **chosen, implementation=implementation)
 
@@ -171,7 +184,7 @@ class Dictionary:
         Raises
         ------
         FileNotFoundError, ValueError
-            If a file is missing, cut short, or of another architecture; the message names it.
+            If a file is missing, cut short, or of another architecture; the message names the file.
         """
         path = Path(path)
         config = read_json(path / CONFIG_FILE)
@@ -182,7 +195,7 @@ class Dictionary:
             )
         weights = read_weights(path / WEIGHTS_FILE, ("W_dec", "b_dec"))
         names = PursuitSettings.__dataclass_fields__
-        # files from before there were these mean their defaults
+        # a file written before one of these settings existed means its default
         given = {"product_dtype": None, "threshold": 0.0, "penalties": None} | config
         if given["penalties"] is not None:
             given["penalties"] = tuple(given["penalties"])

@@ -1,4 +1,4 @@
-"""What encoding a token costs, counted from a dictionary's ``cfg.json``; needs no torch."""
+"""Floating-point operations of encoding a token, counted from ``cfg.json``; needs no torch."""
 
 from __future__ import annotations
 

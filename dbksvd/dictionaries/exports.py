@@ -1,4 +1,4 @@
-"""DB-KSVD dictionaries written as SAEs that other tools take as they are."""
+"""DB-KSVD dictionaries written as SAEs that other tools read without changes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from dbksvd.base.shapes import Atoms
 from dbksvd.dictionaries.dictionary import Dictionary
 from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
 
-# Cosines above minus this are not negative: what they bring back is numerically zero.
+# A cosine above minus this counts as not negative: the product that it gives back to an atom
+# picked before is numerically zero.
 COSINE_TOLERANCE = 1e-6
 ROWS_PER_BLOCK = 1024
-# The settings of ours that SAELens's matching pursuit follows, whatever k.
+# The settings that SAELens's matching pursuit has fixed.
 MATCHING_PURSUIT = {
     "method": "mp",
     "nonnegative": True,
@@ -60,17 +61,19 @@ def export_sign_split(dictionary: Dictionary, path: str | Path) -> None:
 def export_matching_pursuit(dictionary: Dictionary, path: str | Path) -> None:
     """Write a dictionary as SAELens's own ``matching_pursuit`` SAE, which needs no dbksvd to load.
 
-    Our pursuit ends with the k-th distinct atom and picks an atom again where that explains more;
-    SAELens's does ``max_iterations`` steps whatever they pick. The two agree only where no atom
-    can be picked twice before the k-th is found, and only then is the export made:
+    The pursuit of this package ends with the k-th distinct atom and picks an atom again where that
+    explains more; SAELens's does ``max_iterations`` steps whichever atoms they pick. The two agree
+    only where no atom can be picked twice before the k-th is found. The export is made only in the
+    two cases where this is certain:
 
-    - k ≤ 2: right after its pick an atom's product is 0, so the next pick is another one;
-    - no cosine between two atoms is negative: a picked atom's product is 0, then never rises, since
-      every later pick takes a non-negative multiple of a cosine off it.
+    - k ≤ 2: right after its pick an atom's product is 0, so that the next pick is another atom;
+    - no cosine between two atoms is negative: right after its pick an atom's product is 0 and never
+      rises again, since each later pick subtracts a non-negative multiple of a cosine from it.
 
     Then ``max_iterations = k``, ``residual_threshold = 0`` and ``stop_on_duplicate_support =
-    False`` give the same codes, up to rounding: a product below our numerical zero (64 eps of the
-    norm of the sample) ends our pursuit, and is a latent of that size for SAELens.
+    False`` give the same codes, up to rounding: a product below the numerical zero of this package
+    (64 eps of the norm of the sample) ends its pursuit, and becomes a latent of that size in
+    SAELens's.
 
     Parameters
     ----------

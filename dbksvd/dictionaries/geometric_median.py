@@ -1,4 +1,4 @@
-"""The geometric median of samples: a centre that outliers do not move."""
+"""The geometric median of samples: a centre that outliers hardly move."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def find_geometric_median(
 ) -> Bias:
     """Return the point with the least sum of distances to the rows of `x`, by Weiszfeld's steps.
 
-    ``y ← Σ x_i / ‖x_i − y‖ / Σ 1 / ‖x_i − y‖`` from the mean, until a step is shorter than
-    `tolerance` times the mean distance.
+    Each step is ``y ← (Σ x_i / ‖x_i − y‖) / (Σ 1 / ‖x_i − y‖)``. The first starts at the mean; the
+    last one is shorter than `tolerance` times the mean distance.
 
     Parameters
     ----------
     x : floating tensor of shape (n, d), n ≥ 1
         Samples.
     tolerance : float
-        Relative length of the last step.
+        Length of the last step, as a fraction of the mean distance.
     most_steps : int
-        Steps after which it ends in any case.
+        Most steps that are taken.
 
     Returns
     -------

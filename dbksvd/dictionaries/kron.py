@@ -1,7 +1,7 @@
 """KronSAE: latents are gated products of two small codes per head.
 
-See ``README.md`` in this folder for the equations, the proof of the selection, the costs and what
-differs from the paper.
+``README.md`` in this folder has the equations, the proof of the selection, the operations and the
+differences from the paper.
 
 Legend: h heads, m the base and n the extension of a head, F = h·m·n latents; latent (i, j) of head
 g has the index (g·m + i)·n + j.
@@ -212,10 +212,21 @@ class KronTrainingSAE(KronEncoder, SparseTrainingSAE):
         hidden_pre: Tensor,
         sae_out: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the loss that revives dead latents; `hidden_pre` holds the factors.
+        """Return the loss that revives dead latents.
 
-        As in SAELens's TopK: the d/2 largest dead latents, and a scale that falls below 1 with
-        fewer dead latents than that.
+        As in SAELens's TopK, the d/2 largest dead latents explain the residual; with fewer dead
+        latents than d/2 the loss is scaled down.
+
+        Parameters
+        ----------
+        step_input : TrainStepInput
+            Inputs (n, d), and which latents are dead.
+        feature_acts : tensor of shape (n, m)
+            Latents of the batch; not used.
+        hidden_pre : tensor of shape (n, h, m + n)
+            The factors.
+        sae_out : tensor of shape (n, d)
+            Reconstructions.
         """
         dead = step_input.dead_neuron_mask
         if dead is None or not self.cfg.aux_loss_coefficient or not dead.any():

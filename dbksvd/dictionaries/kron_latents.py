@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 
 # Products of two factors that exist at once, in elements (16 MiB of float32).
 BLOCK_ELEMENTS = 1 << 22
-# The slope of √(pq) has no bound at 0; it is that of latents of at least this size. The paper's
-# √(pq + 1e-5) has the same largest slope, but leaves off latents at 0.003.
+# The slope of √(pq) has no bound at 0: smaller latents get the slope of a latent of this size. The
+# paper's √(pq + 1e-5) has the same largest slope, but gives inactive latents the value 0.003.
 SMALLEST_SLOPE_LATENT = 1e-5**0.5
 
 
@@ -40,14 +40,24 @@ class _Mand(torch.autograd.Function):
 def combine_by_mand(p: Tensor, q: Tensor) -> Tensor:
     """Return mAND of two tensors of one shape: √(p q) where both are > 0, else exactly 0.
 
-    The gradient is ``∂z/∂p = q / 2 max(z, √1e-5)`` where z > 0 and 0 elsewhere: exact for
+    The gradient is ``∂z/∂p = q / (2 max(z, √1e-5))`` where z > 0 and 0 elsewhere: exact for
     z ≥ √1e-5 (0.0032, in the scaled units of training), bounded below.
     """
     return _Mand.apply(p, q)
 
 
 def find_columns(latents: Tensor, base: int, per_head: int) -> tuple[Tensor, Tensor]:
-    """Return where the two factors of latents stand among the h·(m + n) factors of a sample."""
+    """Return the columns of the two factors of latents among the h·(m + n) factors of a sample.
+
+    Parameters
+    ----------
+    latents : int64 tensor
+        Indices of latents.
+    base : int
+        m.
+    per_head : int
+        m + n.
+    """
     extension = per_head - base
     row = latents // extension  # g·m + i
     start = (row // base) * per_head
@@ -88,7 +98,7 @@ def select_latents(factors: Tensor, base: int, k: int, *, signed: bool) -> Tenso
         p, q = rows[..., :base], rows[..., base:]
         best = p.amax(dim=2) * q.amax(dim=2)
         if signed:
-            # of two extremes of unlike sign the product is not positive: it holds no latent
+            # the product of two factors of unlike signs is not positive: no latent is active
             best = torch.where((p.amax(dim=2) > 0) & (q.amax(dim=2) > 0), best, 0)
             low_p, low_q = p.amin(dim=2), q.amin(dim=2)
             best = torch.where((low_p < 0) & (low_q < 0), best.maximum(low_p * low_q), best)
@@ -102,9 +112,20 @@ def select_latents(factors: Tensor, base: int, k: int, *, signed: bool) -> Tenso
 
 
 def select_among(factors: Tensor, base: int, candidates: Tensor, k: int) -> Tensor:
-    """Return the k latents (n, k) of the largest products among `candidates` (c,), c ≥ k.
+    """Return the latents (n, k) of the k largest products among some candidates.
 
-    Candidates are formed `BLOCK_ELEMENTS` at a time and merged with the best so far.
+    Products are formed `BLOCK_ELEMENTS` at a time and merged with the largest so far.
+
+    Parameters
+    ----------
+    factors : floating tensor of shape (n, h, m + n)
+        The m and n factors of each head.
+    base : int
+        m.
+    candidates : int64 tensor of shape (c,)
+        Indices of latents, at least k.
+    k : int
+        Latents chosen per sample.
     """
     n = len(factors)
     width = max(k, BLOCK_ELEMENTS // max(n, 1))

@@ -15,6 +15,7 @@ from dbksvd.base.codes import SparseCodes, concatenate_codes
 from dbksvd.base.files import check_folder, read_json
 from dbksvd.base.layout import CONFIG_FILE, SEAL_FILE, WEIGHTS_FILE
 from dbksvd.dictionaries.dictionary import ARCHITECTURE, Dictionary, SparseDictionary
+from dbksvd.dictionaries.registration import register
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -29,7 +30,7 @@ NORM_TOLERANCE = 1e-5
 
 @dataclass
 class SAEDictionary:
-    """A SAELens SAE that answers as a :class:`~dbksvd.dictionaries.dictionary.SparseDictionary`.
+    """A SAELens SAE as a :class:`~dbksvd.dictionaries.dictionary.SparseDictionary`.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class SAEDictionary:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> SparseCodes:
-        """Return the codes of `x` (n, d); dense latents exist for a block of rows at most."""
+        """Return the codes of `x` (n, d); dense latents exist for one block of rows at a time."""
         if hasattr(self.sae, "encode_sparse"):
             return self.sae.encode_sparse(x)
         return concatenate_codes(
@@ -94,8 +95,8 @@ def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> S
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing, cut short, of an unknown architecture, or not of unit-norm rows; or
-        not what the seal of its fit says, where there is one.
+        If a file is missing, cut short, of an unknown architecture, without unit-norm rows, or
+        differs from the hash in the seal of its fit, where there is a seal.
     """
     _check_fit(Path(folder))
     config = read_json(Path(folder) / CONFIG_FILE)
@@ -123,16 +124,14 @@ def load_sae(folder: str | Path, device: torch.device | str = "cpu") -> SAE[Any]
 
 
 def _check_fit(folder: Path) -> None:
-    """Check a dictionary against the seal of the workflow's fit; others have none."""
+    """Check a dictionary against the seal of its fit; only fits of the workflow have one."""
     if (folder / SEAL_FILE).is_file():
         check_folder(folder / SEAL_FILE)
 
 
 def _load_unit_norm(folder: Path, device: torch.device | str) -> SAE[Any]:
-    """Load with SAELens's own call; decoder norms move into the encoder where it can fold them."""
-    from sae_lens import SAE
-
-    from dbksvd.dictionaries.registration import register
+    """Load with SAELens's own call, and fold decoder norms into the encoder where it can."""
+    from sae_lens import SAE  # takes seconds to load, and not every dictionary needs it
 
     register()
     for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):

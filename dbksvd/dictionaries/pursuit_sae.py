@@ -37,7 +37,8 @@ class PursuitSAEConfig(SAEConfig):
     threshold : float
         Product with the residual, in the unit of the samples, up to which no atom is picked.
     penalties : None or sequence of m floats
-        What picking each atom costs, as a fraction of the squared norm of the sample.
+        Fraction of the squared norm of the sample that the squared product of each atom with the
+        residual must exceed for the atom to be picked.
     sign_split : bool
         Whether the rows of ``W_dec`` are ``[D; -D]``: samples are then coded over D, and a
         coefficient z is given as the two latents relu(z) and relu(-z).
@@ -70,8 +71,8 @@ class PursuitSAEConfig(SAEConfig):
 class PursuitSAE(SAE[PursuitSAEConfig]):
     """An SAE whose encoder is a sparse pursuit over the rows of its decoder."""
 
-    # The encoder is tied: W_enc is always W_decᵀ, so assignments by the base class are dropped
-    # (as in SAELens's own matching pursuit).
+    # W_enc is always W_decᵀ, so that assignments to it by the base class are dropped (as in
+    # SAELens's own matching pursuit).
     @property
     def W_enc(self) -> Tensor:  # type: ignore[override]  # noqa: N802
         """The transposed decoder, shape (d, m)."""
@@ -125,8 +126,8 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
     def split_signs(self) -> PursuitSAE:
         """Return the twin with 2m latents relu(z), relu(-z) over ``[D; -D]``.
 
-        SAEBench counts L0 by ``!= 0`` and density by ``> 0``; both mean the same only where
-        latents are ≥ 0. Reconstruction and L0 are unchanged.
+        SAEBench counts L0 by ``!= 0`` and density by ``> 0``; the two agree only where latents
+        are ≥ 0. Reconstruction and L0 are unchanged.
 
         Raises
         ------

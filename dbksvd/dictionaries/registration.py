@@ -1,4 +1,8 @@
-"""SAE architectures that SAELens learns from this package."""
+"""SAE architectures of this package, made known to SAELens.
+
+A module of its own, and not code in ``__init__.py``: else every fit would depend on every
+architecture.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ from dbksvd.dictionaries.dictionary import ARCHITECTURE
 
 
 def register() -> None:
-    """Teach SAELens the architectures of this package; calling it again changes nothing.
+    """Register the architectures with SAELens; a second call changes nothing.
 
-    Imports are inside because the modules need SAELens, which takes seconds to load and which
+    Imports are inside, since the modules need SAELens, which takes seconds to load and which
     ``import dbksvd`` must not require.
     """
     from sae_lens.registry import (

@@ -26,13 +26,13 @@ from dbksvd.ops.ranks import ALONE, Ranks
 
 # Samples coded at once: bounds the memory of one call; results do not depend on it.
 ROWS_PER_BLOCK = 8192
-# The auxiliary loss compares reconstructions in the space of the input, so nothing may
-# normalise single samples in between.
+# The auxiliary loss compares reconstructions with inputs, so that single samples must not be
+# normalised in between.
 NORMALIZATIONS = ("none", "expected_average_only_in")
 
 
 def check_config(cfg: SAEConfig, sizes: dict[str, int], most_active: int) -> None:
-    """Check what both configs share.
+    """Check the settings that the configs of Switch SAE and KronSAE share.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ class SparseSAE(SAE[Any]):
 class SparseTrainingSAE(SparseSAE, TrainingSAE[Any]):
     """Training with decoder rows held at unit norm, under SAELens's ``SAETrainer``.
 
-    SAELens has no call after a step, so rows are divided by their norm at the start of each
-    forward pass, and the decoder divides by the norms once more inside the graph: the norms are 1
-    by then, and differentiating through them takes the radial part out of the gradient.
+    SAELens calls nothing after a step. Rows are therefore divided by their norms at the start of
+    each forward pass. The decoder divides by the norms, which are then 1, once more inside the
+    graph: differentiating through them takes the radial part out of the gradient.
     """
 
-    # Who has the other rows of a batch, where a loss is not a mean over rows.
+    # The processes that hold the other rows of a batch: a loss may not be a mean over rows.
     ranks: Ranks = ALONE
 
     @torch.no_grad()
@@ -179,18 +179,21 @@ class SparseTrainingSAE(SparseSAE, TrainingSAE[Any]):
     def measure_revival_loss(
         self, codes: SparseCodes, step_input: TrainStepInput, sae_out: Tensor, scale: Tensor | float
     ) -> Tensor:
-        """Return how badly dead latents explain what the live ones left.
+        """Return the error of dead latents in explaining the residual of the live ones.
 
-        ``coefficient · mean_n scale_n ‖x − x̂ − Z_dead D‖²``, with no gradient into x̂.
+        The loss is ``coefficient · mean_n scale_n ‖x − x̂ − Z_dead D‖²``, without a gradient into
+        x̂.
 
         Parameters
         ----------
         codes : SparseCodes
             Codes on dead latents, shape (n, k_aux).
-        step_input, sae_out
-            Inputs x and reconstructions x̂ (n, d).
+        step_input : TrainStepInput
+            Holds the inputs x, shape (n, d).
+        sae_out : tensor of shape (n, d)
+            Reconstructions x̂ by the live latents.
         scale : tensor of shape (n,), or float
-            Falls below 1 where few latents are dead.
+            Weight of each sample: 1, or less where few latents are dead.
         """
         residual = (step_input.sae_in - sae_out).detach()
         recovered = self._divide_by_norms(codes).decode(self.W_dec)
@@ -204,13 +207,25 @@ class SparseTrainingSAE(SparseSAE, TrainingSAE[Any]):
 
 
 def make_codes(indices: Tensor, values: Tensor, n_atoms: int, dtype: torch.dtype) -> SparseCodes:
-    """Return codes from pairs sorted by falling value ≥ 0, in `dtype` also under autocast."""
+    """Return codes from (index, value) pairs; values are in `dtype`, also under autocast.
+
+    Parameters
+    ----------
+    indices : int64 tensor of shape (n, k)
+        Latents of each sample.
+    values : floating tensor of shape (n, k)
+        Their values, ≥ 0 and falling; a slot of value 0 is unused and gets index 0.
+    n_atoms : int
+        Latents in all.
+    dtype : torch.dtype
+        Of the values that are returned.
+    """
     values = values.to(dtype)
     return SparseCodes(indices.masked_fill(values == 0, 0), values, n_atoms)
 
 
 def _to_sparse_tensor(codes: SparseCodes) -> Tensor:
-    """Return the COO tensor (n, m) in which ``SAETrainer`` counts what fired."""
+    """Return the COO tensor (n, m) in which ``SAETrainer`` counts the latents that fired."""
     n, k = codes.indices.shape
     rows = torch.arange(n, device=codes.indices.device).repeat_interleave(k)
     pairs = torch.stack([rows, codes.indices.flatten()])

@@ -1,6 +1,6 @@
 """Switch SAE: a router sends each sample to one expert, a TopK SAE of its own.
 
-See ``README.md`` in this folder for the equations, the costs and what differs from the paper.
+``README.md`` in this folder has the equations, the operations and the differences from the paper.
 
 References
 ----------
@@ -95,7 +95,7 @@ def _check_experts(cfg: SAEConfig, n_experts: int) -> None:
 
 
 class SwitchEncoder(SparseSAE):
-    """The router and the experts; samples are grouped, so each pays for one expert only."""
+    """The router and the experts; samples are grouped, so that each is coded by one expert only."""
 
     b_router: nn.Parameter
     W_router: nn.Parameter
@@ -156,7 +156,7 @@ class SwitchEncoder(SparseSAE):
         return order, inputs[order].split(counts)
 
     def _expert_weights(self) -> tuple[Tensor, ...]:
-        # one split and not E slices: its gradient is written once
+        # one split instead of E slices: the gradient is written once
         return self.W_enc.split(self.expert_width, dim=1)
 
     @override
@@ -194,7 +194,16 @@ class SwitchTrainingSAE(SwitchEncoder, SparseTrainingSAE):
     ) -> dict[str, Tensor]:
         """Return the load-balance loss and the loss that revives dead latents.
 
-        `hidden_pre` holds the router's probabilities (n, E).
+        Parameters
+        ----------
+        step_input : TrainStepInput
+            Inputs (n, d), and which latents are dead.
+        feature_acts : tensor of shape (n, m)
+            Latents of the batch; not used.
+        hidden_pre : tensor of shape (n, E)
+            The router's probabilities.
+        sae_out : tensor of shape (n, d)
+            Reconstructions.
         """
         n_experts = self.cfg.n_experts
         experts = hidden_pre.detach().argmax(dim=1)
@@ -218,8 +227,8 @@ class SwitchTrainingSAE(SwitchEncoder, SparseTrainingSAE):
     ) -> tuple[SparseCodes, Tensor]:
         """Return codes on the dead latents of each sample's own expert, and its scale (n,).
 
-        As in SAELens's TopK: the d/2 largest products, negative ones too, and a scale that falls
-        below 1 with fewer dead latents than that.
+        As in SAELens's TopK, these are the d/2 largest products, negative ones too; with fewer
+        dead latents than d/2 the scale falls below 1.
         """
         most = max(self.cfg.d_in // 2, 1)
         dead_of = dead.view(self.cfg.n_experts, -1)
