@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
 
-    settings = parse(DrawingSettings, arguments.settings, "settings")
+    settings: DrawingSettings = parse(DrawingSettings, arguments.settings, "settings")
     draw_files(find_figure(arguments.figure), arguments.tables, settings, arguments.output)
 
 

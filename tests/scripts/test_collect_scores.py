@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from dbksvd.base.files import hash_files, write_json
+from dbksvd.base.layout import KEYS
+from dbksvd.report.collect import collect_curves, collect_routing, collect_usage
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "collect_scores.py"
@@ -136,3 +138,26 @@ def test_dictionary_without_fit_or_evals(tmp_path):
             path.parent.rmdir()
     assert collect(tmp_path, 0).returncode == 0
     assert set(pd.read_csv(tmp_path / "scores.csv")["eval"]) == {"heldout"}
+
+
+def test_curves_usage_and_routing_have_the_keys_of_each_dictionary(tmp_path):
+    row = write_folders(tmp_path)
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"routing": [[3, 0], [1, 2]]}))
+    row |= {"site": "layer4", "method": "pursuit", "n_atoms": 64, "k": 8, "seed": 0}
+    row["ground_truth"] = str(truth)
+    metrics = Path(row["evaluation"]) / "metrics.json"
+    metrics.write_text(json.dumps({**METRICS, "samples": 500}))
+    (Path(row["dictionary"]) / "log.csv").write_text("n_atoms,seconds\n32,0.5\n64,1.5\n")
+
+    keys = ["layer4", "pursuit", 64, 8, 0]
+    curves = collect_curves([row, row])
+    assert list(curves) == [*KEYS, "n_atoms_now", "seconds"]
+    assert curves.to_numpy().tolist() == 2 * [[*keys, 32, 0.5], [*keys, 64, 1.5]]
+    usage = collect_usage([row])
+    assert list(usage) == [*KEYS, "count", "tokens"]
+    assert usage.to_numpy().tolist() == [[*keys, 1, 500], [*keys, 2, 500]]
+    routing = collect_routing([row, {**row, "ground_truth": None}])
+    assert list(routing) == [*KEYS, "component", "expert", "samples"]
+    assert routing["samples"].tolist() == [3, 0, 1, 2]
+    assert routing["expert"].tolist() == [0, 1, 0, 1]

@@ -1,14 +1,14 @@
 """Figures, each as PNG and SVG."""
 
 # Numbers that others have published, drawn where model, layer and metric are the same.
-PUBLISHED = "results/reference/published.csv"
-# Files of the tables, each called as the table it holds.
+PUBLISHED = Path("results/reference/published.csv")
+# Files of the tables, each called as the table it holds; a copy may lack the published numbers.
 FIGURE_TABLES = {
-    "scores": rules.collect_scores.output.scores,
-    "curves": rules.collect_curves.output.curves,
-    "usage": rules.collect_curves.output.usage,
-    "routing": rules.collect_routing.output.routing,
-    "published": PUBLISHED if Path(PUBLISHED).is_file() else [],
+    "scores": [rules.collect_scores.output.scores],
+    "curves": [rules.collect_curves.output.curves],
+    "usage": [rules.collect_curves.output.usage],
+    "routing": [rules.collect_routing.output.routing],
+    "published": [str(PUBLISHED)] if PUBLISHED.is_file() else [],
 }
 
 FIGURE_FILES = expand(
@@ -20,7 +20,8 @@ FIGURE_FILES = expand(
 
 def figure_tables(wildcards):
     """Files of the tables that a figure needs."""
-    return [FIGURE_TABLES[name] for name in find_figure(wildcards.figure).tables]
+    names = find_figure(wildcards.figure).tables
+    return [path for name in names for path in FIGURE_TABLES[name]]
 
 
 rule draw_figure:
