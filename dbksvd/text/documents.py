@@ -58,7 +58,7 @@ def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path)
     """Write ``documents.jsonl`` and ``manifest.json`` into the folder `output`.
 
     A document is kept once, by its exact text without surrounding white space. Its digest,
-    sha256(seed, text), decides place and split, so both depend on nothing but seed and text.
+    sha256(seed, text), decides order and split, so both depend on nothing but seed and text.
 
     Parameters
     ----------
