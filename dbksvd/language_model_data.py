@@ -87,4 +87,4 @@ def choose_rows(n_rows: int, step: int, batch_size: int, seed: int) -> np.ndarra
         epoch: np.random.default_rng((seed, int(epoch))).permutation(n_rows)
         for epoch in np.unique(positions // n_rows)
     }
-    return np.array([orders[place // n_rows][place % n_rows] for place in positions])
+    return np.array([orders[position // n_rows][position % n_rows] for position in positions])

@@ -140,7 +140,23 @@ def write_part(
     dtype: str,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write the part of one slice from an iterator of records for each split, with progress."""
+    """Write the part of one slice from an iterator of records for each split, with progress.
+
+    Parameters
+    ----------
+    output : Path
+        The part (HDF5).
+    ranges : mapping of split to (start, stop)
+        Rows of this slice inside the rows of the split.
+    rows_of : mapping of split to iterator of arrays
+        Records (:func:`dbksvd.activations.hdf5.record_dtype`), as many as `ranges` say.
+    width : int
+        Width d of the activations.
+    dtype : {"float32", "float16"}
+        Type on disk.
+    attributes : mapping
+        Attributes of the part.
+    """
     tables: dict[str, int] = {split: stop - start for split, (start, stop) in ranges.items()}
     with create_file(output, tables, width, dtype, attributes) as file:
         for split in SPLITS:

@@ -87,6 +87,17 @@ def make_records(
 ) -> np.ndarray:
     """Return rows (n, d) with their labels, as records of ``record_dtype``.
 
+    Parameters
+    ----------
+    activations : tensor of shape (n, d)
+        On the CPU.
+    labels : mapping of str to int or array of shape (n,)
+        ``document``, ``position`` and ``token``.
+    where : str
+        Where the rows are from, for messages.
+    dtype : {"float32", "float16"}
+        Type of the activations in the records.
+
     Raises
     ------
     ValueError

@@ -117,7 +117,15 @@ def check_values(value: Any, where: str) -> None:
 
 
 def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
-    """Return one line for the errors that pydantic found in `values`."""
+    """Return one line for the errors that pydantic found.
+
+    Parameters
+    ----------
+    error : ValidationError
+        What pydantic raised.
+    kind, values, where
+        As in :func:`parse`.
+    """
     details, walk = error.errors(include_url=False), SchemaWalk(kind)
 
     def find_place(item: Mapping[str, Any]) -> str:

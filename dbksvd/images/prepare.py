@@ -30,7 +30,7 @@ def prepare_images(
     """Decode and hash every image; write ``images.jsonl`` and ``manifest.json`` into `output`.
 
     An image is used once, whatever its names. Its digest, sha256(seed, sha256 of the file),
-    decides place and split, so both depend on nothing but seed and content.
+    decides order and split, so both depend on nothing but seed and content.
 
     Parameters
     ----------

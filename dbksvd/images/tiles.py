@@ -28,7 +28,7 @@ def select_tiles(
     kept: np.ndarray,
     *,
     quota: int,
-    tokens_per_tile: int | None = None,
+    tokens_per_tile: int | None,
     what: str = "tokens",
 ) -> Iterator[Tile]:
     """Yield tiles in order until exactly `quota` tokens are kept; the last gives no more.
@@ -43,7 +43,7 @@ def select_tiles(
         Positions of the tokens that may be kept of a tile.
     quota : int
         Tokens wanted.
-    tokens_per_tile : int, optional
+    tokens_per_tile : int or None
         Most tokens kept of a tile, drawn with image and tile as seed.
     what : str
         What is counted, for messages.

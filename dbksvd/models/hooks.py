@@ -1,4 +1,4 @@
-"""One place inside a transformer: found by layer or by name, and read in a forward pass."""
+"""One site in a transformer: found by layer or by name, and read in a forward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dbksvd.models.loading import LoadedModel
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A place inside a model: the output of `module`, or its first input."""
+    """A site in a model, as PyTorch hooks it: the output of `module`, or its first input."""
 
     module: nn.Module
     takes_input: bool
@@ -27,7 +27,7 @@ class _ReachedHookError(Exception):
 
 
 def find_hook(loaded: LoadedModel, layer: int | None, hook_module: str | None = None) -> HookPoint:
-    """Find where activations are taken.
+    """Find the site where activations are taken.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def _find_blocks(loaded: LoadedModel) -> tuple[str, nn.ModuleList]:
 def capture_activations(
     loaded: LoadedModel, hook: HookPoint, input_ids: Tensor, attention_mask: Tensor
 ) -> Tensor:
-    """Run the model up to `hook` and return what is there.
+    """Run the model up to the site `hook` and return the activations there.
 
     Parameters
     ----------
@@ -118,7 +118,17 @@ def capture_activations(
 
 @torch.inference_mode()
 def run_to_hook(loaded: LoadedModel, hook: HookPoint, inputs: Mapping[str, Tensor]) -> Any:
-    """Run the model on named inputs up to `hook`; return whatever is there, None if not reached."""
+    """Run the model on named inputs up to a site; return whatever it gives, None if not reached.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    hook : HookPoint
+        From :func:`find_hook`.
+    inputs : mapping of str to Tensor
+        Arguments of the model, on any device.
+    """
     captured: list[Any] = []
 
     def stop_at_input(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -156,7 +156,7 @@ class BlockCorrelatedSettings(GenerativeSettings):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> BlockCorrelatedSettings:
-        check_at_most("k", self.k, "num_features", self.num_features)
+        _check_at_most("k", self.k, "num_features", self.num_features)
         if self.num_features % self.block_size:
             raise ValueError(
                 f"block_size: expected a divisor of num_features = {self.num_features}, "
@@ -194,12 +194,12 @@ class ExpertMixtureSettings(GenerativeSettings):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> ExpertMixtureSettings:
-        check_at_most("k", self.k, "features_per_component", self.features_per_component)
-        check_at_most("subspace_dim", self.subspace_dim, "hidden_dim", self.hidden_dim)
+        _check_at_most("k", self.k, "features_per_component", self.features_per_component)
+        _check_at_most("subspace_dim", self.subspace_dim, "hidden_dim", self.hidden_dim)
         return self
 
 
-def check_at_most(key: str, value: int, whole: str, size: int) -> None:
+def _check_at_most(key: str, value: int, whole: str, size: int) -> None:
     """Raise a ValueError where the value of `key` exceeds that of the key `whole`."""
     if value > size:
         raise ValueError(f"{key}: expected at most {whole} = {size}, got {value}")

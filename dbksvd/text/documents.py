@@ -58,7 +58,7 @@ def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path)
     """Write ``documents.jsonl`` and ``manifest.json`` into the folder `output`.
 
     A document is kept once, by its exact text without surrounding white space. Its digest,
-    sha256(seed, text), decides place and split, so both depend on nothing but seed and text.
+    sha256(seed, text), decides order and split, so both depend on nothing but seed and text.
 
     Parameters
     ----------
@@ -203,7 +203,17 @@ def check_documents(folder: str | Path) -> dict[str, Any]:
 def iterate_documents(
     folder: str | Path, split: Split, *, slice_index: int = 0, slices: int = 1
 ) -> Iterator[Document]:
-    """Yield the documents ``slice_index::slices`` of a split, in the order of the file."""
+    """Yield the documents ``slice_index::slices`` of a split, in the order of the file.
+
+    Parameters
+    ----------
+    folder : path
+        Folder written by :func:`prepare_text`.
+    split : {"train", "heldout"}
+        Which documents.
+    slice_index, slices : int
+        One of how many slices; by default the whole split.
+    """
     position = 0
     with (Path(folder) / DOCUMENTS_FILE).open() as stream:
         for index, line in enumerate(stream):

@@ -28,7 +28,7 @@ def tokenize_documents(
     tokenizer: Any,
     *,
     context_length: int,
-    tokens_per_document: int | None = None,
+    tokens_per_document: int | None,
 ) -> Iterator[TokenizedDocument]:
     """Yield every document as tokens, in order, those too of which no token is kept.
 
@@ -40,7 +40,7 @@ def tokenize_documents(
         Tokenizer of transformers.
     context_length : int
         A document is cut to its first tokens, special ones counted.
-    tokens_per_document : int, optional
+    tokens_per_document : int or None
         Most tokens kept of a document, drawn with the document's index as seed.
     """
     documents = iter(documents)
@@ -67,7 +67,7 @@ def select_tokens(
     *,
     quota: int,
     context_length: int,
-    tokens_per_document: int | None = None,
+    tokens_per_document: int | None,
     what: str = "tokens",
 ) -> list[TokenizedDocument]:
     """Tokenize documents in order until exactly `quota` tokens are kept.

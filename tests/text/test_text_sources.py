@@ -85,6 +85,46 @@ def test_a_missing_data_set_is_an_error_of_the_system(tmp_path: Path):
         read_csv_texts(tmp_path / "none.csv.zst")
 
 
+TOY = """
+from typing import Literal
+from dbksvd.base.settings import Count
+from dbksvd.text.sources.entry import Source, SourceSettings
+
+class ToySettings(SourceSettings):
+    kind: Literal["toy"]
+    lines: Count
+
+def read(settings, where):
+    yield "toy", (f"text {number}" for number in range(settings.lines))
+
+SOURCE = Source(ToySettings, read, is_fixed=lambda settings: True)
+"""
+
+
+def test_a_new_source_is_one_module_and_one_line(tmp_path: Path):
+    (tmp_path / "toy.py").write_text(TOY)
+    code = f"""
+from dbksvd.text.sources.registry import SOURCES
+SOURCES["toy"] = "toy:SOURCE"
+from dbksvd.text.documents import prepare_text
+settings = {{"sources": [{{"kind": "toy", "lines": 60}}]}}
+print(prepare_text(settings, {str(tmp_path / "text")!r})["sources"]["toy"]["kept"])
+settings["sources"][0]["line"] = 3
+try:
+    prepare_text(settings, "unused")
+except ValueError as error:
+    print(error)
+"""
+    environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "60",
+        "text.sources[0].line: unknown key, did you mean 'lines'?",
+    ]
+
+
 def test_settings_need_no_heavy_package():
     code = """
 import sys
