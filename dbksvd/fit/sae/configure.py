@@ -18,7 +18,7 @@ MEASUREMENTS = 12
 # Shorter, and latents that are only rare keep the auxiliary loss busy.
 DEAD_FRACTION = 5
 LONGEST_DEAD_WINDOW = 10_000_000
-# A threshold that follows the batches has left its start behind after about this many rates.
+# Rate of BatchTopK's threshold: this number over the steps, within bounds (`topk_threshold_lr`).
 THRESHOLD_STEPS = 10
 SMALLEST_THRESHOLD_LR, LARGEST_THRESHOLD_LR = 0.01, 0.5
 
