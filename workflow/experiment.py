@@ -24,6 +24,7 @@ from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
 from dbksvd.report.figures.registry import list_figures
+from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency, check_sizes
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
@@ -101,6 +102,12 @@ class Experiment:
         if text.held_out_datasets is None:
             settings["held_out_datasets"] = list_datasets(self.config.evaluation.list_evals())
         return as_param({"text": settings})
+
+    def text_sources(self) -> list[str]:
+        """Return the files of the text sources that are read."""
+        text = self.config.text
+        kinds = [] if text is None else sorted({source.kind for source in text.sources})
+        return [find_source(SOURCES, kind) for kind in kinds]
 
     def extraction(self, layer: int | None) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
@@ -236,9 +243,7 @@ class Experiment:
         """Return the param that makes the generative model."""
         if self.drawing is None:
             return as_param({})
-        settings = self.drawing.synthetic.dump()
-        del settings["sample_seed"]
-        return as_param(settings)
+        return as_param(self.drawing.synthetic.describe_model())
 
     def synthetic_samples(self) -> str:
         """Return the param of drawing samples from the generative model."""

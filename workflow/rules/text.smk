@@ -20,7 +20,7 @@ rule prepare_text:
     params:
         cfg=EXPERIMENT.text(),
         content=text_content,
-        code=code("scripts/prepare_text.py"),
+        code=code("scripts/prepare_text.py", *EXPERIMENT.text_sources()),
     shell:
         'python "$DBKSVD/scripts/prepare_text.py" --settings {params.cfg:q} --output "$(dirname {output.manifest:q})"'
         " > {log:q} 2>&1"
