@@ -4,18 +4,43 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
+from dbksvd.base.settings import parse
+from dbksvd.base.work import Work
 from dbksvd.estimates.devices import DEVICES, Device
-from dbksvd.estimates.evals import EvalTexts, count_eval
-from dbksvd.estimates.fits import Work, count_coding, count_fit
 from dbksvd.estimates.stages import estimate_stages, list_places
+from dbksvd.evaluation.saebench.entry import EvalTexts
+from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
+from dbksvd.fit.method import FitSizes
+from dbksvd.fit.registry import find_method
 from dbksvd.models.sizes import ModelSizes, find_sizes
 from workflow.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
+
+
+def count_fit(
+    settings: dict[str, Any], *, n_atoms: int, k: int, d: int, n_train: int, n_heldout: int
+) -> Work:
+    method = find_method(settings["algorithm"])
+    parsed = parse(method.settings, settings, "method")
+    return method.plan(parsed, FitSizes(n_atoms, k, d, n_train, n_heldout))
+
+
+def count_coding(settings: dict[str, Any], n_atoms: int, k: int, d: int) -> Work:
+    method = find_method(settings["algorithm"])
+    assert method.coding is not None
+    return method.coding(parse(method.settings, settings, "method"), FitSizes(n_atoms, k, d, 0, 0))
+
+
+def count_eval(name: str, settings: dict[str, Any], kind: Any) -> EvalTexts:
+    return find_eval(name).cost(parse_eval(name, settings), kind)
+
+
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 
 

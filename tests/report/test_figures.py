@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from dbksvd.report.figures.panels import list_sites
 from dbksvd.report.figures.registry import FIGURES, find_figure
 from dbksvd.report.figures.styles import CONTROLS, LEARNED, Styles
+from workflow.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 DRAW = {
@@ -188,7 +189,7 @@ def test_missing_metric_is_named(tables: dict[str, pd.DataFrame]):
 def read_styles(path: Path) -> Styles:
     """Return how the methods of an experiment look, under their own names."""
     config = yaml.safe_load(path.read_text())
-    return Styles(list(config["methods"]), {}, config["figures"]["controls"])
+    return Styles(list(config["methods"]), {}, Experiment(config).controls)
 
 
 def test_methods_look_the_same_in_every_experiment():

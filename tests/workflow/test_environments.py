@@ -15,8 +15,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from running import CONFIG, ROOT, copy_project, make_environment
 
+from dbksvd.base.registry import find_source
 from dbksvd.evaluation.saebench.registry import EVALS
-from dbksvd.fit.registry import ALGORITHMS
+from dbksvd.fit.registry import METHODS
+from dbksvd.report.figures.registry import FIGURES
+from dbksvd.report.registry import TABLES
+from dbksvd.text.sources.registry import SOURCES
 from workflow.source_hash import _reach
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -76,9 +80,13 @@ def test_versions_are_those_of_the_lock(path: Path):
 
 def list_entries(path: Path) -> list[str]:
     """Return the files that the rules of an environment begin at, those found by name too."""
-    modules = {"fit.yaml": list(ALGORITHMS.values())}
-    modules["evaluation.yaml"] = [entry.module for entry in EVALS.values()]
-    named = {f"{module.replace('.', '/')}.py" for module in modules.get(path.name, ())}
+    tables = {
+        "fit.yaml": [METHODS],
+        "evaluation.yaml": [EVALS],
+        "figures.yaml": [FIGURES, TABLES, EVALS],
+        "activations.yaml": [SOURCES],
+    }
+    named = {find_source(table, name) for table in tables[path.name] for name in table}
     return sorted(list_rules()[path.name] | named)
 
 

@@ -4,16 +4,22 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from dbksvd.base.layout import expand_rows
-from dbksvd.fit.sae.settings import ARCHITECTURES, complete_settings
-from workflow.experiment import ConfigError, Experiment
+from dbksvd.base.settings import SettingsError, parse
+from dbksvd.fit.sae.configure import complete_settings
+from dbksvd.fit.sae.settings import SAESettings
+from workflow.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
+ARCHITECTURES = [
+    get_args(kind.model_fields["architecture"].annotation)[0]
+    for kind in get_args(get_args(SAESettings)[0])
+]
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 
 
@@ -65,14 +71,14 @@ def set_value(config: dict[str, Any], keys: str, value: Any) -> None:
         ("model/name", "x", r"^model: expected exactly one of the keys package or name or train, got .*"),
         ("activations/slices", 30000, r"^activations\.n_heldout_tokens: expected at least slices = 30000, got 20000$"),
         ("activations/source", "files", r"^activations\.files: missing key$"),
-        ("figures/controls", ["randm"], r"^figures\.controls: expected names from methods, did you mean 'random'\?, got 'randm'$"),
+        ("figures/labels", {"randm": "x"}, r"^figures\.labels: expected names from methods, did you mean 'random'\?, got 'randm'$"),
         ("experiment", "../elsewhere", r"^experiment: expected text matching .*, got '\.\./elsewhere'$"),
-        ("text", None, r"^text: expected object, got None$"),
+        ("text", None, r"^text: missing key, needed for activations\.source: model$"),
     ],
 )  # fmt: skip
 def test_wrong_setting_is_named(config: dict[str, Any], keys: str, value: Any, message: str):
     set_value(config, keys, value)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Experiment(config)
 
 
@@ -91,7 +97,7 @@ def test_wrong_setting_is_named(config: dict[str, Any], keys: str, value: Any, m
 )  # fmt: skip
 def test_wrong_control_is_named(config: dict[str, Any], keys: str, value: Any, message: str):
     set_value(config, keys, value)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Experiment(config)
 
 
@@ -118,13 +124,13 @@ def test_ground_truth_has_its_own_site_fits_and_samples(config: dict[str, Any]):
 @pytest.mark.parametrize("key", ["experiment", "activations", "methods", "fits"])
 def test_missing_key_is_named(config: dict[str, Any], key: str):
     del config[key]
-    with pytest.raises(ConfigError, match=rf"^{key}: missing key$"):
+    with pytest.raises(SettingsError, match=rf"^{key}: missing key$"):
         Experiment(config)
 
 
 def test_text_is_needed_where_activations_come_from_a_model(config: dict[str, Any]):
     del config["text"]
-    with pytest.raises(ConfigError, match=r"^text: missing key"):
+    with pytest.raises(SettingsError, match=r"^text: missing key"):
         Experiment(config)
 
 
@@ -157,18 +163,17 @@ def test_sizes_that_do_not_fit_are_named(
         del settings["training_samples"]
     config["methods"]["sae"] = settings
     config["fits"] = [{"methods": ["sae"], "n_atoms": [512], "k": [16], "seeds": [0]}]
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Experiment(config)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_sae_needs_three_keys_and_may_state_every_default(
+def test_an_sae_needs_two_keys_and_may_state_every_default(
     config: dict[str, Any], architecture: str
 ):
-    short = {"algorithm": "sae", "architecture": architecture, "training_samples": 100_000}
-    complete = complete_settings(short)
-    if complete.get("groups", 0) is None:
-        complete["groups"] = 64
+    short = {"algorithm": "sae", "architecture": architecture}
+    complete = complete_settings(parse(SAESettings, short), 512, 16, 100_000).dump()
+    assert complete["training_samples"] > 0
     config["fits"] = [{"methods": ["sae"], "n_atoms": [512], "k": [16], "seeds": [0]}]
     del config["ground_truth"]
     for settings in (short, complete):
@@ -188,7 +193,9 @@ def test_params_do_not_depend_on_the_order_of_keys(config: dict[str, Any]):
         return value
 
     one, other = Experiment(config), Experiment(reverse(copy.deepcopy(config)))
-    assert one.section("text", "model") == other.section("text", "model")
+    assert one.section("shards") == other.section("shards")
+    assert one.text() == other.text()
+    assert one.scoring("layer4") == other.scoring("layer4")
     assert one.extraction(4) == other.extraction(4)
     assert one.rows() == other.rows()
 

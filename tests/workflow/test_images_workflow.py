@@ -14,7 +14,8 @@ from PIL import Image
 from running import CONFIG, ROOT, copy_project, plan, run_snakemake
 
 from dbksvd.base.files import read_json
-from workflow.experiment import ConfigError, Experiment
+from dbksvd.base.settings import SettingsError
+from workflow.experiment import Experiment
 
 
 def make_config() -> dict[str, Any]:
@@ -41,7 +42,6 @@ def make_config() -> dict[str, Any]:
     }
     methods = ["dbksvd-signed", "topk-sae", "random", "published"]
     config["fits"] = [{"methods": methods, "n_atoms": [64], "k": [4], "seeds": [0]}]
-    config["figures"]["controls"] = ["random"]
     return config
 
 
@@ -162,7 +162,7 @@ def test_wrong_setting_is_named(section: str, changes: dict[str, Any], message: 
     config[section] = {key: value for key, value in changed.items() if value is not None}
     if section != "methods":  # its folder is that of the run
         del config["methods"]["published"], config["fits"][0]["methods"][-1]
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Experiment(config)
 
 
@@ -170,7 +170,9 @@ def test_wrong_setting_is_named(section: str, changes: dict[str, Any], message: 
 def test_sections_are_needed(key: str):
     config = make_config()
     del config[key], config["methods"]["published"], config["fits"][0]["methods"][-1]
-    with pytest.raises(ConfigError, match=rf"^{key}: missing key, needed for activations\.source"):
+    with pytest.raises(
+        SettingsError, match=rf"^{key}: missing key, needed for activations\.source"
+    ):
         Experiment(config)
 
 

@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import ROOT, copy_project, run_snakemake
 
-from workflow.experiment import ConfigError, Experiment
-from workflow.schema import SCHEMA
+from dbksvd.base.settings import SettingsError
+from dbksvd.base.site import Site
+from workflow.config import make_schema
+from workflow.experiment import Experiment
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 HOSTILE = [
@@ -32,6 +34,7 @@ def list_names(schema: Any) -> Iterator[str]:
     if isinstance(schema, dict):
         yield from schema.get("properties", {})
         yield from (word for word in schema.get("enum", ()) if isinstance(word, str))
+        yield from ([schema["const"]] if isinstance(schema.get("const"), str) else ())
         for value in schema.values():
             yield from list_names(value)
     elif isinstance(schema, list):
@@ -39,7 +42,7 @@ def list_names(schema: Any) -> Iterator[str]:
             yield from list_names(value)
 
 
-NAMES = sorted(set(list_names(yaml.safe_load(SCHEMA.read_text()))))
+NAMES = sorted(set(list_names(json.loads(make_schema()))))
 
 
 def list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -99,7 +102,7 @@ ACCEPTED: list[bool] = []
 def use(experiment: Experiment) -> None:
     """Ask for all that the rules ask for."""
     for site in experiment.sites:
-        layer = int(site.removeprefix("layer")) if site.startswith("layer") else None
+        layer = Site.parse(site).layer
         params = [experiment.extraction(layer), experiment.scoring(site)]
         params += [experiment.preparation(name, site, layer) for name in experiment.evals(site)]
         assert experiment.count_slices(site) >= 0
@@ -110,7 +113,11 @@ def use(experiment: Experiment) -> None:
     for param in (experiment.rows(), experiment.synthetic_model(), experiment.synthetic_samples()):
         json.loads(param)
     experiment.access()
-    experiment.section("text", "shards", "images", "figures")
+    for name in ("shards", "images"):
+        json.loads(experiment.section(name))
+    json.loads(experiment.text())
+    json.loads(experiment.drawing_settings())
+    experiment.labels
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -128,7 +135,7 @@ def test_shipped_configs_are_accepted(path: Path):
 def check_config(config: Any) -> None:
     try:
         use(Experiment(config))
-    except ConfigError as error:
+    except SettingsError as error:
         message = str(error)
         assert re.match(r"\S.*?: \S", message), message
         assert message.isprintable(), message

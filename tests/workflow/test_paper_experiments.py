@@ -24,12 +24,13 @@ from running import ROOT, copy_project
 from dbksvd.activations.from_text import extract_slice
 from dbksvd.activations.hdf5 import open_file
 from dbksvd.base.files import read_json
+from dbksvd.base.settings import SettingsError
 from dbksvd.evaluation.saebench.model import name_hook
 from dbksvd.evaluation.saebench.results import read_metrics
 from dbksvd.models.hooks import capture_activations, find_hook
 from dbksvd.models.loading import load_model
 from dbksvd.text.documents import prepare_text
-from workflow.experiment import ConfigError, Experiment
+from workflow.experiment import Experiment
 
 NAMES = ["gemma-2-2b", "pythia-160m", "gpt2-small"]
 WIDTH, LAYERS, POSITIONS = 16, 3, 64
@@ -113,13 +114,13 @@ def test_layers_and_widths_that_the_model_has_not_are_named(tmp_path: Path):
     config = read_config("gpt2-small")
     config["activations"]["layers"] = [9, 13]
     with pytest.raises(
-        ConfigError, match=r"^activations\.layers\[1\]: expected at most 12, .* got 13$"
+        SettingsError, match=r"^activations\.layers\[1\]: expected at most 12, .* got 13$"
     ):
         Experiment(config)
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 8, "n_layer": 12}))
     config = read_config("gpt2-small")
     config["model"]["name"] = str(tmp_path)
-    with pytest.raises(ConfigError, match=r"^model\.expect\.width: expected 768 in .*, got 8$"):
+    with pytest.raises(SettingsError, match=r"^model\.expect\.width: expected 768 in .*, got 8$"):
         Experiment(config)
 
 
@@ -127,7 +128,7 @@ def test_scored_documents_are_not_fitted():
     config = read_config("gpt2-small")
     del config["text"]["sources"][0]["skip"]
     with pytest.raises(
-        ConfigError,
+        SettingsError,
         match=r"^text\.sources\[0\]\.skip: expected a number .* evaluation\.evals\.core, which",
     ):
         Experiment(config)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from running import ROOT, copy_project, plan, run_snakemake
 
-from workflow.experiment import ConfigError, Experiment
+from dbksvd.base.settings import SettingsError
+from workflow.experiment import Experiment
 
 CONFIG = "streamed.yaml"
 STREAM = {"n_tokens": 4000, "block_rows": 1000, "seed": 1}
@@ -27,7 +28,6 @@ def make_config() -> dict[str, Any]:
     config["methods"] = {name: config["methods"][name] for name in names}
     config["methods"]["topk-sae"] |= {"training_samples": 4000, "batch_size": 250}
     config["fits"] = [{"methods": list(names), "n_atoms": [64], "k": [4], "seeds": [0]}]
-    config["figures"]["labels"] = {}
     return config
 
 
@@ -94,7 +94,7 @@ def test_streams_that_cannot_be_are_refused(change: Any, message: str):
     change(config)
     if config["activations"]["source"] == "files":
         config["evaluation"]["evals"] = {}
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         Experiment(config)
     assert re.search(message, str(caught.value)), caught.value
 

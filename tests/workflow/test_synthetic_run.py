@@ -10,7 +10,8 @@ import pytest
 import yaml
 from running import ROOT, copy_project, plan, run_snakemake
 
-from workflow.experiment import ConfigError, Experiment
+from dbksvd.base.settings import SettingsError
+from workflow.experiment import Experiment
 
 SYNTHETIC = [
     path
@@ -43,7 +44,7 @@ TINY = {
     },
     "fits": [{"methods": ["dbksvd", "random"], "n_atoms": [24], "k": [3], "seeds": [0]}],
     "evaluation": {"seed": 0, "evals": {"ground_truth": {"batch_rows": 256}}},
-    "figures": {"labels": {}, "controls": ["random"], "context": "notebook", "dpi": 60},
+    "figures": {"context": "notebook", "dpi": 60},
 }
 
 
@@ -134,21 +135,23 @@ def test_wrong_setting_is_named(keys: str, value: Any, message: str):
     for key in path:
         section = section[key]
     section[last] = value
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Experiment(config)
 
 
 def test_blocks_must_divide_the_features():
     config = yaml.safe_load((ROOT / "experiments/toy-kron.yaml").read_text())
     config["activations"]["synthetic"]["block_size"] = 17
-    with pytest.raises(ConfigError, match=r"block_size: expected a divisor of num_features = 256"):
+    with pytest.raises(
+        SettingsError, match=r"block_size: expected a divisor of num_features = 256"
+    ):
         Experiment(config)
 
 
 def test_fit_with_the_seed_of_the_features_is_refused():
     config = yaml.safe_load((ROOT / "experiments/synthetic-small.yaml").read_text())
     config["fits"][0]["seeds"] = [42]
-    with pytest.raises(ConfigError, match=r"synthetic\.seed: expected a seed that no fit has"):
+    with pytest.raises(SettingsError, match=r"synthetic\.seed: expected a seed that no fit has"):
         Experiment(config)
 
 
@@ -157,5 +160,5 @@ def test_truth_is_not_scored_where_it_is_not_known(source: str):
     config = yaml.safe_load((ROOT / "experiments/tiny.yaml").read_text())
     config["activations"] |= {"source": source, "files": {"path": "x.npy"}}
     config["evaluation"]["evals"] = {"ground_truth": {}}
-    with pytest.raises(ConfigError, match=rf"ground_truth: expected .*, got {source}$"):
+    with pytest.raises(SettingsError, match=rf"ground_truth: expected .*, got {source}$"):
         Experiment(config)
