@@ -16,7 +16,7 @@ from torch import Tensor
 from dbksvd.ops.memory import map_blocks
 from dbksvd.ops.pursuit.batched_matching import match
 from dbksvd.ops.pursuit.batched_orthogonal import match_optimally, match_orthogonally
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, restore_scale, scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_block
 from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 
@@ -57,10 +57,7 @@ def encode(
         if refit:
             b = multiply_support(scaled, atoms, start, support, product_dtype)
             z = fit_block(b, gram, support, used, z, nonnegative, dependent, norm)
-        values = z.to(x.dtype)
-        if exponents is not None:
-            values = torch.ldexp(values, exponents)
-        return pack_codes(support, values)
+        return restore_scale(*pack_codes(support, z.to(x.dtype)), exponents)
 
     block = max(16, BLOCK_ELEMENTS.get(x.device.type, 1 << 20) // m)
     parts = map_blocks(encode_block, len(x), block, f"n={len(x)}, m={m}, d={d}")
@@ -86,10 +83,3 @@ def multiply_support(
 def needs_fit(method: str, refit: bool, product_dtype: str | None) -> bool:
     """Return whether a fit follows; that of omp and ols is exact unless products are rounded."""
     return refit if method == "mp" else product_dtype is not None
-
-
-def pack_codes(support: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring the non-zero slots of each row to the front, in order; the rest is index 0, value 0."""
-    order = (values == 0).to(torch.int8).argsort(dim=1, stable=True)
-    values = values.gather(1, order)
-    return support.gather(1, order).masked_fill(values == 0, 0), values

@@ -138,3 +138,36 @@ def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     if not (exponents.abs() > SAFE_EXPONENT).any():
         return x, None
     return torch.ldexp(x, -exponents), exponents
+
+
+def pack_codes(support: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return codes with the non-zero slots of each row first, in their order.
+
+    The other slots, those of value −0 too, become index 0 and value 0.
+    """
+    unused = values == 0
+    order = unused.to(torch.int8).argsort(dim=1, stable=True)
+    unused = unused.gather(1, order)
+    support, values = support.gather(1, order), values.gather(1, order)
+    return support.masked_fill(unused, 0), values.masked_fill(unused, 0)
+
+
+def restore_scale(
+    support: Tensor, values: Tensor, exponents: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return packed codes multiplied by the powers of two that :func:`scale_rows` took out.
+
+    A coefficient that underflows to 0 leaves its slot unused.
+
+    Parameters
+    ----------
+    support : int64 tensor of shape (n, k)
+        Atoms of the slots; packed already where `exponents` is None.
+    values : floating tensor of shape (n, k)
+        Coefficients of the slots.
+    exponents : integer tensor of shape (n, 1), or None
+        What :func:`scale_rows` returned.
+    """
+    if exponents is None:
+        return support, values
+    return pack_codes(support, torch.ldexp(values, exponents))

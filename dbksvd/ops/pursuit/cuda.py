@@ -18,7 +18,7 @@ from dbksvd.ops.pursuit import (
     triton_kernels,
     triton_least_squares,
 )
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, restore_scale, scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_block
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
@@ -88,7 +88,7 @@ def encode_block(
         places = support.long().clamp_(min=0)
         b = batched.multiply_support(scaled, atoms, products, places, product_dtype)
     indices, values = fit_codes(support, z, b, gram, norm, refit, nonnegative)
-    return indices, values if exponents is None else torch.ldexp(values, exponents)
+    return restore_scale(indices, values, exponents)
 
 
 def find_limits(norm: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
@@ -206,7 +206,7 @@ def fit_codes(
         used = support >= 0
         places = support.long().clamp_(min=0)
         z = fit_block(b, gram, places, used, z, nonnegative, dependent, norm.unsqueeze(1))
-        return batched.pack_codes(places, z.to(gram.dtype))
+        return pack_codes(places, z.to(gram.dtype))
     indices = torch.empty(n, k, dtype=torch.int64, device=z.device)
     values = torch.empty(n, k, dtype=gram.dtype, device=z.device)
     size = triton.next_power_of_2(k)

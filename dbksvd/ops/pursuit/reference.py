@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, scale_rows
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
 
@@ -53,7 +53,8 @@ def encode(
     result = torch.from_numpy(values)
     if exponents is not None:
         result = torch.ldexp(result, exponents.cpu())
-    return torch.from_numpy(indices).to(x.device), result.to(x)
+    # a coefficient that is zero in the dtype of the samples leaves its slot unused
+    return pack_codes(torch.from_numpy(indices).to(x.device), result.to(x))
 
 
 def match(
