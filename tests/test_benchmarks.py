@@ -333,7 +333,7 @@ def test_the_floor_of_the_measured_pass_is_that_of_the_notes():
 
 def test_work_that_a_device_had_before_is_not_timed(monkeypatch):
     calls = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("wait"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: calls.append("wait"))
     timing.time_once(lambda: calls.append("run"), "cuda")
     assert calls == ["wait", "run", "wait"]
 

@@ -1,4 +1,4 @@
-"""What a pursuit is given: refused with one clear line, or brought to a safe scale."""
+"""Checks of the arguments of a pursuit, and the scale of samples and coefficients."""
 
 from __future__ import annotations
 
@@ -71,6 +71,19 @@ def check_settings(
 ) -> None:
     """Raise unless k, method, rtol and threshold make sense for atoms of `shape` (m, d).
 
+    Parameters
+    ----------
+    k : int
+        Most non-zeros of a sample.
+    shape : tuple of two ints
+        Number of atoms m and width d.
+    method : str
+        Name of the pursuit.
+    rtol : float
+        Norm of the residual, relative to that of the sample, at which a pursuit ends.
+    threshold : float
+        Largest product that is not picked, in the unit of the samples.
+
     Raises
     ------
     ValueError
@@ -108,7 +121,7 @@ def check_penalties(penalties: Sequence[float], n_atoms: int, method: str) -> Te
 
 
 def check_product_dtype(product_dtype: str, implementation: str) -> str:
-    """Return `product_dtype` if there is such a one and the implementation has it, or raise.
+    """Return `product_dtype` if it is known and the implementation has it, or raise.
 
     Raises
     ------
@@ -126,10 +139,10 @@ def check_product_dtype(product_dtype: str, implementation: str) -> str:
 
 
 def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
-    """Return rows of a safe scale and the powers of two (n, 1) to multiply results by.
+    """Return rows of a safe scale, and the exponents (n, 1) of the powers of two taken out.
 
-    A power of two changes no digit, so a pursuit of the scaled rows takes the same steps. Rows
-    that are of a safe scale already come back as they are, with None.
+    A power of two changes no digit, so a pursuit of the scaled rows takes the same steps. If all
+    rows have a safe scale already, they are returned unchanged, with None.
     """
     largest = x.abs().amax(dim=1, keepdim=True)
     limit = LARGEST_SHIFT[x.dtype]
