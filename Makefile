@@ -52,7 +52,7 @@ TEST_JOBS ?= 2
 test: env  ## run all tests
 	OMP_NUM_THREADS=1 python -m pytest -n $(TEST_JOBS) --dist loadfile
 
-fuzz: env  ## run all property tests on many random examples (an hour or so)
+fuzz: env  ## run all property tests on many random examples; takes long
 	OMP_NUM_THREADS=1 python -m pytest -m hypothesis --hypothesis-profile=fuzz
 
 lint: env  ## check style, types and the workflow

