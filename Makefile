@@ -19,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report estimate test lint settings format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate test fuzz lint settings format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memor
 TEST_JOBS ?= 2
 test: env  ## run all tests
 	OMP_NUM_THREADS=1 python -m pytest -n $(TEST_JOBS) --dist loadfile
+
+fuzz: env  ## run all property tests on many random examples; takes long
+	OMP_NUM_THREADS=1 python -m pytest -m hypothesis --hypothesis-profile=fuzz
 
 lint: env  ## check style, types and the workflow
 	ruff check .

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.data import make_sampler
-from benchmarks.timing import summarise, time_once
+from benchmarks.timing import summarise, synchronise, time_once
 from dbksvd.fit.measure import sum_squares
 from dbksvd.ops.atom_update.update import update_atoms_
 from dbksvd.ops.pursuit.encode import sparse_encode
@@ -186,14 +186,15 @@ def run_once(
     x: Tensor, atoms: Tensor, size: PassSize, device: torch.device, mode: str
 ) -> tuple[dict[str, float], Tensor]:
     """Code samples and update the atoms in place; return stage seconds and the residual."""
+    synchronise(device)
     started = time.perf_counter()
     codes = sparse_encode(x, atoms, size.k, **MODES[mode].settings)
-    _synchronise(device)
+    synchronise(device)
     coded = time.perf_counter()
     residual = update_atoms_(
         x, codes, atoms, atom_batch=size.atom_batch, power_iterations=POWER_ITERATIONS
     )
-    _synchronise(device)
+    synchronise(device)
     ended = time.perf_counter()
     seconds = {"code": coded - started, "update": ended - coded, "pass": ended - started}
     return seconds, residual
@@ -201,8 +202,3 @@ def run_once(
 
 def _time_best(run: Callable[[], Any], device: torch.device) -> float:
     return min(time_once(run, device) for _ in range(CEILING_REPEATS + 1))
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -51,12 +51,18 @@ def time_round_robin(
 
 
 def time_once(run: Callable[[], Any], device: torch.device | str = "cpu") -> float:
-    """Return the seconds of one run, until the device has ended it."""
+    """Return the seconds of one run on an idle device, until the device has ended it."""
+    synchronise(device)  # work queued before, such as drawing the samples, is not part of the run
     started = time.perf_counter()
     run()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def synchronise(device: torch.device | str) -> None:
+    """Wait until a CUDA device has done all its work; the CPU has no queue."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def summarise(seconds: np.ndarray, samples: int | None = None) -> dict[str, float]:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import shape_checks
 import torch
+from hypothesis import settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt
@@ -19,6 +22,14 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 if not torch.cuda.is_available():
     # read when Triton is first imported, which SAELens does too: so it must be set before any test
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Property tests draw the same examples in every run; `make fuzz` draws new ones each time.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", database=None, deadline=None, print_blob=True)
+settings.load_profile("repeatable")
+if hasattr(providers, "_get_local_constants"):
+    # Hypothesis draws constants of the modules imported so far, which other tests decide.
+    providers._get_local_constants = Constants
 
 shape_checks.install()  # before any module of the package is imported
 

@@ -112,7 +112,7 @@ class Experiment:
     def extraction(self, layer: int | None) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
         if self.source == SYNTHETIC:
-            return as_param({})
+            return as_param({"source": SYNTHETIC})  # it is drawn, not extracted
         return self._choose_extraction(layer)
 
     def stream(self, layer: int | None) -> str | None:

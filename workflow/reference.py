@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from dbksvd.base.files import replace_file
+from dbksvd.base.settings_schema import list_values
 from workflow.config import SCHEMA_FILE, ExperimentConfig, make_schema
 
 ROOT = Path(__file__).parents[1]
@@ -112,9 +113,9 @@ class Page:
                 yield from self._find_models(model, tags)
         for option in (*field.get("anyOf", ()), *field.get("oneOf", ()), *field.get("allOf", ())):
             yield from self._find_models(option, tags)
-        for inner in ("items", "additionalProperties"):
-            if isinstance(field.get(inner), Mapping):
-                yield from self._find_models(field[inner], tags)
+        items = [field["items"]] if isinstance(field.get("items"), Mapping) else []
+        for inner in (*items, *list_values(field)):
+            yield from self._find_models(inner, tags)
 
     def _tell_type(self, field: Mapping[str, Any]) -> str:
         """Return type and bounds of a field in words."""
@@ -131,8 +132,8 @@ class Page:
         if field.get("type") == "array":
             return f"list of {self._tell_type(field.get('items', {}))}"
         if field.get("type") == "object":
-            inner = field.get("additionalProperties")
-            return f"names to {self._tell_type(inner)}" if isinstance(inner, Mapping) else "section"
+            values = list_values(field)
+            return f"names to {self._tell_type(values[0])}" if values else "section"
         bounds = [_escape(text.format(field[key])) for key, text in BOUNDS.items() if key in field]
         return " ".join([field.get("type", "any"), *bounds[:1]]) + "".join(
             f", {bound}" for bound in bounds[1:]

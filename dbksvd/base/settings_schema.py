@@ -62,6 +62,12 @@ class SchemaWalk:
         return [each for option in options for each in self._open(option, whole=whole)] or [node]
 
 
+def list_values(node: Node) -> list[Node]:
+    """Return the schemas of the values of a mapping whose keys are names."""
+    values = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+    return [value for value in values if isinstance(value, Mapping)]
+
+
 def _is_tagged(node: Node) -> bool:
     return "mapping" in node.get("discriminator", {})
 
@@ -69,11 +75,12 @@ def _is_tagged(node: Node) -> bool:
 def _descend(node: Node, part: int | str) -> Iterator[Node]:
     """Yield the schema of a key or an item of a node; none for the name of a union's member."""
     properties = node.get("properties", {})
+    values = list_values(node)
     if isinstance(part, int):
         yield node.get("items", {})
     elif part in properties:
         yield properties[part]
-    elif isinstance(node.get("additionalProperties"), Mapping):
-        yield node["additionalProperties"]
+    elif values:
+        yield from values
     elif any(rule.get("const") == part for rule in properties.values()):
         yield node

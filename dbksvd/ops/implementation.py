@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs: decided once, from its name and the device."""
+"""Choice of the implementation of an operation, from its name and the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens when a device runs out of memory: one smaller try, then a clear error."""
+"""Work in blocks: if a device runs out of memory, one try in smaller blocks, then an error."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def map_blocks(function: Callable[[slice], Result], n: int, rows: int, what: str
         Rows in all, and rows a block.
     what : str
         Names the shapes in the warning and in the error.
+
+    Returns
+    -------
+    list
+        Results of the blocks, in the order of the rows.
 
     Raises
     ------

@@ -25,16 +25,16 @@ class Ranks:
     Parameters
     ----------
     rank : int
-        Its number, from 0.
+        Number of this process, from 0.
     size : int
-        How many there are. Where it is above 1, ``torch.distributed`` is ready for use.
+        Number of processes. Where it is above 1, ``torch.distributed`` must be ready for use.
 
     Attributes
     ----------
     sums : int
         Sums over ranks so far.
     summed_bytes : int
-        Bytes of this rank that went into them. A ring sends and receives
+        Bytes of this rank that went into these sums. A ring sends and receives
         ``2 (size − 1) / size`` times as many.
     """
 
@@ -50,7 +50,7 @@ class Ranks:
         return self.rank == 0
 
     def find_share(self, n: int) -> tuple[int, int]:
-        """Return the rows ``[start, stop)`` of `n` that are this rank's: equal consecutive shares.
+        """Return the rows ``[start, stop)`` of this rank: consecutive, nearly equal shares of `n`.
 
         Examples
         --------
@@ -83,7 +83,7 @@ class Ranks:
         return float(self._reduce_(x, distributed.ReduceOp.MAX))
 
     def ask_first(self, number: float) -> float:
-        """Return rank 0's number, such as a time, on which ranks would differ."""
+        """Return the number of rank 0, for numbers such as times that differ between ranks."""
         return self.sum_numbers(number if self.is_first else 0.0)[0]
 
     def _reduce_(self, x: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:

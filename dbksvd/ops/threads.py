@@ -47,9 +47,10 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     Parameters
     ----------
     function : callable
-        Must release the interpreter lock to gain anything, and write only what its item owns.
+        Function of one item. It must release the interpreter lock for threads to gain anything,
+        and write only what its item owns.
     items : sequence
-        In any number; more than the workers balances the load.
+        Any number of items; more items than workers balance the load.
     """
     with hold_torch_to_one_thread() as workers:
         if workers == 1 or len(items) < 2:

@@ -316,6 +316,28 @@ def test_the_floor_is_that_of_the_notes():
     assert floor["pass"] == pytest.approx(2.23, abs=0.03)
 
 
+def test_the_floor_of_the_measured_pass_is_that_of_the_notes():
+    path = Path(__file__).parents[1] / "results/reference/gpu-h200/pass-cuda.csv"
+    rows = {(row["stage"], row["mode"]): row for row in read(path)}
+    measured = rows["pass", "float32"]
+    size = passes.PassSize(*(int(measured[name]) for name in ("n", "d", "m", "k")))
+    flops = {mode: float(rows["pass", mode]["flops_per_s"]) for mode in passes.MODES}
+    floor = passes.count_floor(
+        size, passes.Ceilings(flops, float(measured["bytes_per_s"])), "float32"
+    )
+    assert floor["pass"] == pytest.approx(float(measured["floor_s"]))
+    notes = (path.parents[3] / "benchmarks/NOTES.md").read_text()
+    assert f"**{floor['pass']:.3f}**" in notes
+    assert f"**{float(measured['median_s']):.3f}**" in notes
+
+
+def test_work_that_a_device_had_before_is_not_timed(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: calls.append("wait"))
+    timing.time_once(lambda: calls.append("run"), "cuda")
+    assert calls == ["wait", "run", "wait"]
+
+
 @pytest.mark.parametrize("mode", passes.MODES)
 def test_passes_end_when_time_is_up(mode):
     size = passes.PassSize(n=64, d=8, m=16, k=2)

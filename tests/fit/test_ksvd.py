@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import try_examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dbksvd import DBKSVD, Dictionary
@@ -280,7 +281,7 @@ def test_scale_of_the_data_does_not_matter(scale, sparsity):
     assert scaled.log_[-1]["error_updated"] < (x.double() * scale).square().sum()
 
 
-@settings(max_examples=12, deadline=None)
+@try_examples(12)
 @given(
     kind=st.sampled_from(["zeros", "repeats", "constant column", "one sample", "two samples"]),
     nonnegative=st.booleans(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import try_examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dbksvd.base.codes import SparseCodes
@@ -178,7 +179,7 @@ def test_scale_does_not_matter(implementation, scale):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@try_examples(25)
 @given(
     kind=st.sampled_from(["zeros", "repeats", "constant column", "one sample", "explained"]),
     nonnegative=st.booleans(),

@@ -71,6 +71,30 @@ def test_a_cheap_atom_is_preferred(implementation):
 
 
 @pytest.mark.parametrize("implementation", ["reference", "batched", "cpu"])
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize("refit", [False, True])
+def test_an_atom_under_the_threshold_does_not_hide_a_dearer_one(implementation, nonnegative, refit):
+    # the first atom has the largest gain, .16 against .36 − .26, but too small a product
+    x, atoms = torch.tensor([[0.4, 0.6, 0.0]]), torch.eye(3)
+    options = {"nonnegative": nonnegative, "refit": refit, "implementation": implementation}
+    codes = sparse_encode(x, atoms, 1, penalties=[0, 0.5, 0.5], threshold=0.5, **options)
+    assert codes.indices.tolist() == [[1]]
+    torch.testing.assert_close(codes.values, torch.tensor([[0.6]]))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "batched", "cpu"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
+def test_a_threshold_is_not_rounded_to_the_samples_dtype(implementation, method):
+    # .4 in float32 is a little more than .4 in float64
+    x = torch.tensor([[0.4, 0.6, 0.1]])
+    options = {"method": method, "implementation": implementation}
+    above = sparse_encode(x, torch.eye(3), 3, threshold=0.4, **options)
+    assert above.l0.tolist() == [2]
+    equal = sparse_encode(x, torch.eye(3), 3, threshold=x[0, 0].item(), **options)
+    assert equal.l0.tolist() == [1]
+
+
+@pytest.mark.parametrize("implementation", ["reference", "batched", "cpu"])
 @pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
 def test_a_threshold_has_the_unit_of_the_samples_and_penalties_have_none(implementation, unit):
     x, atoms, penalties = make_problem()

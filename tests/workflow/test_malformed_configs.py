@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from examples import try_examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from running import ROOT, copy_project, run_snakemake
 
@@ -126,12 +127,7 @@ def test_shipped_configs_are_accepted(path: Path):
 
 
 @given(malformed_configs())
-@settings(
-    max_examples=200,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@try_examples(200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def check_config(config: Any) -> None:
     try:
         use(Experiment(config))
@@ -145,6 +141,7 @@ def check_config(config: Any) -> None:
         ACCEPTED.append(True)
 
 
+@pytest.mark.hypothesis
 def test_malformed_configs_are_named_or_harmless():
     ACCEPTED.clear()
     check_config()

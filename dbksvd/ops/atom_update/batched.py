@@ -19,7 +19,7 @@ GATHER_ELEMENTS = 1 << 26
 
 
 def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
-    """Return X − Z D."""
+    """Return X − Z D; see :func:`dbksvd.ops.atom_update.update.compute_residual`."""
     weights = values.to(x.dtype)
     return x - F.embedding_bag(indices, atoms.to(x.dtype), per_sample_weights=weights, mode="sum")
 
@@ -63,12 +63,34 @@ def update_(
 
 
 def sum_segments(table: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-    """Return Σ weights_e table[rows_e] over each segment, shape (segments, d)."""
+    """Return the weighted sum of rows of each segment, shape (segments, d).
+
+    Parameters
+    ----------
+    table : tensor of shape (n, d)
+        Rows.
+    rows : int64 tensor of shape (entries,)
+        Row of each entry.
+    starts : int64 tensor of shape (segments,)
+        First entry of each segment.
+    weights : tensor of shape (entries,)
+        Weight of each entry.
+    """
     return F.embedding_bag(rows, table, starts, mode="sum", per_sample_weights=weights)
 
 
 def multiply_rows(table: Tensor, rows: Tensor, owner: Tensor, d: Tensor) -> Tensor:
-    """Return table[rows_e] · d[owner_e] of each entry, gathering a bounded number at once."""
+    """Return the product of a row and an atom for each entry, in blocks of bounded memory.
+
+    Parameters
+    ----------
+    table : tensor of shape (n, d)
+        Rows.
+    rows, owner : int64 tensors of shape (entries,)
+        Row and atom of each entry.
+    d : tensor of shape (b, d)
+        Atoms.
+    """
     if len(rows) == 0:
         return table.new_empty(0)
     parts = map_blocks(
@@ -81,7 +103,7 @@ def multiply_rows(table: Tensor, rows: Tensor, owner: Tensor, d: Tensor) -> Tens
 
 
 def multiply_block(rows: Tensor, owner: Tensor, table: Tensor, d: Tensor) -> Tensor:
-    """Return table[rows_e] · d[owner_e] of a block of entries."""
+    """Do what :func:`multiply_rows` does for one block of entries."""
     return (table[rows] * d[owner]).sum(1)
 
 
@@ -96,7 +118,23 @@ def improve_atoms(
     nonnegative: bool,
     ranks: Ranks,
 ) -> tuple[Tensor, Tensor]:
-    """Return new atoms (b, d) and coefficients (entries,): power iterations of a whole batch."""
+    """Return new atoms (b, d) and coefficients (entries,) of a batch, by power iterations.
+
+    Parameters
+    ----------
+    R : tensor of shape (n, d)
+        Residual.
+    rows, owner : int64 tensors of shape (entries,)
+        Sample of each entry, and the place of its atom in the batch; sorted by atom.
+    starts : int64 tensor of shape (b,)
+        First entry of each atom.
+    z : tensor of shape (entries,)
+        Coefficients before.
+    d : tensor of shape (b, d)
+        Atoms before.
+    power_iterations, nonnegative, ranks
+        As of :func:`dbksvd.ops.atom_update.update.update_atoms_`.
+    """
     new_d, new_z = d, z
     for _ in range(power_iterations):
         overlap = torch.segment_reduce(
@@ -120,7 +158,17 @@ def improve_atoms(
 def subtract_change_(
     R: Tensor, rows: Tensor, owner: Tensor, z: Tensor, d: Tensor, new_z: Tensor, new_d: Tensor
 ) -> None:
-    """R[rows] ← R[rows] + z d − z' d', entries of one sample summed in a fixed order."""
+    """Set R[rows] ← R[rows] + z d − z' d', entries of one sample summed in a fixed order.
+
+    Parameters
+    ----------
+    R, rows, owner, z, d
+        As of :func:`improve_atoms`.
+    new_z : tensor of shape (entries,)
+        Coefficients z' after the update.
+    new_d : tensor of shape (b, d)
+        Atoms d' after the update.
+    """
     sorted_rows, order = torch.sort(rows, stable=True)
     samples, counts = torch.unique_consecutive(sorted_rows, return_counts=True)
     starts = F.pad(2 * counts.cumsum(0), (1, 0))[:-1]

@@ -17,7 +17,7 @@ ROWS = 2048
 
 
 def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
-    """Return X − Z D."""
+    """Return X − Z D; see :func:`dbksvd.ops.atom_update.update.compute_residual`."""
     residual = x.clone(memory_format=torch.contiguous_format)
     weights, table = values.to(x.dtype).numpy(), atoms.to(x.dtype).numpy()
 

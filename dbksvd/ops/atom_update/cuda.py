@@ -1,4 +1,4 @@
-"""Atom update on CUDA by Triton: 2 · power_iterations + 1 launches a batch, no question to it.
+"""Atom update on CUDA by Triton: 2 · power_iterations + 1 launches a batch, without waiting.
 
 Rows of R that do not fit on chip (`WIDEST_BYTES`) are left to batched torch.
 """
@@ -26,7 +26,7 @@ COLUMNS = 1024
 
 
 def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
-    """Return X − Z D."""
+    """Return X − Z D; see :func:`dbksvd.ops.atom_update.update.compute_residual`."""
     x = x.contiguous()
     n, d = x.shape
     out = torch.empty_like(x)
@@ -149,7 +149,25 @@ def turn_atoms_(
     nonnegative: bool,
     is_first: bool,
 ) -> None:
-    """As the kernel of this name, for ``g = Eᵀz'`` (b, d) that was summed over ranks."""
+    """Do what the kernel `turn_atoms` does, for sums over ranks.
+
+    Parameters
+    ----------
+    g : tensor of shape (b, d)
+        ``Eᵀz'`` of each atom, summed over ranks.
+    old : tensor of shape (b, d)
+        Atoms before the update.
+    new_atoms : tensor of shape (b, d)
+        Atoms d' so far, changed in place.
+    along : tensor of shape (b,)
+        Products of old and new atoms, changed in place.
+    moved : int32 tensor of shape (b,)
+        1 for an atom that has changed in any iteration, changed in place.
+    nonnegative : bool
+        Whether coefficients must be at least 0; otherwise atoms keep their half space.
+    is_first : bool
+        Whether this is the first power iteration.
+    """
     if is_first:
         new_atoms.copy_(old)
         along.fill_(1)
@@ -169,7 +187,7 @@ def turn_atoms_(
 def sort_entries(
     indices: Tensor, values: Tensor, order: Tensor, atom_batch: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sort the used slots for the update, on the device and without asking it anything.
+    """Sort the used slots for the update, on the device and without waiting for it.
 
     Parameters
     ----------

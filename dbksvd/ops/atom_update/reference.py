@@ -67,6 +67,17 @@ def improve_atom(
     atom keeps the half space of the old one (a sign is otherwise free). Where Eᵀz vanishes, the
     best so far is returned. Clipping never leaves z = 0: z·E d = ‖Eᵀz‖ > 0 for the z before.
     Each rank has the rows of R and z of its own samples.
+
+    Parameters
+    ----------
+    R : float64 array of shape (samples, d)
+        Residual of the samples that use the atom.
+    z : float64 array of shape (samples,)
+        Coefficients of these samples.
+    d : float64 array of shape (d,)
+        The atom.
+    power_iterations, nonnegative, ranks
+        As of :func:`dbksvd.ops.atom_update.update.update_atoms_`.
     """
     E = R + np.outer(z, d)
     new_d, new_z = d, z

@@ -47,8 +47,8 @@ def update_atoms_(
     x : float32 or float64 tensor of shape (n, d)
         Samples; read only where `residual` is None.
     codes : SparseCodes
-        Codes of `x`; their values change in place. Where `nonnegative`, a value may become 0
-        and keeps its slot and index.
+        Codes of `x`, whose values change in place. Where `nonnegative`, a value may become 0; its
+        slot then keeps its index.
     atoms : tensor of shape (m, d), dtype of `x`
         Unit-norm atoms, changed in place. An unused atom stays as it is.
     atom_batch : int
@@ -60,11 +60,11 @@ def update_atoms_(
     nonnegative : bool
         Whether coefficients must stay ≥ 0: then ``z_j ← max(E_j d_j, 0)``.
     seed : int
-        Of the order in which atoms are drawn into batches.
+        Seed of the order in which atoms are drawn into batches.
     residual : tensor of shape (n, d), optional
         ``x − Z D``, brought up to date in place; by default computed from `x`.
     implementation : {"auto", "reference", "batched", "cpu", "cuda"}
-        Who computes.
+        Code that computes: "auto" is numba on the CPU, Triton or batched torch on CUDA.
     ranks : Ranks
         The processes that hold the other samples. All have the same atoms, and ``E_jᵀ z_j`` is
         summed over them: b · (d + 1) floats a batch of b atoms and power iteration, at most.
@@ -119,7 +119,7 @@ def compute_residual(
     x : floating tensor of shape (n, d)
         Samples.
     codes : SparseCodes
-        Their codes.
+        Codes of the samples.
     atoms : floating tensor of shape (m, d)
         Atoms.
     implementation : str

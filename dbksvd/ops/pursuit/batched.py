@@ -1,8 +1,8 @@
 """Pursuit in plain torch, many samples at once; runs on the CPU and on CUDA.
 
-Legend: see :mod:`dbksvd.ops.pursuit.reference`. Every sample of a block takes each step; those
-that have ended take it with coefficient 0. Whether all have ended is asked (a host
-synchronisation) only once most can have, and then every few steps.
+Legend: see :mod:`dbksvd.ops.pursuit.reference`. Every sample of a block takes each step; a
+sample that has ended takes it with coefficient 0. The host asks whether all samples have ended
+(and waits for the device) only from step k on, and then every few steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from dbksvd.ops.memory import map_blocks
 from dbksvd.ops.pursuit.batched_matching import match
 from dbksvd.ops.pursuit.batched_orthogonal import match_optimally, match_orthogonally
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, restore_scale, scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_block
 from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 
@@ -57,10 +57,7 @@ def encode(
         if refit:
             b = multiply_support(scaled, atoms, start, support, product_dtype)
             z = fit_block(b, gram, support, used, z, nonnegative, dependent, norm)
-        values = z.to(x.dtype)
-        if exponents is not None:
-            values = torch.ldexp(values, exponents)
-        return pack_codes(support, values)
+        return restore_scale(*pack_codes(support, z.to(x.dtype)), exponents)
 
     block = max(16, BLOCK_ELEMENTS.get(x.device.type, 1 << 20) // m)
     parts = map_blocks(encode_block, len(x), block, f"n={len(x)}, m={m}, d={d}")
@@ -77,19 +74,29 @@ def multiply(x: Tensor, atoms: Tensor, product_dtype: str | None) -> Tensor:
 def multiply_support(
     x: Tensor, atoms: Tensor, products: Tensor, support: Tensor, product_dtype: str | None
 ) -> Tensor:
-    """Return D_S x (n, k): taken from the products (n, m) unless those are rounded."""
+    """Return the products D_S x of samples with their supports, never rounded to bfloat16.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, d)
+        Samples.
+    atoms : tensor of shape (m, d)
+        Atoms.
+    products : tensor of shape (n, m)
+        ``x @ atoms.T``, from which the result is taken where they are not rounded.
+    support : int64 tensor of shape (n, k)
+        Atoms of the supports.
+    product_dtype : {None, "bfloat16"}
+        Dtype in which `products` were multiplied.
+    """
     if product_dtype is None:
         return products.gather(1, support)
     return torch.stack([(atoms[column] * x).sum(1) for column in support.T], 1)
 
 
 def needs_fit(method: str, refit: bool, product_dtype: str | None) -> bool:
-    """Return whether a fit follows; that of omp and ols is exact unless products are rounded."""
+    """Return whether a fit follows the pursuit.
+
+    omp and ols fit while they pick, so a fit follows only where their products were rounded.
+    """
     return refit if method == "mp" else product_dtype is not None
-
-
-def pack_codes(support: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring the non-zero slots of each row to the front, in order; the rest is index 0, value 0."""
-    order = (values == 0).to(torch.int8).argsort(dim=1, stable=True)
-    values = values.gather(1, order)
-    return support.gather(1, order).masked_fill(values == 0, 0), values

@@ -32,6 +32,12 @@ def match(
         Norms of the samples.
     floor : float64 tensor of shape (n, 1)
         Products up to this are not picked.
+    k : int
+        Most atoms of a support.
+    nonnegative : bool
+        Whether only positive products are picked.
+    rtol : float
+        Norm of the residual, relative to that of the sample, at which a sample ends; 0 for none.
     costs : float64 tensor of shape (m,), optional
         Penalties of the atoms.
 
@@ -84,7 +90,19 @@ def find_slot(support: Tensor, j: Tensor, size: Tensor) -> tuple[Tensor, Tensor]
 def find_worthiest(
     p: Tensor, costs: Tensor, floor: Tensor, nonnegative: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the lowest index of the largest p² − costs, and whether it is positive, (n, 1)."""
+    """Return the lowest index of the largest p² − costs, and whether it is positive, (n, 1).
+
+    Parameters
+    ----------
+    p : tensor of shape (n, m)
+        Products of the residuals with the atoms.
+    costs : float64 tensor of shape (n, m)
+        Penalties times the squared norms of the samples.
+    floor : float64 tensor of shape (n, 1)
+        Products up to this are not eligible.
+    nonnegative : bool
+        Whether only positive products are eligible.
+    """
     eligible = (p if nonnegative else p.abs()) > floor
     gain, j = torch.where(eligible, p.double() ** 2 - costs, 0).max(dim=1, keepdim=True)
     return j, gain > 0

@@ -27,7 +27,15 @@ def match_orthogonally(
     rtol: float,
     is_recursive: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what ``batched_matching.match`` does, by orthogonal pursuit (ols: `is_recursive`)."""
+    """Pursue a block of samples by omp, or by ols.
+
+    Parameters
+    ----------
+    start, gram, norm, floor, k, nonnegative, rtol
+        As of :func:`dbksvd.ops.pursuit.batched_matching.match`, whose result this returns too.
+    is_recursive : bool
+        Whether to pick by orthogonal least squares.
+    """
     _, dependent = find_tolerances(start.dtype)
     p = start.clone()
     distances = torch.diagonal(gram).expand_as(p).contiguous() if is_recursive else None
@@ -74,9 +82,20 @@ def match_orthogonally(
 def find_steepest(
     p: Tensor, distances: Tensor, floor: Tensor, nonnegative: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return |p| of the atoms of largest p² / distances, and the lowest index that has it, (n, 1).
+    """Return |p| of the atoms of largest p² / distances, and their lowest indices, (n, 1).
 
-    Where no product is above the floor, the atom is any.
+    Where no product is above the floor, |p| is 0 and the index has no meaning.
+
+    Parameters
+    ----------
+    p : tensor of shape (n, m)
+        Products of the residuals with the atoms.
+    distances : tensor of shape (n, m)
+        Squared distances of the atoms to the spans of the supports.
+    floor : float64 tensor of shape (n, 1)
+        Products up to this are not eligible.
+    nonnegative : bool
+        Whether only positive products are eligible.
     """
     eligible = (p if nonnegative else p.abs()) > floor
     scores = torch.where(eligible, p**2 / distances, 0)
@@ -91,7 +110,10 @@ def add_rows(gram: Tensor, support: Tensor, weights: Tensor) -> Tensor:
 
 
 def invert_row(factor: Tensor, used: Tensor, place: Tensor) -> Tensor:
-    """Return the row of L⁻¹ at the slot that `place` marks: q as a sum of atoms; 0 if nowhere."""
+    """Return the row of L⁻¹ at the slot that `place` marks, zeros where it marks none.
+
+    The row holds the weights of the atoms whose sum is the newest orthonormal vector q.
+    """
     whole = factor + torch.diag_embed((~used).double())
     unit = place.double().unsqueeze(2)
     return torch.linalg.solve_triangular(whole.mT, unit, upper=True).squeeze(2)

@@ -1,4 +1,4 @@
-"""What a pursuit is given: refused with one clear line, or brought to a safe scale."""
+"""Checks of the arguments of a pursuit, and the scale of samples and coefficients."""
 
 from __future__ import annotations
 
@@ -71,6 +71,19 @@ def check_settings(
 ) -> None:
     """Raise unless k, method, rtol and threshold make sense for atoms of `shape` (m, d).
 
+    Parameters
+    ----------
+    k : int
+        Most non-zeros of a sample.
+    shape : tuple of two ints
+        Number of atoms m and width d.
+    method : str
+        Name of the pursuit.
+    rtol : float
+        Norm of the residual, relative to that of the sample, at which a pursuit ends.
+    threshold : float
+        Largest product that is not picked, in the unit of the samples.
+
     Raises
     ------
     ValueError
@@ -108,7 +121,7 @@ def check_penalties(penalties: Sequence[float], n_atoms: int, method: str) -> Te
 
 
 def check_product_dtype(product_dtype: str, implementation: str) -> str:
-    """Return `product_dtype` if there is such a one and the implementation has it, or raise.
+    """Return `product_dtype` if it is known and the implementation has it, or raise.
 
     Raises
     ------
@@ -126,10 +139,10 @@ def check_product_dtype(product_dtype: str, implementation: str) -> str:
 
 
 def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
-    """Return rows of a safe scale and the powers of two (n, 1) to multiply results by.
+    """Return rows of a safe scale, and the exponents (n, 1) of the powers of two taken out.
 
-    A power of two changes no digit, so a pursuit of the scaled rows takes the same steps. Rows
-    that are of a safe scale already come back as they are, with None.
+    A power of two changes no digit, so a pursuit of the scaled rows takes the same steps. If all
+    rows have a safe scale already, they are returned unchanged, with None.
     """
     largest = x.abs().amax(dim=1, keepdim=True)
     limit = LARGEST_SHIFT[x.dtype]
@@ -138,3 +151,36 @@ def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     if not (exponents.abs() > SAFE_EXPONENT).any():
         return x, None
     return torch.ldexp(x, -exponents), exponents
+
+
+def pack_codes(support: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return codes with the non-zero slots of each row first, in their order.
+
+    The other slots, those of value −0 too, become index 0 and value 0.
+    """
+    unused = values == 0
+    order = unused.to(torch.int8).argsort(dim=1, stable=True)
+    unused = unused.gather(1, order)
+    support, values = support.gather(1, order), values.gather(1, order)
+    return support.masked_fill(unused, 0), values.masked_fill(unused, 0)
+
+
+def restore_scale(
+    support: Tensor, values: Tensor, exponents: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return packed codes multiplied by the powers of two that :func:`scale_rows` took out.
+
+    A coefficient that underflows to 0 leaves its slot unused.
+
+    Parameters
+    ----------
+    support : int64 tensor of shape (n, k)
+        Atoms of the slots; packed already where `exponents` is None.
+    values : floating tensor of shape (n, k)
+        Coefficients of the slots.
+    exponents : integer tensor of shape (n, 1), or None
+        What :func:`scale_rows` returned.
+    """
+    if exponents is None:
+        return support, values
+    return pack_codes(support, torch.ldexp(values, exponents))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dbksvd.ops.pursuit import kernels, orthogonal_kernels
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import restore_scale, scale_rows
 from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 from dbksvd.ops.threads import map_in_threads
 
@@ -42,7 +42,8 @@ def encode(
         scaled, exponents = scale_rows(x[rows])
         products = (scaled @ atoms.T).numpy()
         norms = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
-        floors = find_floors(norms, x.dtype, threshold, exponents)
+        # the kernels compare in the dtype of the products
+        floors = round_down(find_floors(norms, x.dtype, threshold, exponents), x.dtype)
         out = indices[rows].numpy(), values[rows].numpy()
         common = (products, norms.numpy(), floors.numpy(), gram, k)
         limits = (float(rtol), dependent)
@@ -52,10 +53,20 @@ def encode(
             recursive = method == "ols"
             orthogonal_kernels.match_orthogonally(*common, recursive, nonnegative, *limits, *out)
         if exponents is not None:
-            values[rows] = torch.ldexp(values[rows], exponents)
+            indices[rows], values[rows] = restore_scale(indices[rows], values[rows], exponents)
 
     map_in_threads(encode_rows, range(0, len(x), ROWS))
     return indices, values
+
+
+def round_down(limits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the largest numbers of a dtype that are at most `limits`.
+
+    A number of that dtype is above the limit exactly if it is above the returned one.
+    """
+    rounded = limits.to(dtype)
+    below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
+    return torch.where(rounded.double() > limits, below, rounded)
 
 
 def make_gram(atoms: Tensor) -> Tensor:

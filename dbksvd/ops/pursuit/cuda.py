@@ -1,8 +1,9 @@
 """Pursuit on CUDA: products by torch, the greedy loop and the fit by Triton, a program a sample.
 
-The host asks the device nothing inside a block; :func:`scale_rows` asks once a block whether any
-row needs scaling. Supports of more than `LARGEST_K` atoms, whose systems do not fit on chip, are
-fitted by batched torch (which asks a few times), and so are omp with them and all of ols.
+The host does not wait for the device inside a block, except once, in :func:`scale_rows`, to learn
+whether any row needs scaling. The systems of supports of more than `LARGEST_K` atoms do not fit on
+chip: batched torch fits them, and runs omp with that many atoms. Batched torch also runs all of
+ols. Batched torch waits for the device a few times.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dbksvd.ops.pursuit import (
     triton_kernels,
     triton_least_squares,
 )
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, restore_scale, scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_block
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
@@ -76,7 +77,15 @@ def encode_block(
     product_dtype: str | None,
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return indices and values of a block of samples."""
+    """Return indices and values of a block of samples.
+
+    Parameters
+    ----------
+    x, atoms, k, method, nonnegative, refit, rtol, product_dtype, threshold
+        As of :func:`dbksvd.sparse_encode`.
+    gram : tensor of shape (m, m)
+        Products of the atoms.
+    """
     scaled, exponents = scale_rows(x)
     products = batched.multiply(scaled, atoms, product_dtype)
     norm = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
@@ -88,7 +97,7 @@ def encode_block(
         places = support.long().clamp_(min=0)
         b = batched.multiply_support(scaled, atoms, products, places, product_dtype)
     indices, values = fit_codes(support, z, b, gram, norm, refit, nonnegative)
-    return indices, values if exponents is None else torch.ldexp(values, exponents)
+    return restore_scale(indices, values, exponents)
 
 
 def find_limits(norm: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
@@ -106,7 +115,24 @@ def match(
     nonnegative: bool,
     rtol: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return support (int32, −1 where unused) and float64 coefficients (n, k), by mp."""
+    """Pursue a block of samples by mp.
+
+    Parameters
+    ----------
+    products : tensor of shape (n, m)
+        Products of the samples with the atoms.
+    gram : tensor of shape (m, m)
+        Products of the atoms.
+    norm, floors : float64 tensors of shape (n,)
+        Norms of the samples, and the largest products that are not picked.
+    k, nonnegative, rtol
+        As of :func:`dbksvd.sparse_encode`.
+
+    Returns
+    -------
+    tuple
+        Support (int32, −1 where unused) and float64 coefficients, both (n, k).
+    """
     n, m = products.shape
     block = triton.next_power_of_2(m)
     row_bytes = block * products.element_size()
@@ -145,7 +171,7 @@ def match_optimally(
     nonnegative: bool,
     rtol: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return what :func:`match` does, by ols."""
+    """Pursue by ols; parameters and result are those of :func:`match`."""
     support, used, z = batched_orthogonal.match_optimally(
         products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
     )
@@ -161,7 +187,7 @@ def match_orthogonally(
     nonnegative: bool,
     rtol: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return what :func:`match` does, by omp."""
+    """Pursue by omp; parameters and result are those of :func:`match`."""
     if k > LARGEST_K:
         support, used, z = batched_orthogonal.match_orthogonally(
             products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
@@ -199,14 +225,30 @@ def fit_codes(
     refit: bool,
     nonnegative: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return indices and values (n, k): fitted where `refit`, the used slots first."""
+    """Return indices and values (n, k): fitted where `refit`, the used slots first.
+
+    Parameters
+    ----------
+    support : int32 tensor of shape (n, k)
+        Atoms of the slots, −1 where unused.
+    z : float64 tensor of shape (n, k)
+        Coefficients of the pursuit.
+    b : tensor of shape (n, k)
+        Products of the samples with their supports; not read without `refit`.
+    gram : tensor of shape (m, m)
+        Products of the atoms.
+    norm : float64 tensor of shape (n,)
+        Norms of the samples.
+    refit, nonnegative : bool
+        Whether to fit, and whether coefficients must be at least 0.
+    """
     n, k = support.shape
     _, dependent = find_tolerances(gram.dtype)
     if refit and k > LARGEST_K:
         used = support >= 0
         places = support.long().clamp_(min=0)
         z = fit_block(b, gram, places, used, z, nonnegative, dependent, norm.unsqueeze(1))
-        return batched.pack_codes(places, z.to(gram.dtype))
+        return pack_codes(places, z.to(gram.dtype))
     indices = torch.empty(n, k, dtype=torch.int64, device=z.device)
     values = torch.empty(n, k, dtype=gram.dtype, device=z.device)
     size = triton.next_power_of_2(k)

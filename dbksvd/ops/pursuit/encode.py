@@ -40,10 +40,22 @@ def choose_pursuit(
 ) -> str:
     """Return the implementation that :func:`sparse_encode` takes on a device.
 
+    Parameters
+    ----------
+    implementation : {"auto", "reference", "batched", "cpu", "cuda"}
+        What was asked for.
+    device : torch.device
+        Where the samples are.
+    product_dtype : {None, "bfloat16"}
+        Dtype of the products; "auto" takes an implementation that has it.
+    has_penalties : bool
+        Whether there are penalties; "auto" takes an implementation that has them.
+
     Raises
     ------
     ValueError
-        If it is not available there, or has no products of that dtype, or no penalties.
+        If the implementation is not available there, has no products of that dtype, or has no
+        penalties.
     """
     if has_penalties and implementation == "cuda":
         raise ValueError("implementation: expected 'auto' or 'batched' for penalties, got 'cuda'")
@@ -76,7 +88,7 @@ def sparse_encode(
     Parameters
     ----------
     x : float32 or float64 tensor or array of shape (n, d)
-        Samples, as they are: a bias is the caller's to subtract.
+        Samples. No bias is subtracted here; the caller does that.
     atoms : float32 or float64 tensor or array of shape (m, d)
         Unit-norm atoms, on the device of `x`.
     k : int
@@ -90,22 +102,25 @@ def sparse_encode(
         Whether coefficients become the least-squares fit on the final support (non-negative
         least squares where `nonnegative`). The orthogonal methods fit at every pick anyway.
     rtol : float
-        The pursuit of a sample ends when its residual norm is at most `rtol` times its norm; 0
-        leaves this rule out. In float32, differences below about 1e-3 are not resolved.
+        The pursuit of a sample ends when the norm of the residual is at most `rtol` times the norm
+        of the sample; 0 leaves this rule out. In float32, differences below about 1e-3 are not
+        resolved.
     threshold : float
-        Atoms are picked only while their product with the residual is larger, in the unit of `x`:
-        one threshold for all samples gives each as many atoms as it needs, up to `k`.
+        An atom is picked only if its product with the residual is above this number, in the unit
+        of `x`. The same threshold for all samples gives each sample as many atoms as it needs, up
+        to `k`.
     penalties : sequence of m floats, optional
-        What picking each atom costs, from 0 to 1, as a fraction of the squared norm of the sample:
-        the pick is the atom whose squared product with the residual exceeds that most, and there
-        is none where none does. A sample and its multiples are coded alike. For mp.
+        Penalty of each atom, from 0 to 1, as a fraction of the squared norm of the sample. Among
+        the atoms above the threshold, the pick is the one whose squared product with the residual
+        exceeds the penalty most; the pursuit ends where no squared product does. A sample and its
+        positive multiples get the same atoms. Only for mp.
     product_dtype : {None, "bfloat16"}
         Dtype in which samples are multiplied with atoms; None is that of `x`. With bfloat16,
-        twice as fast or more on CUDA, atoms are picked by rounded products; a refit (omp, ols) then
-        fits the coefficients to exact ones. Only "batched" and "cuda" have it, and "auto" is one
-        of them then.
+        atoms are picked by rounded products, which a GPU multiplies faster; a refit (for omp and
+        ols, the last fit) then takes exact products. Only "batched" and "cuda" have bfloat16, and
+        "auto" is then one of these two.
     implementation : {"auto", "reference", "batched", "cpu", "cuda"}
-        Who computes; "auto" is numba on the CPU, Triton or batched torch on CUDA.
+        Code that computes: "auto" is numba on the CPU, Triton or batched torch on CUDA.
 
     Returns
     -------

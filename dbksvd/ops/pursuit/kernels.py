@@ -148,13 +148,18 @@ def write_codes(support, z, size, indices, values):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def find_worthiest(p, costs, scale, nonnegative):
-    """Return the lowest index of the largest p² − scale · costs above 0, or −1."""
+def find_worthiest(p, costs, scale, floor, nonnegative):
+    """Return the lowest index of the largest p² − scale · costs above 0, or −1.
+
+    Only atoms with |p| (p where `nonnegative`) above `floor` are eligible.
+    """
     best = 0.0
     place = -1
+    low = -floor
     for i in range(p.size):
         gain = np.float64(p[i]) * p[i] - scale * costs[i]
-        if gain > best and (p[i] > 0 or not nonnegative):
+        # with abs(p[i]) in place of two comparisons the loop takes three times as long
+        if gain > best and (p[i] > floor or (p[i] < low and not nonnegative)):
             best = gain
             place = i
     return place
@@ -192,7 +197,7 @@ def match(
         j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
         for _ in range(STEPS_PER_ATOM * k):
             if costs.size:
-                j = find_worthiest(p, costs, norms[n] * norms[n], nonnegative)
+                j = find_worthiest(p, costs, norms[n] * norms[n], floors[n], nonnegative)
             if j < 0 or abs(p[j]) <= floors[n]:
                 break
             v = p[j]

@@ -44,7 +44,21 @@ def grow_factor(
 
 
 def solve_support(system: Tensor, b: Tensor, passive: Tensor, dependent: float) -> Tensor:
-    """Return least squares on the passive slots; atoms in the span of earlier ones get 0."""
+    """Return the least-squares fit on the passive slots (n, k).
+
+    An atom in the span of the atoms before it gets 0.
+
+    Parameters
+    ----------
+    system : float64 tensor of shape (n, k, k)
+        Gram matrices of the supports.
+    b : float64 tensor of shape (n, k)
+        Products of the samples with their supports.
+    passive : bool tensor of shape (n, k)
+        Slots that the fit may use; the others get 0.
+    dependent : float
+        Squared distance to the span up to which an atom is dependent.
+    """
     factor = torch.zeros_like(system)
     kept = torch.zeros_like(passive)
     slots = torch.arange(system.shape[1], device=system.device)
@@ -69,6 +83,16 @@ def fit_nonnegative(
 
     Parameters
     ----------
+    system : float64 tensor of shape (n, k, k)
+        Gram matrices of the supports.
+    b : float64 tensor of shape (n, k)
+        Products of the samples with their supports.
+    z : float64 tensor of shape (n, k)
+        Coefficients to start from, at least 0.
+    used : bool tensor of shape (n, k)
+        Slots that hold an atom.
+    dependent : float
+        Squared distance to the span up to which an atom is dependent.
     zero : float64 tensor of shape (n, 1)
         Slope up to which a slot has nothing to gain.
     """
@@ -113,7 +137,27 @@ def fit_block(
     dependent: float,
     norm: Tensor,
 ) -> Tensor:
-    """Return the (non-negative) least squares on the used slots, from a feasible z; b is D_S x."""
+    """Return the (non-negative) least-squares fit on the used slots (n, k).
+
+    Parameters
+    ----------
+    b : tensor of shape (n, k)
+        Products D_S x of the samples with their supports.
+    gram : tensor of shape (m, m)
+        Products of the atoms.
+    support : int64 tensor of shape (n, k)
+        Atoms of the slots.
+    used : bool tensor of shape (n, k)
+        Slots that hold an atom.
+    z : float64 tensor of shape (n, k)
+        Coefficients that the non-negative fit starts from, at least 0.
+    nonnegative : bool
+        Whether coefficients must be at least 0.
+    dependent : float
+        Squared distance to the span up to which an atom is dependent.
+    norm : float64 tensor of shape (n, 1)
+        Norms of the samples.
+    """
     system = gram[support.unsqueeze(2), support.unsqueeze(1)].double()
     if nonnegative:
         return fit_nonnegative(system, b.double(), z, used, dependent, 1e-12 * norm)

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from dbksvd.ops.pursuit.checks import scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, scale_rows
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
 
@@ -53,7 +53,8 @@ def encode(
     result = torch.from_numpy(values)
     if exponents is not None:
         result = torch.ldexp(result, exponents.cpu())
-    return torch.from_numpy(indices).to(x.device), result.to(x)
+    # a coefficient that is zero in the dtype of the samples leaves its slot unused
+    return pack_codes(torch.from_numpy(indices).to(x.device), result.to(x))
 
 
 def match(
@@ -66,7 +67,7 @@ def match(
     floor: float,
     costs: np.ndarray,
 ) -> tuple[list[int], np.ndarray]:
-    """Code one sample by matching pursuit with Gram updates.
+    """Return the support and its coefficients of one sample, by matching pursuit.
 
     p ← D x. Then, at most 4k times:
 
@@ -80,6 +81,19 @@ def match(
 
     So a step that would bring a (k+1)-th atom never happens, and the pick that brings the k-th is
     the last.
+
+    Parameters
+    ----------
+    x : float64 array of shape (d,)
+        Sample.
+    D, G : float64 arrays of shapes (m, d) and (m, m)
+        Atoms and their Gram matrix D Dᵀ.
+    k, nonnegative, rtol
+        As of :func:`dbksvd.sparse_encode`.
+    floor : float
+        φ, the largest product that is not picked.
+    costs : float64 array of shape (m,)
+        Penalties c.
     """
     p = D @ x
     norm = float(np.linalg.norm(x))
@@ -119,6 +133,13 @@ def match_orthogonally(
     the (non-negative) least-squares fit z = argmin ‖x − D_Sᵀ z‖ and p = D x − G_S z. A picked
     atom stays in S, also where non-negative least squares gives it zero. An atom that lies
     numerically in the span of S is set aside for good: it counts as a step, not as an atom.
+
+    Parameters
+    ----------
+    x, D, G, k, nonnegative, rtol, floor
+        As of :func:`match`.
+    dependent : float
+        Squared distance to the span up to which an atom lies numerically in the span.
     """
     p = D @ x
     norm = float(np.linalg.norm(x))
@@ -166,6 +187,11 @@ def match_optimally(
 
     Adding atom j to S lowers ‖r‖² by p_j² / e_j. Where non-negative least squares gives atoms of S
     zero, they still count in e, which then is a lower bound of the distance that matters.
+
+    Parameters
+    ----------
+    x, D, G, k, nonnegative, rtol, floor, dependent
+        As of :func:`match_orthogonally`.
     """
     p = D @ x
     norm = float(np.linalg.norm(x))
@@ -204,6 +230,13 @@ def fit_support(
     Where non-negative it may add something (−d is in the span of d), so it is left to the
     non-negative least squares; the other implementations then use no two dependent atoms at once,
     which bounds the coefficients and changes the reconstruction by rounding only.
+
+    Parameters
+    ----------
+    x, D, G, nonnegative, dependent
+        As of :func:`match_orthogonally`.
+    support : list of int
+        Atoms S, in the order of picking.
     """
     if nonnegative:
         return nnls(D[support].T, x)[0]

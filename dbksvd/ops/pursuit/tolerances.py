@@ -1,4 +1,4 @@
-"""What all pursuits take for zero, which products they leave, and when they give up.
+"""Numbers that all pursuits share: numerical zero, the floor of products, the most steps.
 
 Numerical zero
     Products of at most ``ZERO_EPS · eps · ‖x‖`` count as zero, and an atom whose squared distance
