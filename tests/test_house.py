@@ -31,7 +31,7 @@ FLOORS = {
     "dbksvd.language_model": 3,
     "dbksvd.language_model_checkpoint": 3,
     "dbksvd.language_model_data": 3,
-    "dbksvd.language_model_settings": 3,
+    "dbksvd.language_model_settings": 2,
     "dbksvd.language_model_steps": 3,
     "dbksvd.images": 2,
     "dbksvd.models": 2,

@@ -131,6 +131,12 @@ def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
     def find_place(item: Mapping[str, Any]) -> str:
         return _find_place(item["loc"], values, where, walk.find_tags(item["loc"]))
 
+    # First: a misspelt key makes a missing one too.
+    unknown = next((item for item in details if item["type"] == "extra_forbidden"), None)
+    if unknown is not None:
+        key, known = str(unknown["loc"][-1]), sorted(set(walk.list_keys(unknown["loc"][:-1])))
+        hint = suggest(key, known) or (f", expected one of {', '.join(known)}" if known else "")
+        return f"{find_place(unknown)}: unknown key{hint}"
     missing = [
         join(find_place(item), _name_tag(item))
         for item in details
@@ -139,11 +145,6 @@ def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
     if missing:
         names = ", ".join(dict.fromkeys(missing))
         return f"{names}: missing key" if len(missing) == 1 else f"{names}: missing keys"
-    unknown = next((item for item in details if item["type"] == "extra_forbidden"), None)
-    if unknown is not None:
-        key, known = str(unknown["loc"][-1]), sorted(set(walk.list_keys(unknown["loc"][:-1])))
-        hint = suggest(key, known) or (f", expected one of {', '.join(known)}" if known else "")
-        return f"{find_place(unknown)}: unknown key{hint}"
     # Of the members of a union, the one that went deepest is the one that was meant.
     places = [find_place(item) for item in details]
     place = max((name for name in places if name.startswith(places[0])), key=len)

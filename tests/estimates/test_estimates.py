@@ -18,6 +18,7 @@ from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.registry import find_method
 from dbksvd.models.sizes import ModelSizes, find_sizes
+from workflow.config import ExperimentConfig
 from workflow.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -95,13 +96,16 @@ def test_stages_of_a_small_experiment_by_hand():
             "source": "model", "layers": [2], "n_train_tokens": 900, "n_heldout_tokens": 100,
             "slices": 2, "batch_size": 4, "context_length": 8,
         },
+        "experiment": "small",
         "methods": {"random": {"algorithm": "random"}},
+        "fits": [{"methods": ["random"], "n_atoms": [32], "k": [4]}],
         "evaluation": {"evals": {"core": {"texts": 10, "context_length": 8}}},
     }  # fmt: skip
     fits = [SimpleNamespace(site="layer2", method="random", n_atoms=32, k=4)]
     sizes = ModelSizes(width=8, layers=4, parameters=1000)
     device = Device("test", 1.0, 1.0, 1.0, 1.0, disk=1e9, start=0, start_eval=0)
-    stages = {s.name: s for s in estimate_stages(config, fits, sizes, device, "encoder")}
+    parsed = parse(ExperimentConfig, config)
+    stages = {s.name: s for s in estimate_stages(parsed, fits, sizes, device, "encoder")}
     assert list(stages) == ["extract", "shard", "fit controls", "prepare evals", "evaluate"]
     assert stages["extract"].seconds == 2 * 1000 * (2 / 4) * 1000
     assert stages["extract"].disk == stages["shard"].disk == 1000 * (8 * 4 + 12)
@@ -115,11 +119,12 @@ def test_stages_of_a_small_experiment_by_hand():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_config_can_be_estimated(path):
-    config = yaml.safe_load(path.read_text())
-    fits = Experiment(config).fits
-    sizes = find_sizes(config.get("model") or {})
+    experiment = Experiment(yaml.safe_load(path.read_text()))
+    fits, model = experiment.fits, experiment.config.model
+    # a model that is neither here nor described has the sizes of a small one
+    sizes = (find_sizes(model) if model else None) or ModelSizes(768, 12, 10**8)
     for device in DEVICES.values():
-        stages = estimate_stages(config, fits, sizes, device)
+        stages = estimate_stages(experiment.config, fits, sizes, device)
         assert sum(s.jobs for s in stages if s.name.startswith(("fit", "train SAEs"))) == len(fits)
         assert all(stage.seconds > 0 and stage.memory > 0 for stage in stages)
 
@@ -136,20 +141,18 @@ def test_default_experiment_as_it_was_timed():
     config["fits"] = [
         grid for grid in config["fits"] if set(grid["methods"]) <= set(config["methods"])
     ]
-    config["figures"] = {**config["figures"], "controls": [], "labels": {}}
     sizes = find_sizes(config["model"])
     assert sizes == ModelSizes(384, 6, 22713728)
-    fits = Experiment(config).fits
-    seconds = sum(
-        stage.seconds for stage in estimate_stages(config, fits, sizes, DEVICES["cpu"], "encoder")
-    )
+    experiment = Experiment(config)
+    stages = estimate_stages(experiment.config, experiment.fits, sizes, DEVICES["cpu"], "encoder")
+    seconds = sum(stage.seconds for stage in stages)
     assert 713 / 2 < seconds / 2 < 713 * 2
 
 
 def test_unknown_sizes_are_asked_for():
-    activations = {"source": "model", "layers": [1]}
+    config = Experiment(yaml.safe_load((ROOT / "experiments/own-model.yaml").read_text())).config
     with pytest.raises(ValueError, match=r"^model\.expect: expected width, layers and parameters"):
-        list_places({"activations": activations}, None)
+        list_places(config, None)
     assert find_sizes({"name": "someone/else", "revision": "main"}) is None
     trained = {"train": {"width": 8, "layers": 2, "vocabulary": 300, "tokens": 4096}}
     assert find_sizes(trained) == ModelSizes(8, 2, 12 * 2 * 64 + 2 * 300 * 8)

@@ -48,8 +48,8 @@ def test_another_source_leaves_behind_what_belongs_to_the_first(tmp_path: Path):
 
 
 def test_another_algorithm_replaces_the_settings_of_a_method(tmp_path: Path):
-    experiment = lay(tmp_path, {"methods": {"topk-sae": {"algorithm": "dbksvd", "max_iter": 3}}})
-    assert experiment.config.methods["topk-sae"].max_iter == 3
+    experiment = lay(tmp_path, {"methods": {"kron-sae": {"algorithm": "dbksvd", "max_iter": 3}}})
+    assert experiment.config.methods["kron-sae"].max_iter == 3
     experiment = lay(tmp_path, {"methods": {"topk-sae": {"lr": 0.5}}})
     settings = experiment.config.methods["topk-sae"]
     assert (settings.architecture, settings.lr, settings.training_samples) == ("topk", 0.5, 400000)

@@ -118,7 +118,7 @@ def use(experiment: Experiment) -> None:
         json.loads(experiment.section(name))
     json.loads(experiment.text())
     json.loads(experiment.drawing_settings())
-    experiment.labels
+    assert set(experiment.labels) == set(experiment.config.methods)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
