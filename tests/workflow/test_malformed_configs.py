@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import ROOT, copy_project, run_snakemake
+from running import ROOT, copy_project, run_fork
 
 from workflow.experiment import ConfigError, Experiment
 from workflow.schema import SCHEMA
@@ -158,9 +158,8 @@ def test_malformed_configs_are_named_or_harmless():
 def test_malformed_files_end_before_anything_runs(tmp_path: Path, text: str, message: str):
     folder = copy_project(tmp_path / "project")
     (folder / "bad.yaml").write_text(text)
-    done = run_snakemake(folder, "--cores", "1", config="bad.yaml")
-    output = done.stdout + done.stderr
-    assert done.returncode == 1, output
+    status, output = run_fork(folder, "--cores", "1", config="bad.yaml")
+    assert status == 1, output
     assert "Traceback" not in output
     assert re.search(message, output, re.MULTILINE), output
     assert not (folder / "results").exists()
