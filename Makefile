@@ -19,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report estimate test fuzz lint settings format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,9 +49,14 @@ estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memor
 	@python scripts/estimate_cost.py $(EXPERIMENT)
 
 # Files side by side, one thread each; tests of one file stay together and share what they made.
+# The order is that of the collection, which puts files that run real jobs first.
 TEST_JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 test: env  ## run all tests
-	OMP_NUM_THREADS=1 python -m pytest -n $(TEST_JOBS) --dist loadfile
+	$(PYTEST)
+
+test-fast: env  ## run the tests that take seconds: no real jobs of Snakemake, none marked slow
+	$(PYTEST) -m "not runs_snakemake and not slow"
 
 fuzz: env  ## run all property tests on many random examples; takes long
 	OMP_NUM_THREADS=1 python -m pytest -m hypothesis --hypothesis-profile=fuzz

@@ -1,10 +1,14 @@
 """Running the real snakemake on copies of the project."""
 
+import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -59,13 +63,32 @@ def run_snakemake(
     timeout: float = 900,
     program: tuple[str, ...] = ("-m", "snakemake"),
     python: str = sys.executable,
+    environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the real snakemake of this environment in `folder`; output is text."""
+    """Run the real snakemake of this environment in `folder`; output is text.
+
+    Parameters
+    ----------
+    folder : Path
+        A copy of the project.
+    *arguments : str
+        After ``--configfile`` and `config`.
+    config : str
+        Relative to `folder`.
+    timeout : float
+        In seconds.
+    program : tuple of str
+        What Python runs.
+    python : str
+        Which one; its folder comes first on PATH.
+    environment : dict, optional
+        Variables that differ from those of `make_environment`.
+    """
     command = [python, *program, "--configfile", config, *arguments]
     return subprocess.run(
         command,
         cwd=folder,
-        env=make_environment(python),
+        env=make_environment(python) | (environment or {}),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -73,11 +96,71 @@ def run_snakemake(
     )
 
 
+@cache
+def start_forks() -> subprocess.Popen[str]:
+    """Start what forks for short runs (dry_runs.py); it ends with this process, by its stdin."""
+    return subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("dry_runs.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_forks(
+    folder: Path,
+    *runs: Sequence[str],
+    environment: dict[str, str] | None = None,
+    timeout: float = 600,
+) -> list[tuple[int, str]]:
+    """Run the real snakemake with some lists of arguments, without its imports; no job may start.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to run.
+    *runs : sequence of str
+        Arguments of each run.
+    environment : dict, optional
+        Variables that differ from those of `make_environment`.
+    timeout : float
+        In seconds, for all of them.
+
+    Returns
+    -------
+    list of (int, str)
+        Exit status and output of each.
+    """
+    process = start_forks()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    request = {
+        "folder": str(folder),
+        "runs": runs,
+        "environment": make_environment() | (environment or {}),
+    }
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    readable, _, _ = select.select([process.stdout], [], [], timeout)
+    assert readable, f"expected an answer within {timeout} seconds"
+    return [(status, output) for status, output in json.loads(process.stdout.readline())]
+
+
+def run_fork(
+    folder: Path,
+    *arguments: str,
+    config: str = CONFIG,
+    environment: dict[str, str] | None = None,
+) -> tuple[int, str]:
+    """Return exit status and output of a run that ends before any job starts."""
+    run = ["--configfile", config, *arguments]
+    return run_forks(folder, run, environment=environment)[0]
+
+
 def plan(folder: Path, config: str = CONFIG) -> dict[str, int]:
     """Return what a run would do now, as {rule: jobs}, without the target rule."""
-    done = run_snakemake(folder, "--dry-run", config=config)
-    assert done.returncode == 0, done.stderr
-    output = done.stdout + done.stderr
+    status, output = run_fork(folder, "--dry-run", config=config)
+    assert status == 0, output
     if "Nothing to be done" in output:
         return {}
     rows = re.findall(r"^(\w+)\s+(\d+)$", output.split("Job stats:")[1], flags=re.MULTILINE)

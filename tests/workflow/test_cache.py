@@ -1,17 +1,14 @@
 """Activations and shards are taken over from another working copy, and never the wrong ones."""
 
 import copy
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from running import CONFIG, ROOT, copy_project, make_environment, plan
+from running import CONFIG, ROOT, copy_project, plan, run_fork, run_forks, run_snakemake
 
 from workflow.caching import can_share_activations, list_shards
 
@@ -22,16 +19,9 @@ TINY = yaml.safe_load((ROOT / CONFIG).read_text())
 
 
 def run_with_cache(folder: Path, cache: Path, target: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", CONFIG]
-    done = subprocess.run(
-        [*command, "--cache", "--", target],
-        cwd=folder,
-        env=make_environment() | {"SNAKEMAKE_OUTPUT_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    environment = {"SNAKEMAKE_OUTPUT_CACHE": str(cache)}
+    arguments = ("--cores", "2", "--cache", "--", target)
+    done = run_snakemake(folder, *arguments, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -102,17 +92,10 @@ def dry_runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         config = copy.deepcopy(TINY)
         change(config)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-        runs.append(["--cache", "--configfile", f"{name}.yaml"])
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("dry_runs.py"), *map(json.dumps, runs)],
-        cwd=folder,
-        env=make_environment() | {"SNAKEMAKE_OUTPUT_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=600,
-    )
-    return dict(zip(CHANGES, (output for _, output in json.loads(done.stdout)), strict=True))
+        runs.append(["--dry-run", "--cache", "--configfile", f"{name}.yaml"])
+    environment = {"SNAKEMAKE_OUTPUT_CACHE": str(cache)}
+    outputs = [output for _, output in run_forks(folder, *runs, environment=environment)]
+    return dict(zip(CHANGES, outputs, strict=True))
 
 
 @pytest.mark.slow
@@ -152,18 +135,12 @@ def test_cache_is_refused_where_it_would_not_be_safe(tmp_path: Path):
     config = copy.deepcopy(TINY)
     config["text"]["sources"].append({"kind": "file", "path": "notes.txt"})
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", ROOT / "Snakefile"]
-    done = subprocess.run(
-        [*command, "--cache", "--configfile", "config.yaml"],
-        cwd=tmp_path,
-        env=make_environment() | {"SNAKEMAKE_OUTPUT_CACHE": os.devnull},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
+    arguments = ("-n", "--snakefile", str(ROOT / "Snakefile"), "--cache")
+    environment = {"SNAKEMAKE_OUTPUT_CACHE": os.devnull}
+    status, output = run_fork(tmp_path, *arguments, config="config.yaml", environment=environment)
+    assert status != 0
+    lines = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, output
     assert lines[0].startswith("error: --cache: expected all that activations are made from")
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from running import CONFIG, ROOT, copy_project, make_environment
+from running import CONFIG, ROOT, copy_project, make_environment, run_snakemake
 
 from dbksvd.base.registry import find_source
 from dbksvd.evaluation.saebench.registry import EVALS
@@ -189,21 +189,17 @@ def separate_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     config["fits"] = [{"methods": ["dbksvd"], "n_atoms": [16], "k": [2], "seeds": [0]}]
     del config["evaluation"]["evals"]["sparse_probing_sae_probes"]
     (folder / "small.yaml").write_text(yaml.safe_dump(config))
-    environment = make_environment() | {"CONDA_DOUBLE_PYTHON": sys.executable}
-    environment["PATH"] = f"{ROOT}/tests/conda_double/bin:{environment['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "small.yaml"]
-    done = subprocess.run(
-        [*command, "--sdm", "conda", "--conda-prefix", "environments"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-        check=False,
+    environment = {
+        "CONDA_DOUBLE_PYTHON": sys.executable,
+        "PATH": f"{ROOT}/tests/conda_double/bin:{make_environment()['PATH']}",
+    }
+    conda = ("--sdm", "conda", "--conda-prefix", "environments")
+    done = run_snakemake(
+        folder, "--cores", "1", *conda, config="small.yaml", environment=environment
     )
-    assert done.returncode == 0, done.stdout
-    return folder, done.stdout
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return folder, output
 
 
 @pytest.mark.slow

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import pytest
 import torch
 import yaml
 from hub_stand_in import save_tokenizer, write_hub
-from running import ROOT, copy_project
+from running import ROOT, copy_project, run_fork, run_snakemake
 
 from dbksvd.activations.from_text import extract_slice
 from dbksvd.activations.hdf5 import open_file
@@ -40,21 +37,6 @@ def read_config(name: str) -> dict[str, Any]:
     return yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text())
 
 
-def snakemake(
-    folder: Path, config: str | Path, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--configfile", str(config), *arguments],
-        cwd=folder,
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
 # --- before anything long -------------------------------------------------------------------------
 
 
@@ -66,16 +48,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plan_asks_no_hub_and_no_key(clone: Path, name: str):
-    done = snakemake(
-        clone,
-        f"experiments/{name}.yaml",
-        "--dry-run",
-        HF_HUB_OFFLINE="0",
-        HF_ENDPOINT="http://127.0.0.1:9",
-        OPENAI_API_KEY="",
-    )
-    assert done.returncode == 0, done.stderr
-    jobs = done.stdout.split("Job stats:")[1]
+    environment = {
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "OPENAI_API_KEY": "",
+    }
+    config = f"experiments/{name}.yaml"
+    status, output = run_fork(clone, "--dry-run", config=config, environment=environment)
+    assert status == 0, output
+    jobs = output.split("Job stats:")[1]
     assert "check_access" in jobs
     assert "evaluate_dictionary" in jobs
 
@@ -101,8 +82,11 @@ def test_a_plan_asks_no_hub_and_no_key(clone: Path, name: str):
 def test_what_is_not_to_be_had_ends_the_run_at_once(
     clone: Path, tmp_path: Path, name: str, environment: dict[str, str], line: str
 ):
-    done = snakemake(
-        clone, f"experiments/{name}.yaml", "--cores", "1", HF_HOME=str(tmp_path), **environment
+    done = run_snakemake(
+        clone,
+        *("--cores", "1"),
+        config=f"experiments/{name}.yaml",
+        environment={"HF_HOME": str(tmp_path), **environment},
     )
     assert done.returncode != 0
     results = clone / "results" / name
@@ -282,12 +266,11 @@ def test_an_experiment_runs_on_stand_ins_from_text_to_scores(
     config = shrink("gemma-2-2b", stand_ins)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     folder = "results/gemma-2-2b/layer2/evaluations/dbksvd-signed/m32-k4-s0"
-    done = snakemake(
+    done = run_snakemake(
         clone,
-        tmp_path / "config.yaml",
         *("--cores", "2", f"{folder}/metrics.json"),
-        HF_HUB_OFFLINE="1",
-        OMP_NUM_THREADS="1",
+        config=str(tmp_path / "config.yaml"),
+        environment={"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = clone / "results" / "gemma-2-2b"

@@ -1,15 +1,12 @@
 """Every shipped config can be planned with every shipped profile; what a profile asks for."""
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from running import CONFIG, ROOT, copy_project, make_environment
+from running import CONFIG, ROOT, copy_project, run_fork, run_forks
 
 PROFILES = sorted(path.name for path in (ROOT / "profiles").iterdir())
 CONFIGS = ["config.yaml", *(f"experiments/{path.name}" for path in sorted((ROOT / "experiments").glob("*.yaml")))]  # fmt: skip
@@ -24,19 +21,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], t
     folder = copy_project(tmp_path_factory.mktemp("profiles") / "project")
     runs = [*PAIRS, SECOND_ATTEMPT]
     lists = [
-        json.dumps(["--configfile", config, "--workflow-profile", profile, *others])
+        ["--dry-run", "--configfile", config, "--workflow-profile", profile, *others]
         for config, profile, *others in runs
     ]
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("dry_runs.py"), *lists],
-        cwd=folder,
-        env=make_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    return dict(zip(runs, json.loads(done.stdout), strict=True))
+    return dict(zip(runs, run_forks(folder, *lists), strict=True))
 
 
 def read_resources(output: str) -> Plan:
@@ -113,20 +101,12 @@ def test_every_job_that_asks_for_a_gpu_claims_one():
 def test_slurm_profile_says_where_there_is_no_slurm(tmp_path: Path):
     for program in ("bash", "which"):  # what Snakemake itself calls
         (tmp_path / program).symlink_to(shutil.which(program))
-    environment = {**make_environment(), "PATH": str(tmp_path)}
-    command = [sys.executable, "-m", "snakemake", "--configfile", CONFIG]
-    done = subprocess.run(
-        [*command, "--workflow-profile", "slurm"],
-        cwd=copy_project(tmp_path / "project"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "error: --executor slurm: expected sbatch on PATH" in done.stderr
-    assert "Traceback" not in done.stderr
+    folder = copy_project(tmp_path / "project")
+    environment = {"PATH": str(tmp_path)}
+    status, output = run_fork(folder, "--workflow-profile", "slurm", environment=environment)
+    assert status == 1
+    assert "error: --executor slurm: expected sbatch on PATH" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("profile", ["default", "gpu"])

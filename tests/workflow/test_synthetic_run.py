@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from running import ROOT, copy_project, plan, run_snakemake
+from running import ROOT, copy_project, plan, run_fork, run_snakemake
 
 from dbksvd.base.settings import SettingsError
 from workflow.experiment import Experiment
@@ -100,9 +100,9 @@ def test_from_model_to_figure(tmp_path: Path):
 
 
 def read_commands(folder: Path) -> list[str]:
-    done = run_snakemake(folder, "--forceall", "-n", "-p", config="truth.yaml")
-    assert done.returncode == 0, done.stderr
-    commands = [line for line in (done.stdout + done.stderr).splitlines() if "python " in line]
+    status, output = run_fork(folder, "--forceall", "-n", "-p", config="truth.yaml")
+    assert status == 0, output
+    commands = [line for line in output.splitlines() if "python " in line]
     assert commands
     return commands
 
