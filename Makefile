@@ -101,10 +101,10 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_soak.py --output $(BENCH)
 
 # No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
-# pandas, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
+# pandas, pydantic, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
 gpu:  ## CUDA tests and benchmarks with the python3 at hand
 	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
-	PYTHONPATH="$(CURDIR)" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
 
 lock:  ## resolve requirements.in anew (needs uv)
 	uv pip compile --python-version 3.11 --no-annotate --no-header \

@@ -317,7 +317,7 @@ def test_the_floor_is_that_of_the_notes():
 
 
 def test_the_floor_of_the_measured_pass_is_that_of_the_notes():
-    path = Path(__file__).parents[1] / "results/reference/gpu-h200/pass-cuda.csv"
+    path = Path(__file__).parents[2] / "results/reference/gpu-h200/pass-cuda.csv"
     rows = {(row["stage"], row["mode"]): row for row in read(path)}
     measured = rows["pass", "float32"]
     size = passes.PassSize(*(int(measured[name]) for name in ("n", "d", "m", "k")))
