@@ -76,12 +76,12 @@ def learn_dbksvd(problem: Problem, *, nonnegative: bool) -> Iterator[Point]:
 
 
 def learn_sae(problem: Problem, *, architecture: str) -> Iterator[Point]:
-    """Train an SAE of SAELens by its own trainer, at the settings of ``fit/sae_settings.py``.
+    """Train an SAE of SAELens by its own trainer, at the settings of ``fit/sae/settings.py``.
 
     Its learning rate needs to know the end, so the number of samples is what the budget allows at
     the speed of a short trial.
     """
-    from dbksvd.fit.sae.method import method as sae
+    from dbksvd.fit.sae import method as sae
 
     def train(samples: int, measure_every: int) -> list[dict[str, Any]]:
         settings = {
