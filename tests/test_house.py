@@ -138,6 +138,33 @@ def test_every_module_has_a_floor_of_its_own():
     assert not [name for name in sorted(below) if find_floor(name) == FLOORS["dbksvd"]]
 
 
+def list_offered(module: str) -> set[str]:
+    """Return the names that a module binds at its top, and those of the modules below it."""
+    found = {name.removeprefix(f"{module}.") for name in MODULES if name.startswith(f"{module}.")}
+    for node in ast.walk(ast.parse(MODULES[module].read_text())) if module in MODULES else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "tests"])
+def test_what_is_imported_of_ours_is_there(folder: str):
+    """Inside functions too, where the interpreter looks only when they are called."""
+    wrong = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for module, names in list_imports(path.read_text()):
+            if module.split(".")[0] not in FOLDERS or module == "dbksvd":  # which is lazy
+                continue
+            missing = set(names) - list_offered(module)
+            if missing or not (module in MODULES or (ROOT / module.replace(".", "/")).is_dir()):
+                wrong.append(f"{path.relative_to(ROOT)}: {module}: {sorted(missing)}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_no_import_runs_back_up():
     wrong = [
         f"{importer} (floor {find_floor(importer)}) imports {module} (floor {find_floor(module)})"

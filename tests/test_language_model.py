@@ -78,6 +78,7 @@ def test_tokenizer_has_every_letter_as_one_token():
         train_tokenizer(texts, 5000)
 
 
+@pytest.mark.slow
 def test_training_goes_on_to_the_same_weights(text_folder, tmp_path, monkeypatch):
     whole = {**SETTINGS, "checkpoint_seconds": 0}
     train_language_model(whole, text_folder, tmp_path / "whole", tmp_path / "a")

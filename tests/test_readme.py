@@ -20,6 +20,7 @@ def find_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_python_runs_and_saelens_loads_what_it_saved(tmp_path: Path):
     (code,) = find_blocks("python")
     code += (

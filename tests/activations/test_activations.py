@@ -329,6 +329,7 @@ def test_script_says_what_is_wrong_in_one_line(
     assert "error: layer: expected 0 to 3, got 9\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tiny_encoder, tmp_path, make_sentences):
     (tmp_path / "a.txt").write_text("\n".join(make_sentences(60_000)))
     source = {"kind": "file", "path": str(tmp_path / "a.txt")}

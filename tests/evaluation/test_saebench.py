@@ -464,7 +464,7 @@ def test_core_scores_the_recorded_tokens(scored):
     rows = record["activations"][record["text"]]
     sae = load_sae(scored / "pursuit" / "m64-k4-s0")
     quality = result["eval_result_metrics"]["reconstruction_quality"]
-    cosines = torch.cosine_similarity(rows, sae(rows), dim=1)
+    cosines = torch.cosine_similarity(rows, sae(rows), dim=1).detach()
     assert quality["cossim"] == pytest.approx(float(cosines.mean()), abs=1e-4)
     assert result["eval_result_metrics"]["sparsity"]["l0"] == 4
     assert len(result["eval_result_details"]) == 128  # sign-split

@@ -28,6 +28,7 @@ assert run_baselines.DATASET_SIZES[name] == utils_data.get_dataset_sizes()[name]
 """
 
 
+@pytest.mark.slow
 def test_catalogues_are_read_when_asked_for():
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "JAXTYPING_DISABLE": "1"}

@@ -326,6 +326,7 @@ def start_fit(folder, name, max_iter=25):
         return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=log)
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path):
     unbroken = start_fit(tmp_path, "unbroken")
     assert unbroken.wait(timeout=120) == 0
