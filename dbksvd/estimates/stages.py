@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dbksvd.base.site import Site
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
 from dbksvd.evaluation.saebench.entry import EvalTexts
@@ -34,10 +35,10 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where activations come from: their width and numbers, and what extracts them."""
+class SiteRows:
+    """The rows of a site: their width and numbers, and how many jobs make them."""
 
-    name: str
+    site: Site
     width: int
     n_train: int
     n_heldout: int
@@ -45,20 +46,20 @@ class Place:
     row_bytes: int
 
 
-def list_places(config: Any, sizes: ModelSizes | None) -> list[Place]:
-    """Return the sites of an experiment.
+def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
+    """Return the sites of an experiment with their rows.
 
     Raises
     ------
     ValueError
         If the width of a site is not known: ``model.expect`` tells it.
     """
-    places = []
+    found = []
     for section in (config.activations, config.ground_truth):
         if section is None:
             continue
         if hasattr(section, "synthetic"):
-            width, names = section.synthetic.hidden_dim, ["synthetic"]
+            width, sites = section.synthetic.hidden_dim, [Site("synthetic")]
         elif sizes is None:
             raise ValueError(
                 "model.expect: expected width, layers and parameters of a model that is not on "
@@ -66,11 +67,12 @@ def list_places(config: Any, sizes: ModelSizes | None) -> list[Place]:
             )
         else:
             width = sizes.width
-            names = [f"layer{layer}" for layer in getattr(section, "layers", ())] or ["files"]
+            layers = getattr(section, "layers", ())
+            sites = [Site("layer", layer) for layer in layers] or [Site("files")]
         numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
         row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
-        places += [Place(name, width, *numbers, row) for name in names]
-    return places
+        found += [SiteRows(site, width, *numbers, row) for site in sites]
+    return found
 
 
 def estimate_stages(
@@ -100,32 +102,32 @@ def estimate_stages(
     ValueError
         If sizes are missing.
     """
-    places = {place.name: place for place in list_places(config, sizes)}
+    sites = {str(rows.site): rows for rows in list_sites(config, sizes)}
     parameters = float(sizes.parameters or 0) if sizes else 0.0
     stages = []
     if config.model is not None and config.model.train is not None:
         tokens = config.model.train.tokens
         work = Work(model=6 * parameters * tokens, memory=16 * parameters, disk=4 * parameters)
         stages.append(_make_stage("train_language_model", [work], device))
-    stages.append(_make_stage("extract", _list_extractions(config, places, sizes), device))
-    stages.append(_estimate_shards(places.values(), device))
-    stages_of_fits, coding = _estimate_fits(config, fits, places, sizes, device)
+    stages.append(_make_stage("extract", _list_extractions(config, sites, sizes), device))
+    stages.append(_estimate_shards(sites.values(), device))
+    stages_of_fits, coding = _estimate_fits(config, fits, sites, sizes, device)
     stages += stages_of_fits
     evals = {
         name: find_eval(name).cost(settings, kind)
         for name, settings in config.evaluation.list_evals().items()
         if sizes is not None
     }
-    layers = [place for place in places.values() if place.name.startswith("layer")]
+    layers = [rows for rows in sites.values() if rows.site.is_layer]
     prepared = [
-        _count_preparation(place, texts, sizes, dtype=config.model.dtype)
-        for place in layers
+        _count_preparation(rows, texts, sizes, dtype=config.model.dtype)
+        for rows in layers
         for texts in evals.values()
         if sizes is not None
     ]
     if prepared:
         stages.append(_make_stage("prepare evals", prepared, device, is_eval=True))
-    scored = [_count_scoring(place, fit, one, evals, parameters) for place, fit, one in coding]
+    scored = [_count_scoring(rows, fit, one, evals, parameters) for rows, fit, one in coding]
     stages.append(_make_stage("evaluate", scored, device, is_eval=True))
     return stages
 
@@ -133,26 +135,26 @@ def estimate_stages(
 def _estimate_fits(
     config: Any,
     fits: Iterable[Any],
-    places: Mapping[str, Place],
+    sites: Mapping[str, SiteRows],
     sizes: ModelSizes | None,
     device: Device,
-) -> tuple[list[Stage], list[tuple[Place, Any, Work]]]:
+) -> tuple[list[Stage], list[tuple[SiteRows, Any, Work]]]:
     """Return the stages of the fits, and for each fit the work of coding one sample."""
     stream = getattr(config.activations, "stream", None)
     by_stage: dict[str, list[Work]] = {}
     coding = []
     for fit in fits:
-        settings, place = config.methods[fit.method], places[fit.site]
+        settings, rows = config.methods[fit.method], sites[fit.site]
         entry = find_method(settings.algorithm)
-        n_train = place.n_train
-        if stream is not None and place.name.startswith("layer"):
+        n_train = rows.n_train
+        if stream is not None and rows.site.is_layer:
             n_train = stream.n_tokens
-        fit_sizes = FitSizes(fit.n_atoms, fit.k, place.width, n_train, place.n_heldout)
+        fit_sizes = FitSizes(fit.n_atoms, fit.k, rows.width, n_train, rows.n_heldout)
         work = entry.plan(settings, fit_sizes)
-        if sizes is not None and n_train > place.n_train:
-            work += Work(model=_count_reading(place, sizes, n_train))  # rows it extracts itself
+        if sizes is not None and n_train > rows.n_train:
+            work += Work(model=_count_reading(rows, sizes, n_train))  # rows it extracts itself
         by_stage.setdefault(entry.stage, []).append(work)
-        coding.append((place, fit, _count_coding(config, fit.method, fit_sizes)))
+        coding.append((rows, fit, _count_coding(config, fit.method, fit_sizes)))
     return [_make_stage(name, works, device) for name, works in sorted(by_stage.items())], coding
 
 
@@ -175,57 +177,57 @@ def _make_stage(name: str, works: list[Work], device: Device, *, is_eval: bool =
 
 
 def _list_extractions(
-    config: Any, places: Mapping[str, Place], sizes: ModelSizes | None
+    config: Any, sites: Mapping[str, SiteRows], sizes: ModelSizes | None
 ) -> list[Work]:
     """Return a job for each slice."""
     activations, works = config.activations, []
-    for place in places.values():
-        tokens = (place.n_train + place.n_heldout) / place.slices
-        work = Work(disk=tokens * place.row_bytes, memory=place.row_bytes * 4096)
-        if sizes is not None and place.name.startswith("layer"):
+    for rows in sites.values():
+        tokens = (rows.n_train + rows.n_heldout) / rows.slices
+        work = Work(disk=tokens * rows.row_bytes, memory=rows.row_bytes * 4096)
+        if sizes is not None and rows.site.is_layer:
             batch = activations.batch_size * getattr(activations, "context_length", IMAGE_TOKENS)
             weights = (sizes.parameters or 0) * _BYTES[config.model.dtype]
-            held = weights + 16.0 * batch * place.width * FLOAT
-            work += Work(model=_count_reading(place, sizes, tokens), memory=held)
-        works += [work] * place.slices
+            held = weights + 16.0 * batch * rows.width * FLOAT
+            work += Work(model=_count_reading(rows, sizes, tokens), memory=held)
+        works += [work] * rows.slices
     return works
 
 
-def _count_reading(place: Place, sizes: ModelSizes, tokens: float) -> float:
+def _count_reading(rows: SiteRows, sizes: ModelSizes, tokens: float) -> float:
     """Return the operations of reading tokens: two for each weight up to the layer, and token."""
-    return 2.0 * (sizes.parameters or 0) * int(place.name[5:]) / sizes.layers * tokens
+    return 2.0 * (sizes.parameters or 0) * (rows.site.layer or 0) / sizes.layers * tokens
 
 
-def _estimate_shards(places: Iterable[Place], device: Device) -> Stage:
-    sizes = [(place.n_train + place.n_heldout) * place.row_bytes for place in places]
+def _estimate_shards(sites: Iterable[SiteRows], device: Device) -> Stage:
+    sizes = [(rows.n_train + rows.n_heldout) * rows.row_bytes for rows in sites]
     # Read and written, and read again for their hashes.
     seconds = sum(3 * size / device.disk + device.start for size in sizes)
     return Stage("shard", len(sizes), seconds, 1e9, float(sum(sizes)))
 
 
-def _count_preparation(place: Place, texts: EvalTexts, sizes: ModelSizes, dtype: str) -> Work:
+def _count_preparation(rows: SiteRows, texts: EvalTexts, sizes: ModelSizes, dtype: str) -> Work:
     return Work(
-        model=_count_reading(place, sizes, texts.prepared),
+        model=_count_reading(rows, sizes, texts.prepared),
         host_seconds=texts.prepare_seconds,
-        memory=(sizes.parameters or 0) * _BYTES[dtype] + texts.held * place.width * FLOAT,
-        disk=texts.stored * place.width * FLOAT,
+        memory=(sizes.parameters or 0) * _BYTES[dtype] + texts.held * rows.width * FLOAT,
+        disk=texts.stored * rows.width * FLOAT,
     )
 
 
 def _count_scoring(
-    place: Place, fit: Any, one: Work, evals: Mapping[str, EvalTexts], parameters: float
+    rows: SiteRows, fit: Any, one: Work, evals: Mapping[str, EvalTexts], parameters: float
 ) -> Work:
     """Return the work of scoring a dictionary; `one` is that of coding one sample."""
-    read = list(evals.values()) if place.name.startswith("layer") else []
-    coded = place.n_heldout + sum(texts.coded for texts in read)
+    read = list(evals.values()) if rows.site.is_layer else []
+    coded = rows.n_heldout + sum(texts.coded for texts in read)
     # SAEBench decodes all latents, zeros too.
-    decoded = 2.0 * fit.n_atoms * place.width * sum(texts.coded for texts in read)
-    held = max((texts.held for texts in read), default=0) * place.width * FLOAT
+    decoded = 2.0 * fit.n_atoms * rows.width * sum(texts.coded for texts in read)
+    held = max((texts.held for texts in read), default=0) * rows.width * FLOAT
     weights = parameters * FLOAT if any(texts.forward for texts in read) else 0
     return Work(
         model=2 * parameters * sum(texts.forward for texts in read),
         products=one.products * coded + decoded,
         steps=one.steps * coded,
         host_seconds=sum(texts.host_seconds for texts in read),
-        memory=held + weights + 3.0 * fit.n_atoms * place.width * FLOAT,
+        memory=held + weights + 3.0 * fit.n_atoms * rows.width * FLOAT,
     )

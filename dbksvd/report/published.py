@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from dbksvd.base.site import Site
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -68,7 +70,7 @@ def mark_published(axes: Axes, table: pd.DataFrame | None, site: str, metric: st
     metric : str
         Name in ``scores.csv``.
     """
-    if table is not None and site.startswith("layer"):
+    if table is not None and Site.parse(site).is_layer:
         draw_published(axes, find_published(table, int(site.removeprefix("layer")), metric))
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_file, write_json
@@ -16,68 +18,76 @@ from dbksvd.base.files import check_hash, hash_file, read_seal, replace_file, wr
 
 @dataclass(frozen=True)
 class Truth:
-    """Codes of n samples over known features, as compressed rows.
+    """Codes of n samples over known features.
 
     Parameters
     ----------
-    starts : int64 tensor of shape (n + 1,)
-        Row i holds the entries ``starts[i] … starts[i + 1] − 1``.
-    indices : int32 tensor of shape (entries,)
-        Feature of each entry.
-    values : float32 tensor of shape (entries,)
-        Its activation, > 0.
+    codes : csr_array of shape (n, n_features), float32
+        Activations of the features, ≥ 0. Where the truth was read from a file, only as many
+        columns as features that fire.
     component : int64 tensor of shape (n,), or None
         Part of the mixture that made each sample.
     """
 
-    starts: Tensor
-    indices: Tensor
-    values: Tensor
+    codes: csr_array
     component: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return int(self.codes.shape[0])
 
     @classmethod
     def from_dense(cls, codes: Tensor, component: Tensor | None = None) -> Truth:
         """Return the truth of dense codes (n, n_features)."""
-        rows, columns = codes.nonzero(as_tuple=True)
-        counts = torch.bincount(rows, minlength=len(codes))
-        starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-        return cls(starts, columns.int(), codes[rows, columns], component)
+        return cls(csr_array(codes.numpy()), component)
 
     def read_dense(self, start: int, stop: int, n_features: int) -> Tensor:
         """Return the codes of rows `start` to `stop` as float32 (stop − start, n_features)."""
-        starts = self.starts[start : stop + 1]
-        low, high = int(starts[0]), int(starts[-1])
-        rows = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
-        codes = torch.zeros(len(starts) - 1, n_features)
-        codes[rows, self.indices[low:high].long()] = self.values[low:high]
-        return codes
+        rows = self.codes[start:stop]
+        rows.resize(rows.shape[0], n_features)
+        return torch.from_numpy(rows.toarray())
 
 
 def join_truths(truths: Sequence[Truth]) -> Truth:
     """Return the truth of all samples, one slice after the other."""
-    counts = torch.cat([truth.starts.diff() for truth in truths])
+    width = max(truth.codes.shape[1] for truth in truths)
+    slices = [truth.codes.copy() for truth in truths]
+    for codes in slices:
+        codes.resize(codes.shape[0], width)
     components = [truth.component for truth in truths if truth.component is not None]
-    return Truth(
-        torch.nn.functional.pad(counts.cumsum(0), (1, 0)),
-        torch.cat([truth.indices for truth in truths]),
-        torch.cat([truth.values for truth in truths]),
-        torch.cat(components) if components else None,
-    )
+    return Truth(vstack(slices, format="csr"), torch.cat(components) if components else None)
 
 
 def save_truth(truth: Truth, path: str | Path) -> None:
     """Write a truth as safetensors, with a seal (JSON beside it) that holds its hash."""
     path = Path(path)
-    tensors = {"starts": truth.starts, "indices": truth.indices, "values": truth.values}
+    codes = truth.codes
+    tensors = {
+        "starts": torch.from_numpy(codes.indptr.astype(np.int64)),
+        "indices": torch.from_numpy(codes.indices.astype(np.int32)),
+        "values": torch.from_numpy(codes.data),
+    }
     if truth.component is not None:
         tensors["component"] = truth.component
     with replace_file(path) as temporary:
         save_file(tensors, temporary)
     seal = {"file": path.name, "sha256": hash_file(path), "rows": len(truth)}
     write_json(path.with_suffix(".json"), seal)
+
+
+def _read_truth(path: Path) -> Truth:
+    """Return the truth in one file.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else.
+    """
+    try:
+        tensors = load_file(path)
+        parts = [tensors[name].numpy() for name in ("values", "indices", "starts")]
+        return Truth(csr_array(tuple(parts)), tensors.get("component"))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: expected the truth of a draw, got {error}") from error
 
 
 def load_truth(paths: Sequence[str | Path]) -> Truth:
@@ -94,8 +104,5 @@ def load_truth(paths: Sequence[str | Path]) -> Truth:
     for path in map(Path, paths):
         seal = path.with_suffix(".json")
         check_hash(path, read_seal(seal).get("sha256"), seal)
-        try:
-            truths.append(Truth(**load_file(path)))
-        except (SafetensorError, TypeError) as error:
-            raise ValueError(f"{path}: expected the truth of a draw, got {error}") from error
+        truths.append(_read_truth(path))
     return join_truths(truths)

@@ -12,7 +12,7 @@ import yaml
 from dbksvd.base.settings import parse
 from dbksvd.base.work import Work
 from dbksvd.estimates.devices import DEVICES, Device
-from dbksvd.estimates.stages import estimate_stages, list_places
+from dbksvd.estimates.stages import estimate_stages, list_sites
 from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
 from dbksvd.fit.method import FitSizes
@@ -152,7 +152,7 @@ def test_default_experiment_as_it_was_timed():
 def test_unknown_sizes_are_asked_for():
     config = Experiment(yaml.safe_load((ROOT / "experiments/own-model.yaml").read_text())).config
     with pytest.raises(ValueError, match=r"^model\.expect: expected width, layers and parameters"):
-        list_places(config, None)
+        list_sites(config, None)
     assert find_sizes({"name": "someone/else", "revision": "main"}) is None
     trained = {"train": {"width": 8, "layers": 2, "vocabulary": 300, "tokens": 4096}}
     assert find_sizes(trained) == ModelSizes(8, 2, 12 * 2 * 64 + 2 * 300 * 8)

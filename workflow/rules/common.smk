@@ -14,6 +14,7 @@ from dbksvd.base.files import (
 )
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import SettingsError
+from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.images.prepare import hash_images
 from dbksvd.report.figures.registry import FIGURES, find_figure

@@ -3,9 +3,7 @@
 
 def layer_of(wildcards):
     """Number of the layer of a site such as layer4; None where there is no model."""
-    if not wildcards.site.startswith("layer"):
-        return None
-    return int(wildcards.site.removeprefix("layer"))
+    return Site.parse(wildcards.site).layer
 
 
 def text_content(wildcards):
