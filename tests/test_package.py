@@ -75,6 +75,8 @@ import dbksvd.report.collect, dbksvd.report.summary, dbksvd.report.matched, dbks
 from dbksvd.report.figures.registry import FIGURES, find_figure
 import matplotlib.pyplot, seaborn
 assert all(find_figure(name).caption for name in FIGURES)
+from dbksvd.report.headlines import list_headlines
+assert len(list_headlines()) > 10
 """,
     "workflow": "import snakemake, yaml\n",
 }

@@ -83,7 +83,7 @@ def list_entries(path: Path) -> list[str]:
     tables = {
         "fit.yaml": [METHODS],
         "evaluation.yaml": [EVALS],
-        "figures.yaml": [FIGURES, TABLES, EVALS],
+        "figures.yaml": [FIGURES, TABLES],
         "activations.yaml": [SOURCES],
     }
     named = {find_source(table, name) for table in tables[path.name] for name in table}
