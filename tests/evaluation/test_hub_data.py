@@ -287,6 +287,7 @@ def test_what_the_hub_refuses_is_named_and_what_it_gives_is_recorded(tmp_path):
     home = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": where, "HF_HOME": str(tmp_path)}
     lines = ask(*wanted, **home)
     server.shutdown()
+    server.server_close()
     assert lines[0] == (
         f"model.name: expected access to someone/gated, which is gated: accept its terms on {where} "
         "and set HF_TOKEN"

@@ -24,6 +24,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.slow
 def test_each_kernel_compiles_to_machine_code_for_sm_90(tmp_path):
     # a process of its own: this one may hold the interpreter's kernels
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

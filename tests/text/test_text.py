@@ -31,7 +31,8 @@ def write_lines(path: Path, lines) -> dict:
 
 
 def read_texts(folder: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in (folder / "documents.jsonl").open()]
+    lines = (folder / "documents.jsonl").read_text().splitlines()
+    return [json.loads(line)["text"] for line in lines]
 
 
 def test_counts_and_content(tmp_path, make_sentences):
