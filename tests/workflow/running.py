@@ -31,12 +31,29 @@ SOURCES = (
     "profiles",
 )
 
+KERNELS = """
+import torch
+from dbksvd import DBKSVD
+x = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+for nonnegative in (False, True):
+    DBKSVD(32, 4, max_iter=1, nonnegative=nonnegative).fit(x)
+"""
+
+
+@cache
+def compile_kernels() -> None:
+    """Let numba compile what fits use, where this checkout has not done it yet."""
+    if not any((ROOT / "dbksvd/ops").rglob("*.nbi")):
+        command = [sys.executable, "-c", KERNELS]
+        subprocess.run(command, cwd=ROOT, env=make_environment(), check=True)
+
 
 def copy_project(folder: Path) -> Path:
     """Copy what a run needs, without results, as a fresh clone would have it.
 
     What numba has compiled here comes along: it would take ten seconds of every fit's first run.
     """
+    compile_kernels()
     folder.mkdir(parents=True)
     ignore = shutil.ignore_patterns("*.pyc", "*.tmp.*")
     for name in SOURCES:
