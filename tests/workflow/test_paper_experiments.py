@@ -236,7 +236,7 @@ def test_activations_are_extracted_from_the_hubs_files(name: str, stand_ins: Pat
         extract_slice(settings, 0, tmp_path / "other.h5", text=tmp_path / "text", gpus=0)
 
 
-@pytest.mark.filterwarnings("ignore:HookedTransformer.from_pretrained:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:HookedTransformer:DeprecationWarning")
 def test_layer_n_is_what_transformerlens_calls_n_minus_one(stand_ins: Path):
     import transformer_lens
     from transformer_lens import loading_from_pretrained
