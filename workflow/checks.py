@@ -46,11 +46,11 @@ def check_consistency(config: ExperimentConfig) -> None:
         )
     if source == "images":
         _check_image_model(config)
+    if config.model is not None:
+        _check_model(config.model, getattr(config.activations, "layers", []))
     if source == "model":
         _check_stream(config)
         _check_evals(config)
-    if config.model is not None:
-        _check_model(config.model, getattr(config.activations, "layers", []))
     for method in config.figures.labels:
         if method not in config.methods:
             raise SettingsError(
@@ -65,7 +65,7 @@ def _check_stream(config: ExperimentConfig) -> None:
     if getattr(config.activations, "stream", None) is not None and multiple is not None:
         raise SettingsError(
             "shards.outlier_norm_multiple: expected none beside activations.stream, whose rows are "
-            f"all used, got {multiple}"
+            f"all used, got {multiple:g}"
         )
 
 

@@ -35,7 +35,7 @@ class PretrainedSettings(Settings):
 
     @model_validator(mode="after")
     def _check_source(self) -> PretrainedSettings:
-        given = [key for key, value in self if value is not None]
+        given = [key for key, value in self if value is not None and key in self.model_fields_set]
         if ("path" in given) == ("release" in given or "id" in given):
             raise ValueError(f"expected exactly one of the keys path or release, got {given}")
         for key in ("release", "id"):
