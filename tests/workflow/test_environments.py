@@ -52,6 +52,8 @@ def map_rules() -> dict[str, str]:
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             rules[block.split(":")[0]] = "dbksvd-" + re.findall(r"envs/(\w+)\.yaml", block)[0]
+        for base, name in re.findall(r"^use rule (\w+) as (\w+) with:", path.read_text(), re.M):
+            rules[name] = rules[base]
     return rules
 
 

@@ -57,7 +57,7 @@ def take_published(task: FitTask) -> FitResult:
     deviation = _make_rows_unit_(sae, name)
     for weights in sae.parameters():  # some loaders transpose, which safetensors cannot write
         weights.data = weights.data.contiguous()
-    published = task.settings.model_dump(exclude={"algorithm"}, exclude_none=True)
+    published = task.settings.model_dump(exclude={"algorithm", "device"}, exclude_none=True)
     original = sae.cfg.metadata.to_dict()
     present = {key: value for key, value in task.metadata.items() if value is not None}
     sae.cfg.metadata = SAEMetadata(**original | present | {"published": published})
