@@ -35,9 +35,12 @@ class PretrainedSettings(Settings):
 
     @model_validator(mode="after")
     def _check_source(self) -> PretrainedSettings:
-        given = [key for key, value in self if value is not None and key in self.model_fields_set]
+        given = [key for key in ("path", "release", "id") if getattr(self, key) is not None]
         if ("path" in given) == ("release" in given or "id" in given):
-            raise ValueError(f"expected exactly one of the keys path or release, got {given}")
+            raise ValueError(
+                "expected exactly one of the keys path or release, "
+                f"got {' and '.join(given) or 'none'}"
+            )
         for key in ("release", "id"):
             if "path" not in given and key not in given:
                 raise ValueError(f"{key}: missing key")
