@@ -10,7 +10,9 @@ import pytest
 import yaml
 from running import CONFIG, ROOT, copy_project, plan, run_fork, run_forks, run_snakemake
 
+from dbksvd.base.settings import parse
 from workflow.caching import can_share_activations, list_shards
+from workflow.config import ExperimentConfig
 
 MANIFEST = "results/tiny/layer4/shards/manifest.json"
 SEAL = "results/tiny/layer4/dictionaries/topk-sae/m64-k4-s0/fit.json"
@@ -110,25 +112,30 @@ def test_only_equal_results_are_taken(dry_runs: dict[str, str], name: str):
     assert {rule: count for rule, count in found.items() if count} == CHANGES[name][1]
 
 
+SYNTHETIC = yaml.safe_load((ROOT / "experiments/toy-kron.yaml").read_text())["activations"][
+    "synthetic"
+]
+
+
 @pytest.mark.parametrize(
     ("change", "shared"),
     [
         (dict, True),
         (lambda c: c["text"]["sources"].append({"kind": "file", "path": "notes.txt"}), False),
-        (lambda c: c["text"]["sources"].append({"kind": "hub", "name": "a/b"}), False),
-        (lambda c: c["text"]["sources"].append({"kind": "hub", "name": "a/b", "revision": "0f" * 20}), True),
+        (lambda c: c["text"]["sources"].append({"kind": "hub", "name": "a/b", "split": "train"}), False),
+        (lambda c: c["text"]["sources"].append({"kind": "hub", "name": "a/b", "split": "train", "revision": "0f" * 20}), True),
         (lambda c: c.update(model={"name": "a/b", "revision": "main"}), False),
         (lambda c: c.update(model={"name": "a/b", "revision": "0f" * 20}), True),
         (lambda c: c.update(model={"name": "folder", "sha256": "0f" * 32}), True),
-        (lambda c: c.update(model={"train": {"tokens": 1000}}), True),
-        (lambda c: c["activations"].update(source="files"), False),
-        (lambda c: c["activations"].update(source="synthetic"), True),
+        (lambda c: c.update(model={"train": {"tokens": 1000000}}), True),
+        (lambda c: c.update(activations={"source": "files", "files": {"path": "a.npy"}}), False),
+        (lambda c: c.update(activations={"source": "synthetic", "synthetic": SYNTHETIC}), True),
     ],
 )  # fmt: skip
 def test_what_the_config_does_not_fix_is_not_shared(change: Any, shared: bool):
     config = copy.deepcopy(TINY)
     change(config)
-    assert can_share_activations(config) is shared
+    assert can_share_activations(parse(ExperimentConfig, config)) is shared
 
 
 def test_cache_is_refused_where_it_would_not_be_safe(tmp_path: Path):
@@ -146,4 +153,6 @@ def test_cache_is_refused_where_it_would_not_be_safe(tmp_path: Path):
 
 def test_names_of_shards_are_known_before(finished_run: Path):
     folder = finished_run / Path(MANIFEST).parent
-    assert sorted(list_shards(TINY)) == sorted(path.stem for path in folder.glob("*.h5"))
+    assert sorted(list_shards(parse(ExperimentConfig, TINY))) == sorted(
+        path.stem for path in folder.glob("*.h5")
+    )
