@@ -11,10 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbksvd.base.settings import DeviceName, Settings
 from dbksvd.base.work import Work
 
 if TYPE_CHECKING:
     from dbksvd.fit.task import FitResult, FitTask
+
+
+class MethodSettings(Settings):
+    """What every method has; a subclass allows one value of `algorithm`, its name."""
+
+    algorithm: str
+    """The method's name in the registry."""
+    device: DeviceName = "auto"
+    """Where to compute; auto is a GPU if the job is given one, else the CPU."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,8 @@ class Method:
     Parameters
     ----------
     settings : type
-        A subclass of :class:`dbksvd.base.settings.Settings` with a field ``algorithm`` whose only
-        value is the method's name in the registry, or a union of such classes.
+        A subclass of `MethodSettings` whose only value of ``algorithm`` is the method's name in the
+        registry, or a union of such classes.
     fit : callable
         ``fit(task)`` returns the :class:`~dbksvd.fit.task.FitResult`; ``task.settings`` is parsed.
     plan : callable

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dbksvd.base.settings import Count, Settings
+from dbksvd.base.settings import Count
 from dbksvd.base.work import Work
-from dbksvd.fit.method import FitSizes, Method
+from dbksvd.fit.method import FitSizes, Method, MethodSettings
 
 if TYPE_CHECKING:
     from dbksvd.fit.task import FitResult, FitTask
 
 
-class ToySettings(Settings):
+class ToySettings(MethodSettings):
     """Samples as atoms."""
 
     algorithm: Literal["toy"] = "toy"

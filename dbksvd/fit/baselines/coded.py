@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dbksvd.base.settings import DeviceName, Settings
 from dbksvd.base.work import FLOAT, Work
-from dbksvd.fit.method import FitSizes
+from dbksvd.fit.method import FitSizes, MethodSettings
 from dbksvd.fit.pursuit_work import count_pursuit
 
 
-class CodedSettings(Settings):
+class CodedSettings(MethodSettings):
     """How samples are coded over the atoms."""
 
-    algorithm: str
-    """The method's name in the registry."""
-    device: DeviceName = "auto"
-    """Where to compute; "auto" is a GPU if the job is given one, else the CPU."""
     nonnegative: bool = True
     """Whether coefficients are never negative."""
     pursuit: Literal["mp", "omp", "ols"] = "ols"

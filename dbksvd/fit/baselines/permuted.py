@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbksvd.base.files import read_json, write_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
-from dbksvd.base.settings import DeviceName, Settings, Text
+from dbksvd.base.settings import Text
 from dbksvd.base.work import FLOAT, Work
-from dbksvd.fit.method import FitSizes, Method
+from dbksvd.fit.method import FitSizes, Method, MethodSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 PURSUITS = ("matching_pursuit",)
 
 
-class PermutedSettings(Settings):
+class PermutedSettings(MethodSettings):
     """An SAE of the experiment with the rows of its decoder permuted."""
 
     algorithm: Literal["permuted"] = "permuted"
     """The method's name in the registry."""
-    device: DeviceName = "auto"
-    """Where to compute; nothing here needs a GPU."""
     of: Text
     """Name of the method that trains the SAE; it has an encoder of its own."""
 

@@ -13,19 +13,18 @@ from pydantic import model_validator
 
 from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
-from dbksvd.base.settings import DeviceName, Settings, Text, suggest
+from dbksvd.base.settings import Text, suggest
+from dbksvd.fit.method import MethodSettings
 
 # SAELens's list of releases; read as a file, since importing SAELens takes seconds.
 LIST_FILE = "pretrained_saes.yaml"
 
 
-class PretrainedSettings(Settings):
+class PretrainedSettings(MethodSettings):
     """A published SAE: by its release and id, or a folder."""
 
     algorithm: Literal["pretrained"] = "pretrained"
     """The method's name in the registry."""
-    device: DeviceName = "auto"
-    """Where to compute; nothing here needs a GPU."""
     release: Text | None = None
     """A name in SAELens's list of releases, or a repository of the hub."""
     id: Text | None = None

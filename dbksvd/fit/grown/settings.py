@@ -6,23 +6,20 @@ from typing import Literal
 
 from dbksvd.base.settings import (
     Count,
-    DeviceName,
     Fraction,
     NonNegative,
     NonNegativeInt,
     Positive,
-    Settings,
     Text,
 )
+from dbksvd.fit.method import MethodSettings
 
 
-class GrownSettings(Settings):
+class GrownSettings(MethodSettings):
     """How a dictionary grows; k is the mean number of non-zeros of a sample."""
 
     algorithm: Literal["grown"] = "grown"
     """DB-KSVD for true features: atoms join from general to special."""
-    device: DeviceName = "auto"
-    """Where to compute; "auto" is a GPU if the job is given one, else the CPU."""
     threshold: Positive = 2.0
     """Least product of an atom with the residual that is picked during growth, in units of the
     root mean square of a centred coordinate."""

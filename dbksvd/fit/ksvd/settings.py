@@ -8,12 +8,11 @@ from pydantic import Field
 
 from dbksvd.base.settings import (
     Count,
-    DeviceName,
     NonNegative,
     NonNegativeInt,
     Positive,
-    Settings,
 )
+from dbksvd.fit.method import MethodSettings
 
 # As many samples in a batch as there are, however many these are.
 EVERY_SAMPLE = 1 << 62
@@ -24,13 +23,9 @@ Pursuit = Literal["mp", "omp", "ols"]
 Sizes = Annotated[list[Count], Field(min_length=1)]
 
 
-class SharedSettings(Settings):
+class SharedSettings(MethodSettings):
     """What DB-KSVD and K-SVD have in common."""
 
-    algorithm: str
-    """The method's name in the registry."""
-    device: DeviceName = "auto"
-    """Where to fit; auto is CUDA where there is one."""
     nonnegative: bool = False
     """Whether coefficients must be at least 0."""
     pursuit: Pursuit = "ols"

@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dbksvd.base.settings import Count, DeviceName, Fraction, NonNegative, Positive, Settings
+from dbksvd.base.settings import Count, Fraction, NonNegative, Positive
+from dbksvd.fit.method import MethodSettings
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(MethodSettings):
     """What all architectures have.
 
     Defaults were chosen on 300,000 tokens of all-MiniLM-L6-v2's layer 4 (512 atoms, k = 16). Names
@@ -26,8 +27,6 @@ class TrainingSettings(Settings):
     """The method's name in the registry."""
     architecture: str
     """Kind of SAE."""
-    device: DeviceName = "auto"
-    """Where to train; auto takes a GPU if the job has one."""
     training_samples: Count | None = None
     """Samples to train on, counted each time they are used. Null: as many as DB-KSVD with its
     default settings sees at the same n_atoms and k."""
