@@ -26,10 +26,10 @@ def check_ground_truth(config: ExperimentConfig) -> None:
                 "ground_truth: expected no such section for activations.source: synthetic, which "
                 "is one itself"
             )
-        if others := [name for name in evals if name != "ground_truth"]:
+        if evals.keys() - {"ground_truth"}:
             raise SettingsError(
                 "evaluation.evals: expected ground_truth alone for activations.source: synthetic, "
-                f"since there is no model to run, got {', '.join(others)}"
+                f"since there is no model to run, got {', '.join(evals)}"
             )
         _check_seeds(activations.synthetic, config.fits, "activations")
         return

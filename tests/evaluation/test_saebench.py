@@ -231,12 +231,13 @@ def test_evals_that_an_encoder_cannot_run_are_refused(tiny_encoder, tmp_path):
 
 def test_missing_key_and_ravel_files_are_refused(tmp_path, monkeypatch):
     judge = {"url": "https://example.org/v1", "model": "m", "key_variable": "NO_SUCH_KEY"}
+    keys = list_keys(parse_evals({"autointerp": {"judge": judge}}))
     with pytest.raises(
         ValueError, match=r"autointerp\.judge: expected the key .*NO_SUCH_KEY, which is not set"
     ):
-        check_access({"judge": judge})
+        check_access({"keys": keys})
     monkeypatch.setenv("NO_SUCH_KEY", "k")
-    assert check_access({"judge": judge}) == (None, {"data_sets": []})
+    assert check_access({"keys": keys}) == (None, {"data_sets": []})
     with pytest.raises(
         ValueError, match=r"ravel\.data: expected 'hub' or a folder with RAVEL's files"
     ):

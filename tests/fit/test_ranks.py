@@ -266,10 +266,11 @@ def test_a_control_is_fitted_by_the_first_rank_alone(tmp_path: Path, monkeypatch
     script = runpy.run_path(str(SCRIPT))
     asked: list[Ranks] = []
     names = script["main"].__wrapped__.__globals__
-    monkeypatch.setitem(names, "fit", lambda _arguments, ranks: asked.append(ranks))
+    monkeypatch.setitem(names, "fit", lambda *given: asked.append(given[-1]))
     for rank, algorithm in ((0, "pca"), (1, "pca"), (1, "sae")):
         monkeypatch.setitem(names, "join_ranks", lambda rank=rank: nullcontext(Ranks(rank, 2)))
-        settings = json.dumps({"algorithm": algorithm})
+        architecture = {"architecture": "topk"} if algorithm == "sae" else {}
+        settings = json.dumps({"algorithm": algorithm, **architecture})
         sizes = ["--n-atoms", "2", "--k", "1", "--seed", "0"]
         paths = [text for name in ("shards", "checkpoint", "output") for text in (f"--{name}", "x")]
         monkeypatch.setattr(sys, "argv", ["fit", "--settings", settings, *sizes, *paths])

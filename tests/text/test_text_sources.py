@@ -142,7 +142,7 @@ def test_the_schema_tells_the_kinds_apart():
     schema = TypeAdapter(TextSettings).json_schema()
     kinds = schema["properties"]["sources"]["items"]["discriminator"]["mapping"]
     assert kinds.keys() == SOURCES.keys()
-    assert schema["properties"]["held_out_datasets"]["uniqueItems"]
+    assert schema["properties"]["held_out_datasets"]["anyOf"][0]["uniqueItems"]
     hub = schema["$defs"][kinds["hub"].rsplit("/", 1)[-1]]
     assert "streaming" in hub["properties"]
     assert all("description" in each for each in hub["properties"].values())

@@ -125,7 +125,7 @@ rule summarise_scores:
         cfg=as_param(list(CONFIG.methods)),
         code=table_code("summary"),
     shell:
-        'python "$DBKSVD/scripts/make_table.py" --table {params.table} --source {input.source:q}'
+        'python "$DBKSVD/scripts/make_table.py" --table {params.table:q} --source {input.source:q}'
         " --methods {params.cfg:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
