@@ -46,7 +46,7 @@ report: env
 	@python scripts/make_report.py --config $(CONFIG)
 
 estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
-	@python scripts/estimate_cost.py $(EXPERIMENT)
+	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
 
 # Files side by side, one thread each; tests of one file stay together and share what they made.
 # The order is that of the collection, which puts files that run real jobs first.

@@ -1,5 +1,6 @@
 """What README shows runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def test_own_model_config_is_valid():
 
 def test_own_model_config_is_short():
     assert len((ROOT / "experiments/own-model.yaml").read_text().splitlines()) <= 20
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/.locked").is_file(), reason="no environment of make env")
+def test_make_estimate_runs_in_the_environment():
+    command = ["make", "-s", "estimate", "EXPERIMENT=experiments/tiny.yaml"]
+    environment = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tiny on one CPU core" in done.stdout
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
