@@ -105,7 +105,7 @@ class ExperimentConfig(Settings):
     ground_truth: GroundTruth | None = None
     """Samples with known features beside the model's activations."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """How dictionaries are scored."""
+    """Which evals score the dictionaries."""
     figures: FigureSettings = FigureSettings()
     """How figures look."""
 

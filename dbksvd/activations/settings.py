@@ -42,7 +42,7 @@ class RowSettings(Settings):
 
 
 class StreamSettings(Settings):
-    """Training rows that a fit extracts where it reads them; `n_train_tokens` are stored."""
+    """Training rows that a fit extracts itself; `n_train_tokens` rows are stored all the same."""
 
     n_tokens: Count
     """Rows of one pass, from the first training document on."""
@@ -67,8 +67,8 @@ class ModelRowSettings(RowSettings):
     """Rows that a model gives."""
 
     hook_module: Text | None = None
-    """Submodule whose output is taken, such as ``encoder.layer.3.mlp``; it goes before the layer,
-    which then is a label only.
+    """Submodule whose output is taken, such as ``encoder.layer.3.mlp``, in place of the layer's;
+    the number of the layer is then a label only.
     """
     batch_size: Count = 32
     """Documents, or tiles of images, in a forward pass."""
@@ -102,7 +102,7 @@ class TextActivations(TextRowSettings):
     """Layers as in ``hidden_states``: 0 is the embeddings, L the output of block L counted from 1.
     """
     stream: StreamSettings | None = None
-    """Whether fits extract their training rows themselves; null: they read stored ones."""
+    """How fits extract their training rows themselves; null: they read stored ones."""
 
 
 class ImageActivations(ImageRowSettings):

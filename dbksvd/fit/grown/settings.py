@@ -19,19 +19,20 @@ class GrownSettings(MethodSettings):
     """How a dictionary grows; k is the mean number of non-zeros of a sample."""
 
     algorithm: Literal["grown"] = "grown"
-    """DB-KSVD for true features: atoms join from general to special."""
+    """DB-KSVD for true features: atoms are added in rounds, frequent features first."""
     threshold: Positive = 2.0
-    """Least product of an atom with the residual that is picked during growth, in units of the
+    """Least product with the residual at which an atom is picked during growth, in units of the
     root mean square of a centred coordinate."""
     growth: NonNegative = 0.15
-    """Most atoms that join in a round, as a fraction of those there are; 2 may always join."""
+    """Most atoms added in a round, as a fraction of those there are; 2 may always be added."""
     starts: Count = 96
     """Random samples of a round from which the search for new atoms begins."""
     round_iterations: Count = 2
     """Iterations of DB-KSVD in a round."""
     damping: Fraction = 0.05
-    """Fraction of an update that held atoms follow: 0 keeps them, 1 frees them. Held are the atoms
-    of earlier rounds during growth, and co-active atoms while the dictionary settles."""
+    """Fraction of an update that held atoms follow: 0 never changes them, 1 updates them fully.
+    Held are the atoms of earlier rounds during growth, and co-active atoms while the dictionary
+    settles."""
     samples_per_atom: Count = 100
     """Samples of each step of a round, per atom; at least 10,000 and at most 50,000 in all."""
     settle_iter: NonNegativeInt = 40
@@ -43,7 +44,7 @@ class GrownSettings(MethodSettings):
     """Fraction of its samples from which each co-active atom is set again after polishing; 0 leaves
     cleaning out."""
     coactive_share: NonNegative = 0.125
-    """Weight with which an atom is given its co-active atoms at the end; 0 leaves this out."""
+    """Weight with which its co-active atoms are added to an atom at the end; 0 leaves this out."""
     bias: Literal["zero", "mean"] = "zero"
     """What the bias starts from: zero, or the mean of the samples; the fit learns it."""
     checkpoint_seconds: NonNegative = 60.0

@@ -58,7 +58,7 @@ class SharedSettings(MethodSettings):
     checkpoint_seconds: NonNegative = 60.0
     """Least time between two checkpoints, in seconds."""
     implementation: Literal["auto", "reference", "batched", "cpu", "cuda"] = "auto"
-    """Who computes; auto is numba on the CPU, and Triton or batched torch on CUDA."""
+    """Which code computes; auto is numba on the CPU, and Triton or batched torch on CUDA."""
 
     def list_arguments(self) -> dict[str, Any]:
         """Return the settings as keyword arguments of the estimator, but for the device."""
@@ -90,7 +90,7 @@ class DBKSVDSettings(SharedSettings):
     iterations_per_batch: Count = 1
     """Iterations on one batch before the next is read."""
     atom_batch: Count | None = None
-    """Atoms updated from the same dictionary; null is n_atoms / k, of which a sample uses one."""
+    """Atoms that are updated together; null is n_atoms / k, of which a sample uses about one."""
 
 
 class KSVDSettings(SharedSettings):

@@ -33,7 +33,7 @@ INPUT_TOKENS, OUTPUT_TOKENS = 1500, 63
 
 
 class JudgeSettings(Settings):
-    """An OpenAI-compatible endpoint. It has no default: whom to ask, and pay, the user says."""
+    """An OpenAI-compatible endpoint. It has no default: the user chooses whom to ask and pay."""
 
     url: Annotated[str, Field(pattern="^https?://")]
     """Address of the endpoint, such as https://api.openai.com/v1."""

@@ -20,7 +20,7 @@ REFUSAL = (
 
 
 class UnlearningSettings(Settings):
-    """Whatever is said here, the eval is refused with the reason."""
+    """The eval is refused with any settings; the message says why."""
 
     model_config = ConfigDict(extra="allow")
 
