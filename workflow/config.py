@@ -21,6 +21,13 @@ SCHEMA_FILE = "docs/config.schema.json"
 NAME = "^[a-z0-9][a-z0-9-]*$"
 
 Name = Annotated[str, Field(pattern=NAME)]
+
+
+def _describe_eval(name: str) -> Any:
+    """Return the field of an eval: none by default, described as its settings are."""
+    return Field(None, description=(find_eval(name).settings.__doc__ or "").split("\n")[0])
+
+
 # Both are made of what the registries hold, which no type checker can know.
 if TYPE_CHECKING:
     MethodSettings = Any
@@ -35,7 +42,7 @@ else:
     EvalsSettings = create_model(
         "EvalsSettings",
         __base__=Settings,
-        **{name: (find_eval(name).settings | None, Field(None)) for name in EVALS},
+        **{name: (find_eval(name).settings | None, _describe_eval(name)) for name in EVALS},
     )
 
 

@@ -49,6 +49,14 @@ if SHARED and not can_share_activations(CONFIG):
         " no local files, a commit as revision (workflow/caching.py)"
     )
 SHARED_SHARDS = list_shards(CONFIG) if SHARED else []
+if (
+    "shard_activations" in (workflow.workflow_settings.cache or ())
+    and not SHARED_SHARDS
+):
+    sys.exit(
+        "error: --cache: expected extract_activations alone, since the names of the shards"
+        " are not known before they are made (workflow/caching.py), got shard_activations"
+    )
 
 
 wildcard_constraints:

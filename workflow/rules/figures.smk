@@ -18,12 +18,6 @@ FIGURE_FILES = expand(
 )
 
 
-def figure_tables(wildcards):
-    """Files of the tables that a figure needs."""
-    names = find_figure(wildcards.figure).tables
-    return [path for name in names for path in FIGURE_TABLES[name]]
-
-
 rule draw_figure:
     input:
         tables=figure_tables,

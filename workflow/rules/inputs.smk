@@ -184,3 +184,18 @@ def fit_sources(wildcards):
         *EXPERIMENT.method_sources(wildcards.method),
         *(["dbksvd/activations/stream.py"] if streamed else []),
     ]
+
+
+def table_code(name):
+    """Hash of what makes one of the tables for people."""
+    return code(
+        "scripts/make_table.py",
+        find_source(TABLES, name),
+        *EXPERIMENT.headline_sources(),
+    )
+
+
+def figure_tables(wildcards):
+    """Files of the tables that a figure needs."""
+    names = find_figure(wildcards.figure).tables
+    return [path for name in names for path in FIGURE_TABLES[name]]

@@ -14,15 +14,6 @@ TRUTH_SCORES = [
 ]
 
 
-def table_code(name):
-    """Hash of what makes one of the tables for people."""
-    return code(
-        "scripts/make_table.py",
-        find_source(TABLES, name),
-        *EXPERIMENT.headline_sources(),
-    )
-
-
 rule collect_scores:
     input:
         seals=SEALS,
