@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from dbksvd.activations.settings import choose_drawing, choose_extraction
@@ -334,10 +333,3 @@ class Experiment:
 def as_param(content: Any) -> str:
     """Return `content` as compact JSON with sorted keys: equal content, equal string."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-def find_local_model(model: Mapping[str, Any] | None) -> Path | None:
-    """Return the local folder of a model; None for one of the hub or of a package."""
-    name = (model or {}).get("name")
-    folder = None if name is None else Path(name).expanduser()
-    return folder if folder is not None and folder.is_dir() else None

@@ -1,7 +1,6 @@
 """Config, paths and the two params that decide what reruns."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,7 +20,7 @@ from dbksvd.report.figures.registry import FIGURES, find_figure
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
-from workflow.experiment import Experiment, as_param, find_local_model
+from workflow.experiment import Experiment, as_param
 from workflow.layers import read_layers
 from workflow.source_hash import SourceRecord
 
