@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_LFS_MARK = b"version https://git-lfs"
 # The temporary names of `replace_file` and `replace_folder`: a dot, the name, 8 characters.
 _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.[^.]+)?")
 
@@ -113,9 +114,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If the file is not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
+        if is_lfs_pointer(path):
+            raise ValueError(
+                f"{path}: expected JSON, got a pointer of git-lfs (git lfs pull fetches the file)"
+            ) from error
         raise ValueError(f"{path}: expected JSON, got {error}") from error
+
+
+def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file only stands for one that git-lfs keeps elsewhere."""
+    with Path(path).open("rb") as stream:
+        return stream.read(len(_LFS_MARK)) == _LFS_MARK
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:
