@@ -46,8 +46,10 @@ def extract_rows(
     Raises
     ------
     ValueError
-        If an activation is NaN, infinite, or too large for `dtype`.
+        If an activation is NaN, infinite, or too large for `dtype`, or the model has no embedding
+        for a token.
     """
+    check_ids(loaded, documents)
     window = WINDOW_BATCHES * batch_size
     for first in range(0, len(documents), window):
         chunk = documents[first : first + window]
@@ -69,6 +71,26 @@ def extract_rows(
                     dtype,
                 )
         yield np.concatenate([found[position] for position in range(len(chunk))])
+
+
+def check_ids(loaded: LoadedModel, documents: list[TokenizedDocument]) -> None:
+    """Check that the model has an embedding for every token.
+
+    Raises
+    ------
+    ValueError
+        If it has none for one; the message names token and document.
+    """
+    if loaded.embeddings is None:
+        return
+    for document in documents:
+        largest = int(document.ids.max(initial=0))
+        if largest >= loaded.embeddings:
+            word = loaded.tokenizer.convert_ids_to_tokens(largest)
+            raise ValueError(
+                f"{loaded.name}: expected token ids below {loaded.embeddings}, the rows of the "
+                f"model's embedding, got {largest} for {word!r} in document {document.index}"
+            )
 
 
 def _run(loaded: LoadedModel, hook: HookPoint, sequences: list[np.ndarray]) -> torch.Tensor:

@@ -50,9 +50,7 @@ def _is_count(value: Any) -> bool:
 
 def _look_up(config: Mapping[str, Any]) -> tuple[Any, Any]:
     names = find_attribute_map(str(config.get("model_type", "")))
-    width, layers = (
-        config.get(names.get(name, name), config.get(name)) for name in (WIDTH, DEPTH)
-    )
+    width, layers = (config.get(names.get(name, name), config.get(name)) for name in (WIDTH, DEPTH))
     return width, layers
 
 

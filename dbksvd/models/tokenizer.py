@@ -88,14 +88,6 @@ def _check_files(tokenizer: Any, source: str, revision: str | None) -> None:
     )
 
 
-def list_special_ids(tokenizer: Any) -> np.ndarray:
-    """Return the ids of the tokens that no text is made of: all special ones but the unknown."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    special = {number for number, token in added.items() if token.special}
-    special |= {number for number in tokenizer.all_special_ids if number is not None}
-    return np.array(sorted(special - {tokenizer.unk_token_id}), dtype=np.int64)
-
-
 def count_embeddings(model: Any) -> int | None:
     """Return for how many token ids a model has an embedding; None if it has no table of them."""
     try:
