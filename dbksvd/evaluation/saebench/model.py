@@ -87,7 +87,9 @@ class SAEBenchModel:
             self.tokenizer.bos_token = self.tokenizer.cls_token
         if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
             self.tokenizer.eos_token = self.tokenizer.sep_token
-        if self.tokenizer.pad_token is None:
+        # transformers gives some tokenizers a pad token that the model has no embedding for.
+        known = loaded.embeddings or len(self.tokenizer)
+        if self.tokenizer.pad_token is None or self.tokenizer.pad_token_id >= known:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.tokenizer.pad_token is None:
             raise ValueError(f"model: the tokenizer of {name!r} has neither pad nor eos token")

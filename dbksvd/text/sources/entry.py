@@ -15,6 +15,9 @@ from typing import Any
 
 from dbksvd.base.settings import Count, NonNegativeInt, Settings, Text
 
+# of `datasets`; a column without any value has the last
+TEXT_TYPES = ("string", "large_string", "string_view", "null")
+
 NamedTexts = tuple[str, Iterable[Any]]
 
 
@@ -98,12 +101,26 @@ def read_column(data: Any, settings: ColumnSettings, where: str) -> Iterator[Any
     Raises
     ------
     ValueError
-        If it has no such column.
+        If it has no such column, or one of something else than text.
     """
     # A streamed data set may not know its columns before the first row.
     columns = data.column_names or list(next(iter(data), {}))
+    if not columns:
+        raise ValueError(f"{where}: expected rows, found none")
     if settings.column not in columns:
         known = ", ".join(columns) or "none"
         raise ValueError(f"{where}.column: expected one of {known}, got {settings.column!r}")
+    kind = (data.features or {}).get(settings.column)
+    if kind is not None and getattr(kind, "dtype", None) not in TEXT_TYPES:
+        shown = getattr(kind, "dtype", type(kind).__name__)
+        raise ValueError(
+            f"{where}.column: expected a column of text, got {shown} in {settings.column!r}"
+        )
     for row in data.select_columns([settings.column]):
-        yield row[settings.column]
+        text = row[settings.column]
+        if text is not None and not isinstance(text, str):
+            raise ValueError(
+                f"{where}.column: expected text in {settings.column!r}, got "
+                f"{type(text).__name__} {str(text)[:60]}"
+            )
+        yield text
