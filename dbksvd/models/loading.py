@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,13 +95,18 @@ def load_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) ->
     device = choose_device(checked.device, gpus=gpus)
     # Gemma-2 caps its attention scores, which of all implementations the plain one surely does.
     is_capped = getattr(text_config, "attn_logit_softcapping", None) is not None
-    model: Any = (AutoModelForCausalLM if kind == "causal" else AutoModel).from_pretrained(
+    model = load_weights(
+        AutoModelForCausalLM if kind == "causal" else AutoModel,
         source,
-        **pinned,
-        **({"attn_implementation": "eager"} if is_capped else {}),
-        dtype=DTYPES[checked.dtype],
-        use_safetensors=True,
+        pinned
+        | ({"attn_implementation": "eager"} if is_capped else {})
+        | {"dtype": DTYPES[checked.dtype], "use_safetensors": True},
     )
+    if model.main_input_name != "input_ids":
+        raise ValueError(
+            f"model: expected a model of text, got {checked.shown_name} ({type(model).__name__}), "
+            f"which takes {model.main_input_name}"
+        )
     parameters = sum(weight.numel() for weight in model.parameters())
     check_sizes(checked.expect, replace(sizes, parameters=parameters), source)
     tokenizer, tokenizer_file = load_tokenizer(source, pinned)
@@ -145,6 +151,41 @@ def load_config(source: str, pinned: Mapping[str, Any]) -> Any:
             f"{source}: expected a {CONFIG_FILE} that transformers knows, got "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def load_weights(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
+    """Return the model, after checking that its blocks have all their weights.
+
+    Transformers fills what the files lack with random numbers. A head or a pooler may be missing.
+
+    Raises
+    ------
+    ValueError
+        If weights of a block or of the embeddings are missing, or the files do not fit the config.
+    OSError
+        If there are none.
+    """
+    try:
+        model, info = auto.from_pretrained(source, **arguments, output_loading_info=True)
+    except torch.OutOfMemoryError:
+        raise
+    # what a config or weights that do not fit each other make of it
+    except (RuntimeError, TypeError, KeyError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{source}: expected weights that fit {CONFIG_FILE}, got {type(error).__name__}: "
+            f"{reason}"
+        ) from error
+    missing = sorted(map(str, info["missing_keys"]))
+    lacking = [
+        name for name in missing if re.search(r"\.\d+\.|embed(ding)?s?\.|embed_|w[tp]e\.", name)
+    ]
+    if lacking:
+        raise ValueError(
+            f"{source}: expected the weights of all blocks, found none for {lacking[0]} and "
+            f"{len(lacking) - 1} more"
+        )
+    return model
 
 
 def find_max_length(model: Any, text_config: Any) -> int | None:

@@ -242,12 +242,12 @@ class SAEBenchModel:
 def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:
     def run(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         # transformers 5 blocks return a tensor, earlier ones a tuple that starts with it.
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = output[0] if isinstance(output, (tuple, list)) else output
         replaced = function(hidden.float(), hook=SimpleNamespace(name=name))
         if replaced is None:
             return output
         replaced = replaced.to(hidden.dtype)
-        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
+        return (replaced, *output[1:]) if isinstance(output, (tuple, list)) else replaced
 
     return run
 

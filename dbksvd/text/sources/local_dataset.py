@@ -132,7 +132,7 @@ def _sort_by_split(path: Path, files: list[Path]) -> dict[str, list[Path]]:
                 break
         else:
             unnamed.append(file)
-    return splits or {_UNNAMED: unnamed}
+    return {split: splits[split] for split in _SPLITS if split in splits} or {_UNNAMED: unnamed}
 
 
 def _choose_split(known: list[str], wanted: str | None, path: Path, where: str) -> str:
