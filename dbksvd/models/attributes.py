@@ -68,13 +68,18 @@ def find_attribute_map(model_type: str) -> Mapping[str, str]:
 
 
 def _parse_configurations(model_type: str) -> Iterator[ast.Module]:
+    """Yield the modules of transformers that may hold the config class of a type of model."""
     spec = importlib.util.find_spec("transformers")
-    name = model_type.replace("-", "_")
-    if spec is None or not spec.submodule_search_locations or not name.isidentifier():
+    if not model_type or spec is None or not spec.submodule_search_locations:
         return
-    folder = Path(spec.submodule_search_locations[0]) / "models" / name
-    for file in sorted(folder.glob("configuration_*.py")):
-        yield ast.parse(file.read_text(encoding="utf-8"))
+    folder = Path(spec.submodule_search_locations[0]) / "models"
+    name = model_type.replace("-", "_")
+    files = sorted((folder / name).glob("configuration_*.py")) if name.isidentifier() else []
+    # a few are in a folder of another name
+    for file in files or sorted(folder.glob("*/configuration_*.py")):
+        content = file.read_text(encoding="utf-8")
+        if f'model_type = "{model_type}"' in content:
+            yield ast.parse(content)
 
 
 def _list_constants(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:

@@ -146,10 +146,11 @@ def load_config(source: str, pinned: Mapping[str, Any]) -> Any:
         read_config(Path(source) / CONFIG_FILE)  # transformers says less of what is wrong
     try:
         return AutoConfig.from_pretrained(source, **pinned)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
             f"{source}: expected a {CONFIG_FILE} that transformers knows, got "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {reason}"
         ) from error
 
 

@@ -162,16 +162,17 @@ def compare_ids(tokenizer: Any, file: Path | None, texts: Iterable[str], name: s
     """
     if file is None or not getattr(tokenizer, "is_fast", False):
         return
-    from tokenizers import Tokenizer
-
-    plain = Tokenizer.from_file(str(file))
-    plain.no_truncation()
-    plain.no_padding()
-    plain.encode_special_tokens = True
+    plain = _read_plain(file)
     for text in texts:
         text = text[:COMPARED_CHARACTERS]
-        wanted = plain.encode(text, add_special_tokens=False).ids
-        got = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        try:
+            wanted = plain.encode(text, add_special_tokens=False).ids
+            got = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        # tokenizers raises bare exceptions, such as for an unknown token that is no token
+        except Exception as error:
+            raise ValueError(
+                f"{file}: expected token ids for {text[:60]!r}, got: {error}"
+            ) from error
         if got == wanted:
             continue
         pairs = zip(wanted, got, strict=False)
@@ -182,6 +183,20 @@ def compare_ids(tokenizer: Any, file: Path | None, texts: Iterable[str], name: s
             f"gives, {wanted[shown]} from token {first} on, got {got[shown]} for "
             f"{text[:60]!r}: tokenizer_class in tokenizer_config.json does not fit the file"
         )
+
+
+def _read_plain(file: Path) -> Any:
+    """Return the tokenizer that a ``tokenizer.json`` is, without anything of transformers."""
+    from tokenizers import Tokenizer
+
+    try:
+        plain: Any = Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise ValueError(f"{file}: expected a tokenizer, got: {error}") from error
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True
+    return plain
 
 
 def check_unknown(tokenizer: Any, ids: np.ndarray, name: str) -> None:

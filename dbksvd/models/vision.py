@@ -9,12 +9,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.base.files import read_json
 from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
 from dbksvd.models.loading import DTYPES, LoadedModel, load_config, locate_model
 from dbksvd.models.settings import ModelSettings
-from dbksvd.models.sizes import ModelSizes, check_sizes
+from dbksvd.models.sizes import ModelSizes, check_sizes, read_config
 from dbksvd.models.weights import check_weights, find_file
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -58,7 +57,7 @@ def load_image_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int =
     config = load_config(source, pinned)
     preprocessor = find_file(source, PREPROCESSOR_FILE, checked.revision)
     if preprocessor is not None:
-        read_json(preprocessor)  # transformers would not name the file
+        read_config(preprocessor)  # transformers would not name the file
     try:
         processor = AutoImageProcessor.from_pretrained(source, **pinned, backend="pil")
     except (OSError, ValueError) as error:
