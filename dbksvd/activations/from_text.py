@@ -22,7 +22,7 @@ from dbksvd.activations.settings import (
 from dbksvd.activations.slices import locate_slice
 from dbksvd.base.files import hash_file, write_json
 from dbksvd.base.settings import parse
-from dbksvd.base.splits import SPLITS
+from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.hooks import HookPoint, find_hook
 from dbksvd.models.loading import LoadedModel, load_model
 from dbksvd.models.tokenizer import check_unknown, compare_ids
@@ -132,7 +132,7 @@ def _tokenize_slice(
     slice_index: int,
     text: Path,
     loaded: LoadedModel,
-) -> dict[str, list[TokenizedDocument]]:
+) -> dict[Split, list[TokenizedDocument]]:
     """Tokenize all text before the first forward pass: what is wrong with it is found at once."""
     first = islice(iterate_documents(text, "train"), CHECKED_DOCUMENTS)
     texts = (document.text for document in first)

@@ -33,10 +33,9 @@ def read_attributes(config: Mapping[str, Any], path: Path) -> tuple[int, int]:
         If neither the file nor the class tells both.
     """
     text = config.get("text_config", config)
-    found = _look_up(text) if isinstance(text, Mapping) else (None, None)
-    if None in found:
-        found = _ask_transformers(path)
-    width, layers = found
+    width, layers = _look_up(text) if isinstance(text, Mapping) else (None, None)
+    if width is None or layers is None:
+        width, layers = _ask_transformers(path)
     if not (_is_count(width) and _is_count(layers)):
         raise ValueError(
             f"{path}: expected a width and a number of layers, got {width!r} and {layers!r}"

@@ -82,6 +82,9 @@ class SAEBenchModel:
         # A copy, because sae-probes sets the truncation side on whatever it is given.
         self.tokenizer: Any = copy.deepcopy(loaded.tokenizer)
         self.tokenizer.padding_side = "right"
+        if loaded.max_length is not None:  # some tokenizers know no limit
+            limit = min(self.tokenizer.model_max_length, loaded.max_length)
+            self.tokenizer.model_max_length = limit
         # SAEBench masks the bos, eos and pad tokens: an encoder's special tokens take these roles.
         if self.tokenizer.bos_token is None and self.tokenizer.cls_token is not None:
             self.tokenizer.bos_token = self.tokenizer.cls_token
