@@ -154,13 +154,13 @@ def test_last_position_reads_the_last_text_token(tiny_encoder):
 # --- core, and variance explained by the right formula --------------------------------------------
 
 
-def score_core(folder: Path, scale: float) -> dict[str, float | None]:
+def score_core(folder: Path, scale: float, offset: float = 1) -> dict[str, float | None]:
     """Return core's metrics of data and dictionary scaled together, and the right value."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(5, 99, (40, 8), generator=generator)
     is_text = torch.ones(40, 8, dtype=torch.bool)
     is_text[:, 6:] = False
-    x = scale * (torch.randn(40, 8, 16, generator=generator) + 1)
+    x = scale * (torch.randn(40, 8, 16, generator=generator) + offset)
     folder.mkdir()
     save_file({"ids": tokens, "text": is_text, "activations": x}, folder / RECORD_FILE)
     sae = load_sae(save_dictionary(folder / "dictionary", 32, 16))
@@ -172,7 +172,8 @@ def score_core(folder: Path, scale: float) -> dict[str, float | None]:
     core.run(EvalTask(sae, "d", site, settings, folder, folder / "core", pytest.fail))
 
     rows = x[is_text]
-    a, b = rows.double().numpy(), sae(rows).detach().double().numpy()
+    a, codes = rows.double().numpy(), sae.encode(rows).detach().double().numpy()
+    b = codes @ sae.W_dec.detach().double().numpy()  # the bias is zero
     right = 1 - ((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum()
     return {**read_metrics(folder / "core"), "by_hand": float(right)}
 
@@ -188,6 +189,11 @@ def test_core_beside_the_right_explained_variance(tmp_path):
         assert metrics["kl_div_score"] is None
     assert small["by_hand"] == pytest.approx(large["by_hand"], abs=1e-5)
     assert abs(small["explained_variance"] - large["explained_variance"]) > 0.01
+
+
+def test_core_is_right_where_the_activations_lie_far_from_zero(tmp_path):
+    metrics = score_core(tmp_path / "far", 1, offset=1e5)
+    assert metrics["explained_variance_corrected"] == pytest.approx(metrics["by_hand"], rel=1e-9)
 
 
 # --- settings and files -------------------------------------------------------------------------
