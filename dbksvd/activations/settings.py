@@ -11,15 +11,16 @@ from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.settings import AnyCaseSha256, ModelSettings
 from dbksvd.synthetic.settings import SyntheticSettings
 
+RowCount = Annotated[Count, Field(ge=2)]  # a single row has no variance to explain
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
 
 
 class RowSettings(Settings):
     """How many rows there are, and how they are stored."""
 
-    n_train_tokens: Count = 200_000
+    n_train_tokens: RowCount = 200_000
     """Training tokens (rows), over all slices."""
-    n_heldout_tokens: Count = 20_000
+    n_heldout_tokens: RowCount = 20_000
     """Held-out tokens (rows), over all slices; they come from documents of their own."""
     slices: Count = 1
     """Jobs that the work is divided into."""
@@ -136,9 +137,9 @@ class GroundTruthSettings(RowSettings):
 
     synthetic: SyntheticSettings
     """The generative model."""
-    n_train_tokens: Count = 50_000
+    n_train_tokens: RowCount = 50_000
     """Training samples, over all slices."""
-    n_heldout_tokens: Count = 5_000
+    n_heldout_tokens: RowCount = 5_000
     """Held-out samples, over all slices."""
 
 
