@@ -11,16 +11,15 @@ from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.settings import AnyCaseSha256, ModelSettings
 from dbksvd.synthetic.settings import SyntheticSettings
 
-RowCount = Annotated[Count, Field(ge=2)]  # a single row has no variance to explain
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
 
 
 class RowSettings(Settings):
     """How many rows there are, and how they are stored."""
 
-    n_train_tokens: RowCount = 200_000
+    n_train_tokens: Count = 200_000
     """Training tokens (rows), over all slices."""
-    n_heldout_tokens: RowCount = 20_000
+    n_heldout_tokens: Count = 20_000
     """Held-out tokens (rows), over all slices; they come from documents of their own."""
     slices: Count = 1
     """Jobs that the work is divided into."""
@@ -30,6 +29,11 @@ class RowSettings(Settings):
     @model_validator(mode="after")
     def _check_slices(self) -> RowSettings:
         for split in SPLITS:
+            if self.count(split) < 2:
+                raise ValueError(
+                    f"n_{split}_tokens: expected at least 2, since a single row has no variance, "
+                    f"got {self.count(split)}"
+                )
             if self.count(split) < self.slices:
                 raise ValueError(
                     f"n_{split}_tokens: expected at least slices = {self.slices}, "
@@ -137,9 +141,9 @@ class GroundTruthSettings(RowSettings):
 
     synthetic: SyntheticSettings
     """The generative model."""
-    n_train_tokens: RowCount = 50_000
+    n_train_tokens: Count = 50_000
     """Training samples, over all slices."""
-    n_heldout_tokens: RowCount = 5_000
+    n_heldout_tokens: Count = 5_000
     """Held-out samples, over all slices."""
 
 

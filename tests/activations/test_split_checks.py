@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
+from dbksvd.activations.settings import FileActivations
 from dbksvd.activations.sharding import write_shards
 from dbksvd.activations.split_checks import hash_rows
+from dbksvd.base.settings import parse
 
 
 def write_part(path: Path, dtype: str = "float32", **splits: np.ndarray) -> Path:
@@ -107,3 +109,10 @@ def test_hashes_are_equal_for_equal_rows_only(dtype):
     rows = np.random.default_rng(0).choice([1.0, -1.0, 0.5, 0.0], size=(5000, 6)).astype(dtype)
     assert len(np.unique(hash_rows(rows))) == len(np.unique(rows, axis=0))
     assert (hash_rows(np.zeros((2, 3), dtype)) == hash_rows(-np.zeros((2, 3), dtype))).all()
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_single_row_is_refused_when_the_config_is_read(split):
+    settings = {"source": "files", "files": {"path": "x.npy"}, f"n_{split}_tokens": 1}
+    with pytest.raises(ValueError, match=rf"^activations\.n_{split}_tokens: expected at least 2, "):
+        parse(FileActivations, settings, "activations")

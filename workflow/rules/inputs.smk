@@ -49,7 +49,13 @@ def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
     if wildcards.site != "files":
         return model_content(wildcards)
-    return recall_content([Path(CONFIG.activations.files.path).expanduser()])
+    from dbksvd.activations.from_files import list_files  # loads HDF5, which few configs need
+
+    ready = CONFIG.activations.files
+    try:
+        return recall_content(list_files(Path(ready.path).expanduser(), ready.tensor))
+    except (OSError, ValueError):  # the job will say what is wrong
+        return None
 
 
 def published_content(wildcards):
