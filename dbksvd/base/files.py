@@ -113,9 +113,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If the file is not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: expected JSON, got {error}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, got another kind of file: {error}") from error
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:
