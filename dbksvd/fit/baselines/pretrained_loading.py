@@ -18,7 +18,6 @@ from sae_lens.saes.topk_sae import TopKSAE
 from safetensors import SafetensorError
 
 from dbksvd.base.files import read_json, write_json
-from dbksvd.base.layout import CONFIG_FILE
 from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
@@ -89,9 +88,7 @@ def _load(settings: PretrainedSettings, name: str) -> SAE[Any]:
     """Load with SAELens's own calls, in float32."""
     try:
         if settings.path is not None:
-            folder = Path(settings.path).expanduser()
-            _check_config(folder / CONFIG_FILE)
-            return SAE.load_from_disk(folder, dtype="float32")
+            return SAE.load_from_disk(Path(settings.path).expanduser(), dtype="float32")
         assert settings.release is not None
         assert settings.id is not None
         with _tensors_only():
@@ -110,15 +107,6 @@ def _load(settings: PretrainedSettings, name: str) -> SAE[Any]:
             f"{name}: expected an SAE on the hub or in its cache, got {type(error).__name__}: "
             f"{first}"
         ) from error
-
-
-def _check_config(path: Path) -> None:
-    """Refuse a config without its sizes, which SAELens would take as None."""
-    config = read_json(path)
-    for key in ("d_in", "d_sae"):
-        found = config.get(key) if isinstance(config, dict) else None
-        if not isinstance(found, int):
-            raise ValueError(f"{path}: {key}: expected a whole number, got {found!r}")
 
 
 @contextmanager
