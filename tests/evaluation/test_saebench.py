@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
 from dbksvd.activations.sharding import write_shards
-from dbksvd.base.files import DamagedFileError, hash_file, write_json
+from dbksvd.base.files import DamagedFileError, hash_file, read_json, write_json
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.loading import load_sae
 from dbksvd.evaluation.saebench.checks import check_evals, list_datasets, list_keys
@@ -445,6 +445,35 @@ def scored(tmp_path_factory) -> Path:
 
 def read_result(scored: Path, name: str) -> dict:
     return json.loads(next((scored / "scores" / name).glob("*_eval_results.json")).read_text())
+
+
+def iterate_strings(content):
+    if isinstance(content, dict):
+        yield from content
+        content = list(content.values())
+    if isinstance(content, list):
+        for item in content:
+            yield from iterate_strings(item)
+    if isinstance(content, str):
+        yield content
+
+
+@pytest.mark.slow
+def test_results_hold_no_path_of_the_machine(scored):
+    files = [path for path in scored.rglob("*") if path.is_file()]
+    assert {"metrics.json", "manifest.json", "cfg.json"} <= {path.name for path in files}
+    found = {}
+    for path in files:
+        content = path.read_bytes()
+        for root in (scored, ROOT, Path.home(), Path(sys.prefix), "/tmp/saebench-"):
+            if f"{root}/".encode() in content:
+                found[str(path.relative_to(scored))] = str(root)
+        if path.suffix == ".json":
+            absolute = [each for each in iterate_strings(read_json(path)) if each[:1] == "/"]
+            found |= {str(path.relative_to(scored)): each for each in absolute}
+    assert found == {}
+    config = read_result(scored, "sparse_probing_sae_probes")["eval_config"]
+    assert not Path(config["model_cache_path"]).is_absolute()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,11 +22,12 @@ def drop_machine_paths(folder: Path, roots: Iterable[Path]) -> None:
         Finished results.
     roots : iterable of path
         Folders that the eval was given or worked in: their paths go wherever they stand in a
-        string, keys too. Those of the user and for temporary files go where a string begins with
-        them, so that a text which mentions such a path is left as it is.
+        string, keys too. Those of the user, of Python and for temporary files go where a string
+        begins with them, so that a text which mentions such a path is left as it is.
     """
     inside = sorted({str(root) for root in roots} - {"/"}, key=len, reverse=True)
-    at_start = sorted({str(Path.home()), tempfile.gettempdir()} - {"/"}, key=len, reverse=True)
+    own = {str(Path.home()), tempfile.gettempdir(), sys.prefix}
+    at_start = sorted(own - {"/", "/usr"}, key=len, reverse=True)
     pattern = re.compile(
         f"(?:{'|'.join(map(re.escape, inside))})(?![^/])/*"
         f"|^(?:{'|'.join(map(re.escape, at_start))})(?![^/])/*"
