@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--settings", type=json.loads, required=True, help="model, layer, seed, settings"
     )
+    parser.add_argument("--text", type=Path, help="folder of prepare_text, for held-out documents")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
@@ -33,7 +34,13 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
-    prepare_folder(arguments.eval, arguments.settings, arguments.output, gpus=arguments.gpus)
+    prepare_folder(
+        arguments.eval,
+        arguments.settings,
+        arguments.output,
+        gpus=arguments.gpus,
+        text=arguments.text,
+    )
 
 
 if __name__ == "__main__":

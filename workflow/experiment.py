@@ -15,6 +15,7 @@ from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
 from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.checks import list_datasets
+from dbksvd.evaluation.saebench.data.settings import reads_heldout
 from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.method import Method
@@ -209,6 +210,11 @@ class Experiment:
         """Return the local files that an eval reads."""
         settings = self.config.evaluation.list_evals().get(name)
         return [] if settings is None else find_eval(name).files(settings)
+
+    def reads_heldout(self, name: str) -> bool:
+        """Whether an eval reads the held-out documents of this experiment."""
+        settings = self.config.evaluation.list_evals().get(name)
+        return settings is not None and reads_heldout(settings)
 
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""

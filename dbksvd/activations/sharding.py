@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dbksvd.activations.hdf5 import (
 )
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
+from dbksvd.activations.split_checks import check_kept, check_split, find_norm_limit, hash_rows
 from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
 from dbksvd.base.settings import parse
 
@@ -34,6 +35,8 @@ class Moments:
     rows: int
     mean: np.ndarray
     squares: float
+    zero_rows: int = 0
+    hashes: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
     def empty(cls, width: int) -> Moments:
@@ -51,11 +54,17 @@ class Moments:
         self.squares += float(np.square(block - mean).sum()) + between
         self.mean += shift * (len(block) / total)
         self.rows = total
+        self.zero_rows += int((~block.any(axis=1)).sum())
+        self.hashes.append(hash_rows(block))
 
     @property
     def variance(self) -> float:
         """Total variance: the mean squared distance from the mean, summed over coordinates."""
         return self.squares / self.rows
+
+    def count_distinct(self) -> int:
+        """Return how many rows differ from one another."""
+        return len(np.unique(np.concatenate(self.hashes))) if self.hashes else 0
 
 
 def write_shards(
@@ -70,7 +79,7 @@ def write_shards(
     Every order of the rows of a split is equally likely: each block read from the parts is dealt
     to the shards by a multivariate hypergeometric draw over the room they have left, and each
     shard is shuffled in memory at the end. Memory holds one block, one shard (twice while it is
-    shuffled), and one norm for each row.
+    shuffled), and a norm and a hash for each row.
 
     Parameters
     ----------
@@ -94,33 +103,39 @@ def write_shards(
     ------
     FileNotFoundError, ValueError
         If a part is missing, truncated, not what its seal says, of another extraction than the
-        others, or holds a value that is not finite; the message names it.
+        others, or holds a value that is not finite; the message names it. If no score on a split
+        would mean anything (:func:`dbksvd.activations.split_checks.check_split`).
     """
     checked = parse(ShardSettings, settings, "shards")
     paths, shared, width = check_parts(parts)
     dtype = shared["dtype"]
     block_rows = block_rows or max(1, BLOCK_BYTES // record_dtype(width, dtype).itemsize)
     norms = {split: _measure_norms(paths, split, block_rows) for split in SPLITS}
-    limit = np.inf
-    if checked.outlier_norm_multiple is not None:
-        limit = checked.outlier_norm_multiple * float(np.median(norms["train"]))
+    limit = find_norm_limit(checked.outlier_norm_multiple, norms["train"])
     centre: dict[str, Moments] = {}
     splits: dict[str, Any] = {}
     with replace_folder(output) as folder:
         for number, split in enumerate(SPLITS):
             kept = norms[split] <= limit
+            check_kept(split, kept)
             generator = np.random.default_rng([checked.seed, number])
-            sizes = _size_shards(int(kept.sum()), checked.rows_per_shard, split)
+            sizes = _size_shards(int(kept.sum()), checked.rows_per_shard)
             centre[split] = _deal_rows(paths, split, kept, sizes, folder, generator, block_rows)
+            counts = {
+                "rows": centre[split].rows,
+                "masked_rows": int((~kept).sum()),
+                "zero_rows": centre[split].zero_rows,
+                "distinct_rows": centre[split].count_distinct(),
+                "total_variance": centre[split].variance,
+            }
+            check_split(split, counts, centre[split].mean, dtype)
             files = [
                 _finish_shard(folder, split, i, size, width, shared, generator)
                 for i, size in enumerate(tqdm(sizes, unit="shard", desc=f"shuffle {split}"))
             ]
             splits[split] = {
-                "rows": centre[split].rows,
-                "masked_rows": int((~kept).sum()),
+                **counts,
                 "files": files,
-                "total_variance": centre[split].variance,
                 "norm_quantiles": _list_quantiles(norms[split][kept]),
             }
         manifest = {
@@ -152,9 +167,7 @@ def _measure_norms(paths: Sequence[Path], split: str, step: int) -> np.ndarray:
     return np.concatenate(norms)
 
 
-def _size_shards(rows: int, rows_per_shard: int, split: str) -> list[int]:
-    if rows == 0:
-        raise ValueError(f"{split}: expected at least 1 row, got 0")
+def _size_shards(rows: int, rows_per_shard: int) -> list[int]:
     full, rest = divmod(rows, rows_per_shard)
     return [rows_per_shard] * full + [rest] * (rest > 0)
 

@@ -120,7 +120,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
             raise ValueError(
                 f"{path}: expected JSON, got a pointer of git-lfs (git lfs pull fetches the file)"
             ) from error
-        raise ValueError(f"{path}: expected JSON, got {error}") from error
+        if isinstance(error, json.JSONDecodeError):
+            raise ValueError(f"{path}: expected JSON, got {error}") from error
+        raise ValueError(f"{path}: expected JSON, got another kind of file: {error}") from error
 
 
 def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:

@@ -40,8 +40,8 @@ class SparseDictionary(Protocol):
         """Return the codes of `x`, shape (n, d)."""
         ...
 
-    def decode(self, codes: SparseCodes) -> Activations:
-        """Return the reconstruction of `codes`, shape (n, d)."""
+    def decode(self, codes: SparseCodes, dtype: torch.dtype | None = None) -> Activations:
+        """Return the reconstruction of `codes`, shape (n, d), computed in `dtype`."""
         ...
 
 
@@ -147,9 +147,13 @@ class Dictionary:
             x - self.bias, self.atoms, **asdict(self.settings), implementation=implementation
         )
 
-    def decode(self, codes: SparseCodes) -> Activations:
-        """Return the reconstruction ``Z @ atoms + bias``, shape (n, d)."""
-        return codes.decode(self.atoms) + self.bias
+    def decode(self, codes: SparseCodes, dtype: torch.dtype | None = None) -> Activations:
+        """Return the reconstruction ``Z @ atoms + bias``, shape (n, d).
+
+        It is computed in `dtype`: None is that of the atoms; float64 keeps all digits of what is
+        stored, where a large bias hides some of the codes' in float32.
+        """
+        return codes.decode(self.atoms.to(dtype)) + self.bias.to(dtype)
 
     def to(self, device: torch.device | str) -> Dictionary:
         """Return the same dictionary on another device."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from dbksvd.base.codes import SparseCodes, concatenate_codes
 from dbksvd.base.files import check_folder, read_json
 from dbksvd.base.layout import CONFIG_FILE, SEAL_FILE, WEIGHTS_FILE
+from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.dictionaries.dictionary import ARCHITECTURE, Dictionary, SparseDictionary
 from dbksvd.dictionaries.registration import register
 
@@ -60,13 +61,13 @@ class SAEDictionary:
         )
 
     @torch.no_grad()
-    def decode(self, codes: SparseCodes) -> Tensor:
-        """Return the reconstruction (n, d) by the SAE's own decoder."""
+    def decode(self, codes: SparseCodes, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the reconstruction (n, d) by the SAE's own decoder, computed in `dtype`."""
         if hasattr(self.sae, "encode_sparse"):
-            return self.sae.decode_sparse(codes)
+            return decode_in(dtype, self.sae, codes)
         starts = range(0, max(len(codes), 1), ROWS_PER_BLOCK)
         blocks = [codes[slice(start, start + ROWS_PER_BLOCK)] for start in starts]
-        return torch.cat([self.sae.decode(block.to_dense()) for block in blocks])
+        return torch.cat([decode_in(dtype, self.sae, block.to_dense()) for block in blocks])
 
 
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:

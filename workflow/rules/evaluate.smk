@@ -10,6 +10,7 @@ EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{
 rule prepare_evaluation:
     input:
         unpack(model_inputs),
+        unpack(heldout_inputs),
         data=eval_files,
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
@@ -29,12 +30,13 @@ rule prepare_evaluation:
             wildcards.eval, wildcards.site, layer_of(wildcards)
         ),
         content=model_content,
+        text=text_option,
         code=lambda wildcards: [
             code("scripts/prepare_evaluation.py"),
             eval_code(wildcards.eval),
         ],
     shell:
-        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q} {params.text}'
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 

@@ -49,7 +49,14 @@ def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
     if wildcards.site != "files":
         return model_content(wildcards)
-    return recall_content([Path(CONFIG.activations.files.path).expanduser()])
+    # here, since it loads HDF5, which few configs need
+    from dbksvd.activations.from_files import list_files
+
+    ready = CONFIG.activations.files
+    try:
+        return recall_content(list_files(Path(ready.path).expanduser(), ready.tensor))
+    except (OSError, ValueError):  # the job will say what is wrong
+        return None
 
 
 def published_content(wildcards):
@@ -169,8 +176,18 @@ def stream_option(wildcards):
     return "" if settings is None else f"--stream {shlex.quote(settings)}"
 
 
+def heldout_inputs(wildcards):
+    """The documents, where an eval reads the held-out ones. Only the manifest's content counts."""
+    if not EXPERIMENT.reads_heldout(wildcards.eval):
+        return {}
+    return {
+        "text": rules.prepare_text.output.manifest,
+        "documents": ancient(rules.prepare_text.output.documents),
+    }
+
+
 def text_option(wildcards, input):
-    """Where a fit streams from. Apart: a param of inputs is no reason to run again."""
+    """Where the text is, for a job that reads it. Apart: a param of inputs is no reason to run again."""
     if "text" not in input.keys():
         return ""
     return f"--text {shlex.quote(str(Path(input.text).parent))}"

@@ -21,6 +21,7 @@ import torch
 from dbksvd.base.files import hash_files, read_seal, replace_folder, write_json
 from dbksvd.base.provenance import seed_everything
 from dbksvd.evaluation.saebench.checks import check_eval
+from dbksvd.evaluation.saebench.data.heldout import serve_heldout
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
@@ -36,7 +37,14 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
-def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: int = 0) -> None:
+def prepare_folder(
+    name: str,
+    param: Mapping[str, Any],
+    folder: Path,
+    *,
+    gpus: int = 0,
+    text: Path | None = None,
+) -> None:
     """Load the model and write the prepared folder of an eval, whole or not at all.
 
     Parameters
@@ -49,6 +57,8 @@ def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: i
         Where the result goes.
     gpus : int
         GPUs that the scheduler gave to this job.
+    text : path, optional
+        Folder of :func:`dbksvd.text.documents.prepare_text`, for ``datasets: heldout``.
 
     Raises
     ------
@@ -59,7 +69,7 @@ def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: i
     loaded = load_model(param["model"], gpus=gpus)
     site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind)
     with replace_folder(folder) as temporary:
-        prepare_eval(name, loaded, site, settings, temporary)
+        prepare_eval(name, loaded, site, settings, temporary, text=text)
 
 
 def prepare_eval(
@@ -68,6 +78,8 @@ def prepare_eval(
     site: EvalSite,
     settings: Settings | Mapping[str, Any],
     folder: Path,
+    *,
+    text: Path | None = None,
 ) -> None:
     """Write what no dictionary changes, and `MANIFEST` with the sha256 of each file.
 
@@ -85,6 +97,8 @@ def prepare_eval(
         Settings of the eval; the manifest holds all of them, defaults too.
     folder : path
         An empty folder.
+    text : path, optional
+        Folder with the run's own documents, for ``datasets: heldout``.
 
     Raises
     ------
@@ -99,7 +113,7 @@ def prepare_eval(
     folder = folder.resolve()
     located = entry.locate(settings)  # the working folder changes below
     import_quickly()
-    with own_working_folder():
+    with serve_heldout(text), own_working_folder():
         seed_everything(site.seed)
         entry.prepare(loaded, site, located, folder)
     logger.info("%s: prepared in %.1f s", name, time.perf_counter() - start)

@@ -24,6 +24,7 @@ from dbksvd.base.files import (
     write_json,
 )
 from dbksvd.base.provenance import seed_everything
+from dbksvd.evaluation.saebench.machine_paths import drop_machine_paths
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.preparation import MANIFEST, own_working_folder, read_manifest
 from dbksvd.evaluation.saebench.registry import find_eval, parse_evals
@@ -171,13 +172,15 @@ def _make_task(
 
 
 def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[str, Any]:
-    start = time.perf_counter()
+    start, roots = time.perf_counter(), [Path.cwd(), prepared.resolve(), prepared.resolve().parent]
     with replace_folder(output) as folder:
         placed = replace(task, prepared=prepared.resolve(), output=folder.resolve())
         import_quickly()
         with own_working_folder():
+            roots += [Path.cwd(), folder.resolve()]
             seed_everything(task.site.seed)
             find_eval(name).run(placed)
+        drop_machine_paths(folder, roots)
     seconds = time.perf_counter() - start
     logger.info("%s: scored in %.1f s", name, seconds)
     return {"seconds": seconds, "width": task.sae.cfg.d_sae}

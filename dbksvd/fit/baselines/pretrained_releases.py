@@ -126,8 +126,14 @@ def _read_config(path: str) -> dict[str, Any]:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"path: expected a folder with {name}, found none in {folder}")
-    config: dict[str, Any] = read_json(folder / CONFIG_FILE)
-    return config
+    config = read_json(folder / CONFIG_FILE)
+    for key in ("d_in", "d_sae"):  # SAELens takes a missing one as None
+        found = config.get(key) if isinstance(config, dict) else None
+        if not isinstance(found, int):
+            raise ValueError(
+                f"path: {folder / CONFIG_FILE}: {key}: expected a whole number, got {found!r}"
+            )
+    return dict(config)
 
 
 @cache
