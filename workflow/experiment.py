@@ -27,6 +27,7 @@ from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency, check_sizes
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.norm_limits import may_leave_out_rows
 
 SYNTHETIC = "synthetic"
 
@@ -209,6 +210,10 @@ class Experiment:
         """Return the local files that an eval reads."""
         settings = self.config.evaluation.list_evals().get(name)
         return [] if settings is None else find_eval(name).files(settings)
+
+    def needs_norm_limit(self, name: str) -> bool:
+        """Return whether the preparation of an eval has to know which rows are left out."""
+        return may_leave_out_rows(self.config) and find_eval(name).needs_norm_limit
 
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""

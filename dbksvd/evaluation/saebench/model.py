@@ -35,12 +35,16 @@ class EvalSite:
         Seed of everything random in an eval.
     kind : {"encoder", "causal"}
         Whether the model has a language-model head.
+    norm_limit : float or None
+        Positions whose activation has a larger norm are left as they are: no dictionary was fitted
+        on them. None where there is no limit, and in preparations that do not need it.
     """
 
     model_name: str
     layer: int
     seed: int = 0
     kind: ModelKind = "encoder"
+    norm_limit: float | None = None
 
     @property
     def hook(self) -> str:

@@ -36,7 +36,14 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
-def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: int = 0) -> None:
+def prepare_folder(
+    name: str,
+    param: Mapping[str, Any],
+    folder: Path,
+    *,
+    gpus: int = 0,
+    norm_limit: float | None = None,
+) -> None:
     """Load the model and write the prepared folder of an eval, whole or not at all.
 
     Parameters
@@ -49,6 +56,8 @@ def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: i
         Where the result goes.
     gpus : int
         GPUs that the scheduler gave to this job.
+    norm_limit : float, optional
+        Largest norm of the rows that fits see, for evals that need it (``Eval.needs_norm_limit``).
 
     Raises
     ------
@@ -57,7 +66,7 @@ def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: i
     """
     settings = parse_eval(name, param["settings"])
     loaded = load_model(param["model"], gpus=gpus)
-    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind)
+    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind, norm_limit)
     with replace_folder(folder) as temporary:
         prepare_eval(name, loaded, site, settings, temporary)
 
