@@ -45,7 +45,11 @@ MANIFESTS = [
 # Captions know the config alone; they are made when all results are there.
 try:
     config["norm_notes"] = list_norm_notes(MANIFESTS)
-except (OSError, ValueError, KeyError):  # the job that reads the shards will say what is wrong
+except (
+    OSError,
+    ValueError,
+    KeyError,
+):  # the job that reads the shards will say what is wrong
     config["norm_notes"] = []
 
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.

@@ -37,7 +37,7 @@ rule prepare_evaluation:
         ],
     shell:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
-        ' --norm-limit {input.norm_limit:q}'
+        " --norm-limit {input.norm_limit:q}"
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
