@@ -91,6 +91,7 @@ class SAEBenchModel:
             self.tokenizer.bos_token = self.tokenizer.cls_token
         if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
             self.tokenizer.eos_token = self.tokenizer.sep_token
+        _name_first_token(self.tokenizer)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.tokenizer.pad_token is None:
@@ -239,6 +240,16 @@ class SAEBenchModel:
         raise ValueError(
             f"hook: expected blocks.N.hook_resid_post with N < {len(self.blocks)}, got {name!r}"
         )
+
+
+def _name_first_token(tokenizer: Any) -> None:
+    """Let the token that a tokenizer puts before a text be its bos where it names none.
+
+    Shards drop it as special, and SAEBench would score it as text.
+    """
+    around = tokenizer("a", return_special_tokens_mask=True)
+    if tokenizer.bos_token is None and around["special_tokens_mask"][:1] == [1]:
+        tokenizer.bos_token = tokenizer.convert_ids_to_tokens(around["input_ids"][0])
 
 
 def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:
