@@ -72,7 +72,8 @@ def _tell(
 
 def _tell_places(described: Mapping[str, Any]) -> str:
     """Return where most of the rows sit; the token too where position alone does not tell."""
-    rows, told = described["rows"], []
+    rows = described["rows"]
+    told: list[str] = []
     for key, name in (("positions", "at position"), ("tokens", "of token id")):
         if described.get(key) and not (told and described["positions"][0][1] > 0.9 * rows):
             value, count = described[key][0]
