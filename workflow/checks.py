@@ -49,7 +49,6 @@ def check_consistency(config: ExperimentConfig) -> None:
     if config.model is not None:
         _check_model(config.model, getattr(config.activations, "layers", []))
     if source == "model":
-        _check_stream(config)
         _check_evals(config)
     for method in config.figures.labels:
         if method not in config.methods:
@@ -57,16 +56,6 @@ def check_consistency(config: ExperimentConfig) -> None:
                 f"figures.labels: expected names from methods{suggest(method, config.methods)}, "
                 f"got {method!r}"
             )
-
-
-def _check_stream(config: ExperimentConfig) -> None:
-    """Refuse to leave out rows that are streamed: they all are used."""
-    multiple = config.shards.outlier_norm_multiple
-    if getattr(config.activations, "stream", None) is not None and multiple is not None:
-        raise SettingsError(
-            "shards.outlier_norm_multiple: expected none beside activations.stream, whose rows are "
-            f"all used, got {multiple:g}"
-        )
 
 
 def _check_model(model: Any, layers: list[int]) -> None:

@@ -28,6 +28,7 @@ from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency, check_sizes
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.norm_limits import may_leave_out_rows
 
 SYNTHETIC = "synthetic"
 
@@ -215,6 +216,10 @@ class Experiment:
         """Whether an eval reads the held-out documents of this experiment."""
         settings = self.config.evaluation.list_evals().get(name)
         return settings is not None and reads_heldout(settings)
+
+    def needs_norm_limit(self, name: str) -> bool:
+        """Return whether the preparation of an eval has to know which rows are left out."""
+        return may_leave_out_rows(self.config) and find_eval(name).needs_norm_limit
 
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""

@@ -151,6 +151,9 @@ def explain(error: ValidationError, kind: Any, values: Any, where: str) -> str:
     same = [item for item, name in zip(details, places, strict=True) if name == place]
     if same[0]["type"] in ("value_error", "assertion_error"):
         return _place_message(str(same[0]["ctx"]["error"]), place)
+    if any(item["type"].startswith(("greater_than", "less_than")) for item in same):
+        # a number out of bounds: the words that could stand there too were not meant
+        same = [item for item in same if item["type"] != "literal_error"]
     expected = " or ".join(dict.fromkeys(map(_tell_expectation, same)))
     got = same[0]["ctx"]["tag"] if same[0]["type"] == "union_tag_invalid" else same[0]["input"]
     return f"{join(place, _name_tag(same[0])) or 'config'}: expected {expected}, got {show(got)}"

@@ -72,7 +72,14 @@ def score_on_model(
     (output / METRICS_FILE).unlink(missing_ok=True)
     device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     seals = run_evals(
-        dictionary, evals, prepared, output, load_model=load, device=device, code=code
+        dictionary,
+        evals,
+        prepared,
+        output,
+        load_model=load,
+        device=device,
+        code=code,
+        norm_limit=heldout.norm_limit,
     )
     for name, seal in seals.items():
         seconds[name] = seal["seconds"]

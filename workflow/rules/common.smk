@@ -17,6 +17,7 @@ from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.images.prepare import hash_images
 from dbksvd.report.figures.registry import FIGURES, find_figure
+from dbksvd.report.norm_notes import list_norm_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
@@ -36,6 +37,20 @@ except SettingsError as error:
 
 CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder
+MANIFESTS = [
+    f"{RESULTS}/{site}/shards/manifest.json"
+    for site in sorted({fit.site for fit in EXPERIMENT.fits})
+]
+
+# Captions know the config alone; they are made when all results are there.
+try:
+    config["norm_notes"] = list_norm_notes(MANIFESTS)
+except (
+    OSError,
+    ValueError,
+    KeyError,
+):  # the job that reads the shards will say what is wrong
+    config["norm_notes"] = []
 
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
 GPUS = 1 if shutil.which("nvidia-smi") else 0

@@ -12,6 +12,8 @@ rule prepare_evaluation:
         unpack(model_inputs),
         unpack(heldout_inputs),
         data=eval_files,
+        # So small that Snakemake compares its content: other shards of the same limit rerun nothing.
+        norm_limit=norm_limit_file,
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:
@@ -37,6 +39,7 @@ rule prepare_evaluation:
         ],
     shell:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q} {params.text}'
+        " --norm-limit {input.norm_limit:q}"
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 

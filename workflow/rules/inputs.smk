@@ -92,6 +92,13 @@ def eval_files(wildcards):
     return EXPERIMENT.eval_files(wildcards.eval)
 
 
+def norm_limit_file(wildcards):
+    """The largest norm that fits see, where the preparation of an eval needs it."""
+    if not EXPERIMENT.needs_norm_limit(wildcards.eval):
+        return []
+    return f"{RESULTS}/{wildcards.site}/shards/norm_limit.json"
+
+
 def access_inputs(wildcards):
     """The record of what was found outside; only that it is there counts."""
     if EXPERIMENT.access() is None:

@@ -12,6 +12,7 @@ rule shard_activations:
         multiext(
             f"{RESULTS}/{{site}}/shards/",
             manifest="manifest.json",
+            norm_limit="norm_limit.json",
             **{name.replace("-", "_"): f"{name}.h5" for name in SHARED_SHARDS},
         ),
     log:

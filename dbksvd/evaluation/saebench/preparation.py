@@ -44,6 +44,7 @@ def prepare_folder(
     *,
     gpus: int = 0,
     text: Path | None = None,
+    norm_limit: float | None = None,
 ) -> None:
     """Load the model and write the prepared folder of an eval, whole or not at all.
 
@@ -59,6 +60,8 @@ def prepare_folder(
         GPUs that the scheduler gave to this job.
     text : path, optional
         Folder of :func:`dbksvd.text.documents.prepare_text`, for ``datasets: heldout``.
+    norm_limit : float, optional
+        Largest norm of the rows that fits see, for evals that need it (``Eval.needs_norm_limit``).
 
     Raises
     ------
@@ -67,7 +70,7 @@ def prepare_folder(
     """
     settings = parse_eval(name, param["settings"])
     loaded = load_model(param["model"], gpus=gpus)
-    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind)
+    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind, norm_limit)
     with replace_folder(folder) as temporary:
         prepare_eval(name, loaded, site, settings, temporary, text=text)
 

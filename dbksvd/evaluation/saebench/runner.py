@@ -52,6 +52,7 @@ def run_evals(
     load_model: Callable[[], LoadedModel],
     device: str = "cpu",
     code: Mapping[str, str] | None = None,
+    norm_limit: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score one dictionary by every eval; SAEBench's JSON goes to a sub-folder of the eval's name.
 
@@ -75,6 +76,9 @@ def run_evals(
         Where dictionary and model are.
     code : mapping of str to str, optional
         Hash of each eval's sources.
+    norm_limit : float, optional
+        Largest norm of the rows that the dictionary was fitted on; evals leave positions over it
+        as they are.
 
     Returns
     -------
@@ -105,6 +109,7 @@ def run_evals(
             "prepared": hash_file(prepared / name / MANIFEST),
             "dictionary": files,
             "code": (code or {}).get(name),
+            "norm_limit": norm_limit,
         }
         key = hash_content(identity)
         seal = _read_seal(output / name, key)
@@ -112,7 +117,8 @@ def run_evals(
             check_folder(prepared / name / MANIFEST)
             try:
                 _check_settings(name, settings, manifests[name])
-                task = _make_task(dictionary, settings, manifests[name], load_model, device)
+                site = _find_site(name, manifests[name], norm_limit)
+                task = _make_task(dictionary, settings, manifests[name], site, load_model, device)
                 seal = _run_eval(name, task, prepared / name, output / name) | {"key": key}
             except DamagedFileError:  # is made anew by a rerun
                 raise
@@ -150,10 +156,28 @@ def _check_settings(name: str, settings: Settings, manifest: Mapping[str, Any]) 
         )
 
 
+def _find_site(name: str, manifest: Mapping[str, Any], norm_limit: float | None) -> EvalSite:
+    """Return the site that an eval was prepared for, with the norm limit of the shards.
+
+    Raises
+    ------
+    ValueError
+        If the preparation left out positions over another limit.
+    """
+    site = EvalSite(**manifest["site"])
+    if find_eval(name).needs_norm_limit and site.norm_limit != norm_limit:
+        raise ValueError(
+            f"evals.{name}: prepared with the norm limit {site.norm_limit}, the shards have "
+            f"{norm_limit}"
+        )
+    return replace(site, norm_limit=norm_limit)
+
+
 def _make_task(
     dictionary: Path,
     settings: Settings,
     manifest: Mapping[str, Any],
+    site: EvalSite,
     load_model: Callable[[], LoadedModel],
     device: str,
 ) -> EvalTask:
@@ -165,7 +189,6 @@ def _make_task(
         raise ValueError(
             f"dictionary: expected width {manifest['width']}, the model's, got {sae.cfg.d_in}"
         )
-    site = EvalSite(**manifest["site"])
     place_sae(sae, site)
     name = "_".join(dictionary.resolve().parts[-2:])  # method and sizes
     return EvalTask(sae, name, site, settings, Path(), Path(), load_model, device)

@@ -150,6 +150,7 @@ def run(task: EvalTask) -> None:
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.results import CORRECTIONS, write_not_applicable
     from dbksvd.evaluation.saebench.shims import causal
+    from dbksvd.evaluation.saebench.shims.norm_limit import keep_over
 
     config = _configure(task.site, task.settings, task.prepared)
     counts = read_json(task.prepared / "counts.json")
@@ -165,7 +166,7 @@ def run(task: EvalTask) -> None:
         write_not_applicable(task.output, reason, {"applicable": 0, "prompts_known": known})
         return
     model = SAEBenchModel(task.load_model(), task.site.model_name)
-    with causal.use_transformers_model(eval_module, model):
+    with causal.use_transformers_model(eval_module, model), keep_over(task.site.norm_limit):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known})
 
