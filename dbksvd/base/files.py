@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 # The temporary names of `replace_file` and `replace_folder`: a dot, the name, 8 characters.
-_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.[^.]+)?")
+TEMPORARY_NAME = re.compile(r"\..+-[a-z0-9_]{8}(\.[^.]+)?")
 
 
 class DamagedFileError(ValueError):
@@ -59,7 +59,8 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; put it there when the block ends well.
 
-    As `replace_file`, for results made of several files.
+    As `replace_file`, for results made of several files. Whatever is there is lost: a folder that
+    a user names is for :func:`dbksvd.base.saving.replace_own_folder`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
 
     Nothing may write there at the same time.
     """
-    found = [path for path in Path(folder).rglob(".*") if _TEMPORARY.fullmatch(path.name)]
+    found = [path for path in Path(folder).rglob(".*") if TEMPORARY_NAME.fullmatch(path.name)]
     for path in found:
         if path.is_dir():
             shutil.rmtree(path)
@@ -113,9 +114,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If the file is not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(Path(path).read_text("utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, got {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path}: expected JSON, got one that is nested too deep") from None
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:

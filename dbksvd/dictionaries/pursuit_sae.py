@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,8 @@ from sae_lens.saes.sae import SAE, SAEConfig
 from torch import Tensor
 from typing_extensions import override
 
-from dbksvd.dictionaries.dictionary import ARCHITECTURE
+from dbksvd.dictionaries.saved import ARCHITECTURE, save_sae
+from dbksvd.ops.inputs import HALF
 from dbksvd.ops.pursuit.encode import sparse_encode
 
 
@@ -89,14 +91,23 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         return not (self.cfg.nonnegative or self.cfg.sign_split)
 
     @override
+    def save_model(self, path: str | Path) -> tuple[Path, Path]:
+        """Write both files into a folder, as :meth:`dbksvd.Dictionary.save`."""
+        return save_sae(super().save_model, path)
+
+    @override
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Return dense latents of shape (…, m) of `x` (…, d)."""
         inputs = self.process_sae_in(x)
         cfg = self.cfg
+        atoms = self.W_dec[: cfg.d_sae // 2] if cfg.sign_split else self.W_dec
+        rows = inputs.reshape(-1, cfg.d_in)
+        if self.dtype in HALF:
+            rows, atoms = rows.float(), atoms.float()
         codes = sparse_encode(
-            inputs.reshape(-1, cfg.d_in),
-            self.W_dec[: cfg.d_sae // 2] if cfg.sign_split else self.W_dec,
+            rows,
+            atoms,
             cfg.k,
             method=cfg.method,
             nonnegative=cfg.nonnegative,
