@@ -20,10 +20,14 @@ from dbksvd.activations.hdf5 import (
 )
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
-from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
+from dbksvd.base.files import hash_content, hash_file, write_json
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 
 BLOCK_BYTES = 2**26
+SHARDS_FOLDER = Folder(
+    (MANIFEST_FILE, *(f"{split}-*.h5" for split in SPLITS)), MANIFEST_FILE, ("d", "splits")
+)
 NORM_QUANTILES = (0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1)
 
 
@@ -79,7 +83,7 @@ def write_shards(
     settings : ShardSettings, or a mapping of the same keys
         Section ``shards`` of the config.
     output : path
-        Folder; replaced as a whole when everything is written.
+        Folder; replaced as a whole when everything is written. One with other files is refused.
     block_rows : int, optional
         Rows read at a time; by default as many as fit 64 MiB.
 
@@ -97,6 +101,7 @@ def write_shards(
         others, or holds a value that is not finite; the message names it.
     """
     checked = parse(ShardSettings, settings, "shards")
+    SHARDS_FOLDER.check(output)
     paths, shared, width = check_parts(parts)
     dtype = shared["dtype"]
     block_rows = block_rows or max(1, BLOCK_BYTES // record_dtype(width, dtype).itemsize)
@@ -106,7 +111,7 @@ def write_shards(
         limit = checked.outlier_norm_multiple * float(np.median(norms["train"]))
     centre: dict[str, Moments] = {}
     splits: dict[str, Any] = {}
-    with replace_folder(output) as folder:
+    with SHARDS_FOLDER.replace(output) as folder:
         for number, split in enumerate(SPLITS):
             kept = norms[split] <= limit
             generator = np.random.default_rng([checked.seed, number])

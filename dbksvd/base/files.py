@@ -60,7 +60,7 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; put it there when the block ends well.
 
     As `replace_file`, for results made of several files. Whatever is there is lost: a folder that
-    a user names is for :func:`dbksvd.base.saving.replace_own_folder`.
+    a user names is for :func:`dbksvd.base.saving.Folder`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

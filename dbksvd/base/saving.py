@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,49 +16,61 @@ from dbksvd.base.files import TEMPORARY_NAME, read_json, replace_folder
 SNAKEMAKE_MARKS = (".snakemake_timestamp",)
 
 
-@contextmanager
-def replace_own_folder(path: str | os.PathLike[str], own: Sequence[str]) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `path` at the end, if all that is there is our own.
-
-    As :func:`dbksvd.base.files.replace_folder`, for folders that a user names. The check comes
-    first, before anything is written, and once more before the old folder is replaced.
+@dataclass(frozen=True)
+class Folder:
+    """What one of our folders holds, by which it is told from a folder of someone else.
 
     Parameters
     ----------
-    path : path
-        Folder to write; a link to a folder stays a link.
-    own : sequence of str
-        Names (patterns with ``*``) of the files and folders that an earlier call may have left.
-
-    Raises
-    ------
-    ValueError
-        If `path` is not a folder, or holds a file of another name; the message names it.
+    names : tuple of str
+        Names (patterns with ``*``) of all files and folders in it.
+    seal : str, optional
+        The one of them that is a JSON object.
+    keys : tuple of str
+        Some of the keys of that object.
     """
-    folder = check_own_folder(path, own)
-    with replace_folder(folder) as temporary:
-        yield temporary
-        check_own_folder(path, own)
 
+    names: tuple[str, ...]
+    seal: str | None = None
+    keys: tuple[str, ...] = ()
 
-def check_own_folder(path: str | os.PathLike[str], own: Sequence[str]) -> Path:
-    """Return where `path` really is if it is missing or holds no file but those of `own` names.
+    def check(self, path: str | os.PathLike[str]) -> Path:
+        """Return where `path` really is, if nobody loses anything when it is replaced.
 
-    Raises
-    ------
-    ValueError
-        As :func:`replace_own_folder`.
-    """
-    folder = _resolve_folder(path)
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if entry.name in SNAKEMAKE_MARKS or TEMPORARY_NAME.fullmatch(entry.name):
-            continue
-        if entry.is_symlink() or not any(fnmatchcase(entry.name, name) for name in own):
-            raise ValueError(
-                f"{path}: expected a new folder, or one that holds {', '.join(own)} only, since "
-                f"it is replaced as a whole, got {entry.name}"
-            )
-    return folder
+        Raises
+        ------
+        ValueError
+            If `path` is not a folder, or holds what is not ours; the message names it.
+        """
+        folder = resolve_folder(path)
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if entry.name in SNAKEMAKE_MARKS or TEMPORARY_NAME.fullmatch(entry.name):
+                continue
+            if entry.is_symlink() or not any(fnmatchcase(entry.name, name) for name in self.names):
+                raise ValueError(
+                    f"{path}: expected a new folder, or one that holds nothing but "
+                    f"{', '.join(self.names)}, since it is replaced as a whole, got {entry.name}"
+                )
+            if entry.name == self.seal:
+                check_replaceable(entry, self.keys)
+        return folder
+
+    @contextmanager
+    def replace(self, path: str | os.PathLike[str]) -> Iterator[Path]:
+        """Yield a temporary folder that replaces `path` at the end, if all there is our own.
+
+        As :func:`dbksvd.base.files.replace_folder`, for folders that a user names. The check comes
+        before anything is written, and once more before the old folder is replaced; a link to a
+        folder stays a link.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`check`.
+        """
+        with replace_folder(self.check(path)) as temporary:
+            yield temporary
+            self.check(path)
 
 
 @contextmanager
@@ -84,7 +97,7 @@ def write_beside(
     ValueError
         If `path` is not a folder, or a file of these names is something else.
     """
-    folder = _resolve_folder(path)
+    folder = resolve_folder(path)
     _check_files(folder, names, check)
     if not folder.exists():
         with replace_folder(folder) as temporary:
@@ -140,7 +153,7 @@ def _check_files(folder: Path, names: Sequence[str], check: Callable[[Path], Non
         check(file)
 
 
-def _resolve_folder(path: str | os.PathLike[str]) -> Path:
+def resolve_folder(path: str | os.PathLike[str]) -> Path:
     """Return a folder without links in its path, so that a link to it outlives its replacement."""
     folder = Path(os.path.realpath(path))
     if os.path.lexists(folder) and not folder.is_dir():

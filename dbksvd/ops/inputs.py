@@ -1,4 +1,4 @@
-"""What users give: arrays of any strides, tensors, whole numbers of any type; made plain or refused.
+"""What users give, made plain or refused: arrays of any strides, tensors, whole numbers.
 
 Errors name the argument, what was expected and what came.
 """
