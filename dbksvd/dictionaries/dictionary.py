@@ -22,7 +22,7 @@ from dbksvd.dictionaries.saved import (
     replace_dictionary,
     write_dictionary,
 )
-from dbksvd.ops.inputs import HALF, as_samples
+from dbksvd.ops.inputs import HALF, as_samples, restore_norms
 from dbksvd.ops.pursuit.encode import sparse_encode
 
 # SAELens drops the metadata of a config that names no version of SAELens, or one before 6.
@@ -179,7 +179,7 @@ class Dictionary:
         x = as_samples(x, self.atoms)
         atoms, bias = self.atoms, self.bias
         if atoms.dtype in HALF:
-            atoms, bias = atoms.float(), bias.float()
+            atoms, bias = restore_norms(atoms), bias.float()
         return sparse_encode(
             x - bias, atoms, **asdict(self.settings), implementation=implementation
         )
@@ -244,8 +244,11 @@ class Dictionary:
         if chosen["penalties"] is not None:
             chosen["penalties"] = tuple(chosen["penalties"])
         settings = PursuitSettings(**chosen)
+        atoms, bias = weights["W_dec"], weights["b_dec"]
+        if atoms.dtype in HALF:  # rounding has changed the norms a little
+            atoms, bias = restore_norms(atoms), bias.float()
         try:
-            loaded = cls(weights["W_dec"], weights["b_dec"], settings, found.metadata)
+            loaded = cls(atoms, bias, settings, found.metadata)
         except ValueError as error:
             raise ValueError(f"{folder / WEIGHTS_FILE}: {error}") from None
         return loaded.to(device)

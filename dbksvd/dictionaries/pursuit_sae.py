@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dbksvd.dictionaries.saved import ARCHITECTURE, save_sae
-from dbksvd.ops.inputs import HALF
+from dbksvd.ops.inputs import HALF, restore_norms
 from dbksvd.ops.pursuit.encode import sparse_encode
 
 
@@ -91,6 +91,15 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         return not (self.cfg.nonnegative or self.cfg.sign_split)
 
     @override
+    def process_sae_in(self, sae_in: Tensor) -> Tensor:
+        """Return centred inputs; not rounded where weights are stored in half precision."""
+        if self.dtype not in HALF:
+            return super().process_sae_in(sae_in)
+        inputs = self.hook_sae_input(self.reshape_fn_in(sae_in.float()))
+        bias = self.b_dec.float() * self.cfg.apply_b_dec_to_input
+        return self.run_time_activation_norm_fn_in(inputs) - bias
+
+    @override
     def save_model(self, path: str | Path) -> tuple[Path, Path]:
         """Write both files into a folder, as :meth:`dbksvd.Dictionary.save`."""
         return save_sae(super().save_model, path)
@@ -104,7 +113,7 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         atoms = self.W_dec[: cfg.d_sae // 2] if cfg.sign_split else self.W_dec
         rows = inputs.reshape(-1, cfg.d_in)
         if self.dtype in HALF:
-            rows, atoms = rows.float(), atoms.float()
+            atoms = restore_norms(atoms)
         codes = sparse_encode(
             rows,
             atoms,
@@ -120,7 +129,7 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         )
         if cfg.sign_split:
             codes = codes.split_signs()
-        latents = codes.to_dense().to(inputs.dtype).reshape(*inputs.shape[:-1], cfg.d_sae)
+        latents = codes.to_dense().to(self.dtype).reshape(*inputs.shape[:-1], cfg.d_sae)
         return self.hook_sae_acts_post(latents)
 
     @override

@@ -16,6 +16,8 @@ from torch import Tensor
 from dbksvd.base.shapes import Activations
 
 HALF = (torch.float16, torch.bfloat16)
+# Unit rows that were rounded to bfloat16 are off by less.
+HALF_NORM_TOLERANCE = 5e-3
 
 
 def as_matrix(
@@ -99,6 +101,13 @@ def as_samples(x: Tensor | np.ndarray[Any, Any], atoms: Tensor) -> Activations:
     if atoms.device != x.device:
         raise ValueError(f"x: expected device {atoms.device} (that of atoms), got {x.device}")
     return x
+
+
+def restore_norms(atoms: Tensor) -> Tensor:
+    """Return atoms of half precision as float32, of unit norm again where rounding changed it."""
+    rows = atoms.float()
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return torch.where((norms - 1).abs() <= HALF_NORM_TOLERANCE, rows / norms, rows)
 
 
 def check_width(width: int, expected: int) -> None:
