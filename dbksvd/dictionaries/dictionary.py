@@ -22,7 +22,7 @@ from dbksvd.dictionaries.saved import (
     replace_dictionary,
     write_dictionary,
 )
-from dbksvd.ops.inputs import HALF, as_samples, restore_norms
+from dbksvd.ops.inputs import HALF, as_samples, as_tensor, pick_device, restore_norms
 from dbksvd.ops.pursuit.encode import sparse_encode
 
 # SAELens drops the metadata of a config that names no version of SAELens, or one before 6.
@@ -145,6 +145,7 @@ class Dictionary:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.atoms, self.bias = as_tensor(self.atoms, "atoms"), as_tensor(self.bias, "bias")
         if self.atoms.ndim != 2 or self.bias.shape != self.atoms.shape[1:]:
             raise ValueError(
                 f"atoms, bias: expected shapes (m, d) and (d,), got "
@@ -197,6 +198,7 @@ class Dictionary:
 
     def to(self, device: torch.device | str) -> Dictionary:
         """Return the same dictionary on another device."""
+        device = pick_device(device)
         return Dictionary(self.atoms.to(device), self.bias.to(device), self.settings, self.metadata)
 
     def save(self, path: str | Path) -> None:

@@ -15,6 +15,7 @@ from dbksvd.dictionaries.dictionary import Dictionary, SparseDictionary
 from dbksvd.dictionaries.registration import register
 from dbksvd.dictionaries.sae_dictionary import NORMS, SAEDictionary
 from dbksvd.dictionaries.saved import ARCHITECTURE, check_config, read_config
+from dbksvd.ops.inputs import pick_device
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -114,6 +115,7 @@ def _load_with_saelens(folder: Path, device: torch.device | str) -> SAE[Any]:
     from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
 
     register()
+    device = pick_device(device)
     for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: expected a dictionary folder, no such file")

@@ -149,3 +149,27 @@ def as_count(value: Any, argument: str, *, least: int = 1) -> int:
 def is_whole(value: Any) -> bool:
     """Return whether a value is an integer, of Python or of numpy; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Return the device of a name, with "auto" for CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device: expected one of {torch.cuda.device_count()} CUDA devices, got {str(name)!r}"
+        )
+    return device

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from dbksvd.base.settings import parse
 from dbksvd.fit.ksvd.settings import DBKSVDSettings
@@ -46,6 +46,10 @@ def fill_settings(arguments: Mapping[str, Any]) -> DBKSVDSettings:
         raise ValueError(f"sparsity: expected 'exact' or 'mean', got {sparsity!r}")
     if isinstance(init, str) and init not in ("doubling", "samples", "random"):
         raise ValueError(f"init: expected doubling, samples, random or atoms, got {init!r}")
+    if not isinstance(init, str | Tensor | np.ndarray):
+        raise ValueError(
+            f"init: expected doubling, samples, random or atoms, got {type(init).__name__}"
+        )
     values["pursuit"] = values.pop("method")
     if not isinstance(init, str):
         del values["init"]  # atoms are no setting
@@ -64,27 +68,3 @@ def _list_groups(groups: Any) -> int | list[int] | None:
     if isinstance(groups, Sequence | np.ndarray) and not isinstance(groups, str):
         return [as_count(size, "groups") for size in groups]
     return as_count(groups, "groups")
-
-
-def pick_device(name: str | torch.device) -> torch.device:
-    """Return the device of a name, with "auto" for CUDA where there is one.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-    """
-    has_cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if has_cuda else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device: expected one of {torch.cuda.device_count()} CUDA devices, got {str(name)!r}"
-        )
-    return device

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes
 from dbksvd.dictionaries.dictionary import Dictionary
-from dbksvd.fit.ksvd.arguments import SETTING_NAMES, fill_settings, pick_device
+from dbksvd.fit.ksvd.arguments import SETTING_NAMES, fill_settings
 from dbksvd.fit.ksvd.groups import encode_groups, encode_in_blocks
 from dbksvd.fit.ksvd.job import FitJob, make_pursuits
 from dbksvd.fit.ksvd.loop import FitLoop
@@ -22,7 +23,7 @@ from dbksvd.fit.ksvd.schedule import check_sizes, split_groups
 from dbksvd.fit.ksvd.settings import DBKSVDSettings
 from dbksvd.fit.reading import READ_ROWS, as_source, read_rows
 from dbksvd.ops.defaults import with_usual_defaults
-from dbksvd.ops.inputs import as_count, check_width
+from dbksvd.ops.inputs import as_count, as_tensor, check_width, pick_device
 from dbksvd.ops.pursuit.encode import choose_pursuit
 from dbksvd.ops.ranks import ALONE, Ranks
 from dbksvd.ops.threads import hold_torch_to_one_thread
@@ -73,7 +74,7 @@ class DBKSVD:
     groups : None, int or sequence of int
         Matryoshka groups: their sizes, or the size s of the first group (s, s, 2s, 4s, …). Each
         group has ``ceil(k / groups)`` non-zeros and codes the residual of the earlier ones.
-    init : {"samples", "doubling", "random"} or tensor of shape (n_atoms, d)
+    init : {"samples", "doubling", "random"}, or tensor or array of shape (n_atoms, d)
         First atoms: random samples; few atoms that double, with new ones from a short k-means on
         the residual; random directions; or the given ones.
     doubling_iterations, doubling_samples : int
@@ -146,7 +147,7 @@ class DBKSVD:
         sparsity: Literal["exact", "mean"] = DEFAULTS.sparsity,
         fit_refit: bool = DEFAULTS.fit_refit,
         groups: int | Sequence[int] | None = DEFAULTS.groups,
-        init: str | Tensor = DEFAULTS.init,
+        init: str | Tensor | np.ndarray[Any, Any] = DEFAULTS.init,
         doubling_iterations: int = DEFAULTS.doubling_iterations,
         doubling_samples: int = DEFAULTS.doubling_samples,
         min_usage: int = DEFAULTS.min_usage,
@@ -165,7 +166,7 @@ class DBKSVD:
         n_atoms, k = as_count(n_atoms, "n_atoms"), as_count(k, "k")
         self.device = pick_device(device)
         self.implementation_ = choose_pursuit(implementation, self.device, product_dtype)
-        self.n_atoms, self.k, self.init = n_atoms, k, init
+        self.n_atoms, self.k, self.init = n_atoms, k, self._read_init(init)
         self.seed = as_count(seed, "seed", least=0)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress, self.ranks = progress, ranks
@@ -246,6 +247,11 @@ class DBKSVD:
         self.dictionary_, self.log_ = outcome.dictionary, outcome.log
         self.stop_reason_ = outcome.stop_reason
         return self
+
+    @staticmethod
+    def _read_init(init: Any) -> Any:
+        """Return atoms that are an array as a tensor, anything else as it is."""
+        return as_tensor(init, "init") if isinstance(init, Tensor | np.ndarray) else init
 
     def _make_job(self) -> FitJob:
         return FitJob(

@@ -86,7 +86,12 @@ def check_penalties(penalties: Sequence[float], n_atoms: int, method: str) -> Te
     """
     if method != "mp":
         raise ValueError(f"penalties: expected method 'mp' with them, got {method!r}")
-    costs = torch.as_tensor(penalties, dtype=torch.float64)
+    try:
+        costs = torch.as_tensor(penalties, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        costs = torch.empty(0)
+    if costs.ndim != 1 or not len(costs):
+        raise ValueError(f"penalties: expected {n_atoms} numbers from 0 to 1, got {penalties!r}")
     if costs.shape != (n_atoms,) or not ((costs >= 0) & (costs <= 1)).all():
         raise ValueError(
             f"penalties: expected {n_atoms} numbers from 0 to 1, one for each atom, "
