@@ -84,6 +84,8 @@ class SAEDictionary:
             If `x` is no floating matrix of the SAE's width.
         """
         x = as_samples(x, self.sae.W_dec).to(self.sae.dtype)
+        if not len(x):  # SAELens's layer_norm needs a row
+            return self.encode(x.new_ones(1, x.shape[1]))[slice(0)]
         if hasattr(self.sae, "encode_sparse"):
             return self.sae.encode_sparse(x)
         blocks = [self._encode_block(rows) for rows in x.split(ROWS_PER_BLOCK)]

@@ -61,7 +61,10 @@ def test_other_files_stay(save, tmp_path: Path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: (path / "cfg.json").write_text('{"model_type": "gpt2"}'), r"cfg\.json: .*got"),
+        (
+            lambda path: (path / "cfg.json").write_text('{"model_type": "gpt2"}'),
+            r"cfg\.json: .*got",
+        ),
         (lambda path: (path / "cfg.json").write_text("learning_rate = 1"), r"cfg\.json: .*got"),
         (lambda path: (path / "cfg.json").write_bytes(b"\xff\x00"), r"cfg\.json: .*got another"),
         (lambda path: (path / "cfg.json").mkdir(), r"cfg\.json: .*got a folder"),
@@ -160,7 +163,10 @@ def drop(name: str):
             for name in ("k", "metadata", "method", "rtol", "refit", "nonnegative", "d_in", "d_sae")
         ],
         (drop("architecture"), "architecture: expected 'dbksvd', got None; dbksvd.load_dictionary"),
-        (change(architecture="topk"), "got 'topk'; dbksvd.load_dictionary reads every architecture"),
+        (
+            change(architecture="topk"),
+            "got 'topk'; dbksvd.load_dictionary reads every architecture",
+        ),
         (change(architecture=["dbksvd"]), "architecture: expected 'dbksvd'"),
         (change(k="2"), "k: expected integer, got '2'"),
         (change(k=0), "k: expected at least 1, got 0"),
