@@ -136,10 +136,10 @@ def test_saes_do_not_depend_on_it(state: str, architecture: str, tmp_path: Path)
 
 
 def test_no_generator_is_touched():
-    before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
+    before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     fit_all()
     assert torch.equal(torch.random.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1][1]).all()
+    assert (np.random.get_state()[1] == before[1][1]).all()  # noqa: NPY002
     assert random.getstate() == before[2]
 
 
