@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.activations.from_text import describe_site, seal_part, write_part
+from dbksvd.activations.from_text import check_part, describe_site, seal_part, write_part
 from dbksvd.activations.rows import make_records
 from dbksvd.activations.settings import ImageExtraction
 from dbksvd.activations.slices import locate_slice
@@ -65,6 +65,7 @@ def extract_image_slice(
         has changed, or an activation is not finite.
     """
     checked = parse(ImageExtraction, settings, "activations")
+    check_part(Path(output))
     ranges, attributes = locate_slice(checked, slice_index)
     manifest, records = load_records(images)
     prepared = parse(ImageSettings, manifest["settings"], "images")

@@ -28,12 +28,18 @@ from dbksvd.activations.norms import (
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
 from dbksvd.activations.split_checks import KeptRows, check_kept, check_split
-from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
+from dbksvd.base.files import hash_content, hash_file, write_json
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**26
+SHARDS_FOLDER = Folder(
+    (MANIFEST_FILE, NORM_LIMIT_FILE, *(f"{split}-*.h5" for split in SPLITS)),
+    MANIFEST_FILE,
+    ("d", "splits"),
+)
 NORM_QUANTILES = (0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1)
 
 
@@ -58,7 +64,7 @@ def write_shards(
     settings : ShardSettings, or a mapping of the same keys
         Section ``shards`` of the config.
     output : path
-        Folder; replaced as a whole when everything is written.
+        Folder; replaced as a whole when everything is written. One with other files is refused.
     block_rows : int, optional
         Rows read at a time; by default as many as fit 64 MiB.
 
@@ -76,6 +82,7 @@ def write_shards(
         others, or holds a value that is not finite; the message names it.
     """
     checked = parse(ShardSettings, settings, "shards")
+    SHARDS_FOLDER.check(output)
     paths, shared, width = check_parts(parts)
     dtype = shared["dtype"]
     block_rows = block_rows or max(1, BLOCK_BYTES // record_dtype(width, dtype).itemsize)
@@ -84,7 +91,7 @@ def write_shards(
     limit = NormLimit.choose(checked.outlier_norm_multiple, kind, norms["train"])
     centre: dict[str, KeptRows] = {}
     splits: dict[str, Any] = {}
-    with replace_folder(output) as folder:
+    with SHARDS_FOLDER.replace(output) as folder:
         for number, split in enumerate(SPLITS):
             tally = NormTally(norms[split], limit, width)
             kept = tally.kept

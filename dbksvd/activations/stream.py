@@ -131,7 +131,7 @@ class ActivationStream:
         """
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"rows: expected a range inside 0 to {len(self)}, got {start}:{stop}")
-        out = torch.empty(stop - start, self.width)
+        out = torch.empty(stop - start, self.width, dtype=torch.float32)
         with self._lock:
             for number in range(start // self.block_rows, -(-stop // self.block_rows)):
                 first = number * self.block_rows

@@ -13,7 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
+from dbksvd.base.files import check_hash, hash_file, read_seal, write_json
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, choose_split
 from dbksvd.images.files import ENDINGS, ImageRecord, decode_image, list_names
@@ -22,6 +23,7 @@ from dbksvd.images.settings import ImageSettings
 SCHEMA_VERSION = 1
 IMAGES_FILE = "images.jsonl"
 MANIFEST_FILE = "manifest.json"
+IMAGES_FOLDER = Folder((IMAGES_FILE, MANIFEST_FILE), MANIFEST_FILE, ("schema_version", "images"))
 
 
 def prepare_images(
@@ -37,7 +39,7 @@ def prepare_images(
     settings : ImageSettings, or a mapping of the same keys
         Section ``images`` of the config.
     output : path
-        Folder; replaced as a whole when everything is written.
+        Folder; replaced as a whole when everything is written. One with other files is refused.
 
     Returns
     -------
@@ -51,6 +53,7 @@ def prepare_images(
         message names the first), or a split gets none.
     """
     checked = parse(ImageSettings, settings, "images")
+    IMAGES_FOLDER.check(output)
     started = time.time_ns()
     folder = Path(checked.folder).expanduser()
     names, others = list_names(folder)
@@ -78,7 +81,7 @@ def prepare_images(
         "not_used": counts,
         "settings": checked.dump(),
     }
-    with replace_folder(output) as temporary:
+    with IMAGES_FOLDER.replace(output) as temporary:
         with (temporary / IMAGES_FILE).open("w") as stream:
             stream.writelines(json.dumps(asdict(record)) + "\n" for record in records)
         # A file that changed since its hash was taken is younger than this.

@@ -20,15 +20,16 @@ from dbksvd.base.files import (
     hash_content,
     hash_file,
     hash_files,
-    replace_folder,
+    read_seal,
     write_json,
 )
 from dbksvd.base.provenance import seed_everything
+from dbksvd.base.saving import Folder
 from dbksvd.evaluation.saebench.machine_paths import drop_machine_paths
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.preparation import MANIFEST, own_working_folder, read_manifest
-from dbksvd.evaluation.saebench.registry import find_eval, parse_evals
-from dbksvd.evaluation.saebench.results import SEAL
+from dbksvd.evaluation.saebench.registry import EVALS, find_eval, parse_evals
+from dbksvd.evaluation.saebench.results import CORRECTIONS, NOT_APPLICABLE, RESULT_SUFFIX, SEAL
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
 from dbksvd.evaluation.saebench.task import EvalTask
 
@@ -97,10 +98,11 @@ def run_evals(
     """
     parsed = parse_evals(evals)
     manifests = {name: read_manifest(prepared / name) for name in evals}
-    if output.is_dir():
-        for folder in (path for path in output.iterdir() if path.is_dir()):
-            if folder.name not in evals:
-                shutil.rmtree(folder)
+    for name in EVALS:
+        if name not in evals and (output / name / SEAL).is_file():
+            shutil.rmtree(_list_own(output / name).check(output / name))
+    for name in evals:
+        _list_own(output / name).check(output / name)
     files = {name: hash_file(dictionary / name) for name in DICTIONARY_FILES}
     seals, failures = {}, []
     for name, settings in parsed.items():
@@ -119,15 +121,13 @@ def run_evals(
                 _check_settings(name, settings, manifests[name])
                 site = _find_site(name, manifests[name], norm_limit)
                 task = _make_task(dictionary, settings, manifests[name], site, load_model, device)
-                seal = _run_eval(name, task, prepared / name, output / name) | {"key": key}
+                seal = _run_eval(name, task, prepared / name, output / name, key)
             except DamagedFileError:  # is made anew by a rerun
                 raise
             except Exception as error:  # an eval's own code may raise anything
                 logger.exception("%s: failed", name)
                 failures.append(f"{name} ({type(error).__name__}: {error})")
                 continue
-            seal["sha256"] = hash_files(output / name)
-            write_json(output / name / SEAL, seal)
         seals[name] = seal
     if failures:
         raise ValueError(f"evals: expected all to end well, these did not: {', '.join(failures)}")
@@ -194,9 +194,21 @@ def _make_task(
     return EvalTask(sae, name, site, settings, Path(), Path(), load_model, device)
 
 
-def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[str, Any]:
+def _list_own(folder: Path) -> Folder:
+    """Return what an earlier run wrote into the folder of an eval, as its seal says."""
+    names = {SEAL, CORRECTIONS, NOT_APPLICABLE, f"*{RESULT_SUFFIX}"}
+    if (folder / SEAL).is_file():
+        try:
+            names |= {Path(file).parts[0] for file in read_seal(folder / SEAL)["sha256"]}
+        except (DamagedFileError, KeyError):  # its eval is run again
+            names.add("*")
+    return Folder(tuple(sorted(names)))
+
+
+def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path, key: str) -> dict[str, Any]:
+    """Run an eval; return its seal, which is written with its files."""
     start, roots = time.perf_counter(), [Path.cwd(), prepared.resolve(), prepared.resolve().parent]
-    with replace_folder(output) as folder:
+    with _list_own(output).replace(output) as folder:
         placed = replace(task, prepared=prepared.resolve(), output=folder.resolve())
         import_quickly()
         with own_working_folder():
@@ -204,9 +216,14 @@ def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[s
             seed_everything(task.site.seed)
             find_eval(name).run(placed)
         drop_machine_paths(folder, roots)
-    seconds = time.perf_counter() - start
-    logger.info("%s: scored in %.1f s", name, seconds)
-    return {"seconds": seconds, "width": task.sae.cfg.d_sae}
+        seconds = time.perf_counter() - start
+        logger.info("%s: scored in %.1f s", name, seconds)
+        seal = {
+            **{"seconds": seconds, "width": task.sae.cfg.d_sae, "key": key},
+            "sha256": hash_files(folder),
+        }
+        write_json(folder / SEAL, seal)
+    return seal
 
 
 def place_sae(sae: SAE[Any], site: EvalSite) -> None:
