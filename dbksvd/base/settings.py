@@ -8,23 +8,18 @@ that declare settings import neither torch nor any other heavy package.
 from __future__ import annotations
 
 import copy
+import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dbksvd.base.settings_errors import (
-    EXPONENT,
-    LARGEST,
-    SettingsError,
-    find_odd_values,
-    find_path,
-    join,
-    list_problems,
-    show,
-    suggest,
-)
+from dbksvd.base.settings_errors import SettingsError, join, show, suggest
+from dbksvd.base.settings_problems import LARGEST, find_odd_values, find_path, list_problems
 from dbksvd.base.settings_schema import SchemaWalk
+
+# JSON's and YAML 1.2's numbers that YAML 1.1 reads as text.
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 __all__ = [
     "Count",
