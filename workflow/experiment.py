@@ -13,6 +13,7 @@ from dbksvd.activations.settings import choose_drawing, choose_extraction
 from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
+from dbksvd.base.settings_errors import Problems
 from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.checks import list_datasets
 from dbksvd.evaluation.saebench.evals.core import wants_loss
@@ -58,14 +59,17 @@ class Experiment:
     Raises
     ------
     SettingsError
-        If the config does not follow its models or contradicts itself.
+        If the config does not follow its models or contradicts itself; with a line for each thing.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config: ExperimentConfig = parse(ExperimentConfig, config)
-        check_consistency(self.config)
         self.folder = f"results/{self.config.experiment}"
-        self.fits = sorted(set(self._list_fits()))
+        problems = Problems()
+        problems.catch(check_consistency, self.config)
+        # One dictionary for a fit that several grids name.
+        self.fits = sorted(set(self._list_fits(problems)))
+        problems.tell()
 
     @property
     def sites(self) -> list[str]:
@@ -306,28 +310,32 @@ class Experiment:
         """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders."""
         return as_param({"folder": self.folder, "fits": [astuple(fit) for fit in self.fits]})
 
-    def _list_fits(self) -> Iterator[Fit]:
+    def _list_fits(self, problems: Problems) -> Iterator[Fit]:
         sites = [site for site in self.sites if site != SYNTHETIC] or self.sites
-        yield from self._expand(self.config.fits, "fits", sites)
+        yield from self._expand(self.config.fits, "fits", sites, problems)
         if self.config.ground_truth is not None:
-            yield from self._expand(self.config.ground_truth.fits, "ground_truth.fits", [SYNTHETIC])
+            own = self.config.ground_truth.fits
+            yield from self._expand(own, "ground_truth.fits", [SYNTHETIC], problems)
 
-    def _expand(self, grids: Sequence[Grid], where: str, sites: list[str]) -> Iterator[Fit]:
+    def _expand(
+        self, grids: Sequence[Grid], where: str, sites: list[str], problems: Problems
+    ) -> Iterator[Fit]:
         """Yield the fits of a list of grids, which stands at `where` in the config."""
-        methods = self.config.methods
         for position, grid in enumerate(grids):
-            for method, m, k, seed in product(grid.methods, grid.n_atoms, grid.k, grid.seeds):
-                place = f"{where}[{position}]"
-                if method not in methods:
-                    raise SettingsError(
-                        f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
-                        f"got {method!r}"
-                    )
-                if k > m:
-                    raise SettingsError(f"{place}.k: expected at most n_atoms = {m}, got {k}")
-                check_sizes(methods[method], m, k, f"methods.{method}", place)
-                for site in sites:
-                    yield Fit(site, method, m, k, seed)
+            for method, m, k in product(grid.methods, grid.n_atoms, grid.k):
+                problems.catch(self._check_fit, method, m, k, f"{where}[{position}]")
+                yield from (Fit(*each) for each in product(sites, [method], [m], [k], grid.seeds))
+
+    def _check_fit(self, method: str, n_atoms: int, k: int, place: str) -> None:
+        methods = self.config.methods
+        if method not in methods:
+            raise SettingsError(
+                f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
+                f"got {method!r}"
+            )
+        if k > n_atoms:
+            raise SettingsError(f"{place}.k: expected at most n_atoms = {n_atoms}, got {k}")
+        check_sizes(methods[method], n_atoms, k, f"methods.{method}", place)
 
 
 def as_param(content: Any) -> str:

@@ -32,7 +32,7 @@ try:
         )
     )
 except SettingsError as error:
-    sys.exit(f"error: config: {error}")
+    sys.exit(error.tell("error: config"))
 
 CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder
