@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.files import read_json
+from dbksvd.base.local_files import expand, read_tensor_headers
 from dbksvd.base.settings import parse
 from dbksvd.models.settings import ExpectedSizes, ModelSettings
 
@@ -96,7 +97,7 @@ def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
     if settings.package is not None:
         path = find_package_model(settings.package) / CONFIG_FILE
     elif settings.name is not None:
-        folder = Path(settings.name).expanduser()
+        folder = expand(settings.name)
         is_local = folder.is_dir()
         path = (
             folder / CONFIG_FILE if is_local else _find_in_cache(settings.name, settings.revision)
@@ -152,12 +153,9 @@ def find_sizes(settings: Mapping[str, Any] | ModelSettings | None) -> ModelSizes
 
 def count_parameters(folder: Path) -> int | None:
     """Return the number of weights in the safetensors files of a folder; None without any."""
-    from safetensors import safe_open
-
     total = 0
     for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        total += sum(prod(header.shape) for header in read_tensor_headers(path).values())
     return total or None
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files
+from dbksvd.text.sources.local_checks import check_file
 
 
 class FileSettings(ColumnSettings):
@@ -54,4 +55,4 @@ def list_local_files(settings: FileSettings) -> list[Path]:
     return list_files(settings.path)
 
 
-SOURCE = Source(FileSettings, read, local_files=list_local_files)
+SOURCE = Source(FileSettings, read, local_files=list_local_files, check=check_file)

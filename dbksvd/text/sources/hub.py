@@ -8,6 +8,7 @@ from typing import Any, Literal
 from dbksvd.base.revisions import is_commit
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, read_column
+from dbksvd.text.sources.local_checks import check_hub_name
 
 
 class HubSettings(ColumnSettings):
@@ -66,4 +67,4 @@ def is_fixed(settings: HubSettings) -> bool:
     return is_commit(settings.revision)
 
 
-SOURCE = Source(HubSettings, read, hub_reads=describe_read, is_fixed=is_fixed)
+SOURCE = Source(HubSettings, read, hub_reads=describe_read, is_fixed=is_fixed, check=check_hub_name)
