@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dbksvd.activations.file_headers import check_ready
-from dbksvd.base.local_files import expand, tell_path
+from dbksvd.base.local_files import expand_user, tell_path
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.settings_errors import Problems
 from dbksvd.fit.registry import find_method
@@ -75,7 +75,7 @@ def _check_tensor(ready: Any) -> None:
 def _check_model(model: Any, of_images: bool) -> None:
     check_model_folder(model, of_images=of_images)
     facts = model.train.facts if model.train is not None else None
-    if facts is not None and not any((expand(facts.data) / "base").glob("ravel_*.json")):
+    if facts is not None and not any((expand_user(facts.data) / "base").glob("ravel_*.json")):
         raise ValueError(
             "model.train.facts.data: expected a folder with RAVEL's files in base/, found none at "
             f"{tell_path(facts.data)}"

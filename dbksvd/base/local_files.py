@@ -25,14 +25,14 @@ class ArrayHeader:
     dtype: str
 
 
-def expand(path: str | os.PathLike[str]) -> Path:
+def expand_user(path: str | os.PathLike[str]) -> Path:
     """Return a path with ``~`` expanded; one of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises RuntimeError
 
 
 def tell_path(path: str | os.PathLike[str]) -> str:
     """Return a path for messages: absolute, and where a relative one begins."""
-    found = expand(path)
+    found = expand_user(path)
     if found.is_absolute():
         return str(found)
     return f"{found.absolute()} (relative paths begin at the working directory)"
@@ -51,7 +51,7 @@ def require_file(path: str | os.PathLike[str], where: str, expected: str) -> Pat
     ValueError
         If it is not there, is a folder, cannot be read, or only stands for a file.
     """
-    found = expand(path)
+    found = expand_user(path)
     if found.is_dir():
         raise ValueError(f"{where}: expected {expected}, got the folder {tell_path(path)}")
     if not found.exists():
@@ -79,7 +79,7 @@ def require_folder(path: str | os.PathLike[str], where: str, expected: str) -> P
     ValueError
         If there is none, or it cannot be read.
     """
-    found = expand(path)
+    found = expand_user(path)
     if found.is_dir() and os.access(found, os.R_OK | os.X_OK):
         return found
     got = "found nothing" if not found.exists() else "got one that cannot be read"

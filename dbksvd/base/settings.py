@@ -111,7 +111,7 @@ def parse(kind: Any, values: Any, where: str = "") -> Any:
     """
     if isinstance(kind, type) and isinstance(values, kind):
         return values
-    adapter = TypeAdapter(kind)
+    adapter, values = TypeAdapter(kind), _drop_signs_of_zeros(values)
     try:
         found = adapter.validate_python(values)
     except ValidationError as error:
@@ -123,6 +123,15 @@ def parse(kind: Any, values: Any, where: str = "") -> Any:
     if odd:
         raise SettingsError(*odd)
     return found
+
+
+def _drop_signs_of_zeros(value: Any) -> Any:
+    """Return a value with 0 for −0, which is another text in a param but no other number."""
+    if isinstance(value, dict):
+        return {key: _drop_signs_of_zeros(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_drop_signs_of_zeros(item) for item in value]
+    return 0.0 if isinstance(value, float) and value == 0 else value
 
 
 def _mend_numbers(error: ValidationError, kind: Any, values: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
-from dbksvd.base.local_files import expand
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, choose_split
 from dbksvd.images.files import ENDINGS, ImageRecord, decode_image, list_names
@@ -53,7 +53,7 @@ def prepare_images(
     """
     checked = parse(ImageSettings, settings, "images")
     started = time.time_ns()
-    folder = expand(checked.folder)
+    folder = expand_user(checked.folder)
     names, others = list_names(folder)
     if not names:
         raise ValueError(
@@ -175,7 +175,7 @@ def hash_images(folder: str | Path, prepared: str | Path) -> str:
     OSError
         If the folder or a file cannot be read.
     """
-    folder, prepared = expand(folder), Path(prepared)
+    folder, prepared = expand_user(folder), Path(prepared)
     known: dict[str, ImageRecord] = {}
     written = 0
     if prepared.is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dbksvd.base.files import read_json
-from dbksvd.base.local_files import expand
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import parse
 from dbksvd.models.settings import AccessSettings, HubDataSet, ModelSettings
 from dbksvd.models.sizes import (
@@ -94,7 +94,7 @@ def check_data_set(wanted: HubDataSet) -> dict[str, Any]:
         If it cannot be had; the message says why.
     """
     name, key, revision = wanted.name, wanted.key, wanted.revision
-    if expand(name).is_dir():
+    if expand_user(name).is_dir():
         return {"name": name, "revision": None}
     with _explain_hub(key, name):
         if not _is_offline():

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbksvd.base.files import read_json
 from dbksvd.base.local_files import (
-    expand,
+    expand_user,
     is_path,
     read_tensor_headers,
     require_file,
@@ -48,7 +48,7 @@ def check_model_folder(settings: ModelSettings, *, of_images: bool = False) -> N
     """
     if settings.name is None:
         return
-    folder = expand(settings.name)
+    folder = expand_user(settings.name)
     if not folder.is_dir():
         if folder.exists() or is_path(settings.name):
             require_folder(settings.name, WHERE, "a model folder, or a name on the hub")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.files import read_json
-from dbksvd.base.local_files import expand, read_tensor_headers
+from dbksvd.base.local_files import expand_user, read_tensor_headers
 from dbksvd.base.settings import parse
 from dbksvd.models.settings import ExpectedSizes, ModelSettings
 
@@ -97,7 +97,7 @@ def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
     if settings.package is not None:
         path = find_package_model(settings.package) / CONFIG_FILE
     elif settings.name is not None:
-        folder = expand(settings.name)
+        folder = expand_user(settings.name)
         is_local = folder.is_dir()
         path = (
             folder / CONFIG_FILE if is_local else _find_in_cache(settings.name, settings.revision)

@@ -32,9 +32,9 @@ def recall_content(paths):
 
 def folder_content(folder):
     """Hash of weights and settings in a local folder; None where there is no such folder."""
-    if folder is None or not expand(folder).is_dir():
+    if folder is None or not expand_user(folder).is_dir():
         return None
-    files = expand(folder).iterdir()
+    files = expand_user(folder).iterdir()
     return recall_content(
         sorted(file for file in files if file.suffix in (".json", ".safetensors"))
     )
@@ -49,7 +49,7 @@ def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
     if wildcards.site != "files":
         return model_content(wildcards)
-    return recall_content([expand(CONFIG.activations.files.path)])
+    return recall_content([expand_user(CONFIG.activations.files.path)])
 
 
 def published_content(wildcards):
@@ -77,7 +77,7 @@ def method_settings(wildcards):
 def fact_files():
     """Files of facts that the language model reads beside the text."""
     facts = (EXPERIMENT.model_training or {}).get("facts")
-    return sorted(map(str, expand(facts["data"]).glob("base/*.json"))) if facts else []
+    return sorted(map(str, expand_user(facts["data"]).glob("base/*.json"))) if facts else []
 
 
 def eval_files(wildcards):

@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
-from dbksvd.base.local_files import expand, read_tensor_headers, require_file, tell_path
+from dbksvd.base.local_files import expand_user, read_tensor_headers, require_file, tell_path
 from dbksvd.base.settings import Text, suggest
 from dbksvd.fit.method import MethodSettings
 
@@ -106,7 +106,7 @@ def check_weights(settings: PretrainedSettings, n_atoms: int, width: int) -> Non
     if settings.path is None:
         return
     path = require_file(
-        expand(settings.path) / WEIGHTS_FILE, "path", f"a folder with {WEIGHTS_FILE}"
+        expand_user(settings.path) / WEIGHTS_FILE, "path", f"a folder with {WEIGHTS_FILE}"
     )
     decoder = read_tensor_headers(path).get("W_dec")
     if decoder is not None and decoder.shape != (n_atoms, width):
@@ -151,7 +151,7 @@ def read_layer(hook_name: str) -> int | None:
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    folder = expand(path)
+    folder = expand_user(path)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ValueError(

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dbksvd.base.local_files import expand
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import Count, NonNegativeInt, Settings, Text
 
 NamedTexts = tuple[str, Iterable[Any]]
@@ -95,7 +95,7 @@ class Source:
 
 def list_files(path: str) -> list[Path]:
     """Return a file, or all files below a folder in a fixed order."""
-    found = expand(path)
+    found = expand_user(path)
     if not found.is_dir():
         return [found]
     return [file for file in sorted(found.rglob("*")) if not file.is_dir()]

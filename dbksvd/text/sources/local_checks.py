@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dbksvd.base.files import read_json
-from dbksvd.base.local_files import expand, is_path, require_file, require_folder
+from dbksvd.base.local_files import expand_user, is_path, require_file, require_folder
 from dbksvd.base.settings import suggest
 
 HEAD_BYTES = 2**16
@@ -62,7 +62,7 @@ def _read_head(path: Path, where: str) -> tuple[list[str], bool]:
 
 def check_local_dataset(settings: Any, where: str) -> None:
     """Check a .parquet or .csv file, a folder of such files, or one that datasets has saved."""
-    path = expand(settings.path)
+    path = expand_user(settings.path)
     if not path.is_dir():
         require_file(path, f"{where}.path", "a .parquet or .csv file or a folder")
         if path.suffix not in (".parquet", ".csv"):

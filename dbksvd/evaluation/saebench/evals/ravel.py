@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from dbksvd.base.headline import Headline
-from dbksvd.base.local_files import expand, require_file, tell_path
+from dbksvd.base.local_files import expand_user, require_file, tell_path
 from dbksvd.base.settings import Count, Settings, Text
 from dbksvd.evaluation.saebench.data.names import HUB
 from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
@@ -59,21 +59,21 @@ def list_files(settings: RavelSettings) -> list[str]:
     """Return RAVEL's files, where they are in a folder."""
     if settings.data == HUB:
         return []
-    return sorted(map(str, expand(settings.data).glob("base/*.json")))
+    return sorted(map(str, expand_user(settings.data).glob("base/*.json")))
 
 
 def locate(settings: RavelSettings) -> RavelSettings:
     """Return the settings with the folder as an absolute path."""
     if settings.data == HUB:
         return settings
-    return settings.model_copy(update={"data": str(expand(settings.data).resolve())})
+    return settings.model_copy(update={"data": str(expand_user(settings.data).resolve())})
 
 
 def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
     """Refuse a folder without RAVEL's files."""
     if settings.data == HUB:
         return
-    folder = expand(settings.data) / "base"
+    folder = expand_user(settings.data) / "base"
     if not folder.is_dir():
         raise ValueError(
             f"data: expected {HUB!r} or a folder with RAVEL's files in base/, "
@@ -128,7 +128,7 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     if settings.data == HUB:
         data = fetch_folder(HUB_FOLDER, "*.json")
     else:
-        data = expand(settings.data) / "base"
+        data = expand_user(settings.data) / "base"
     for entity, attributes in settings.entities.items():
         _copy_files(data, entity, to)
         with causal.read_entity_end(model.tokenizer):
