@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dbksvd.base.settings import SettingsError, join, suggest
+from dbksvd.base.settings import SettingsError, suggest
 from dbksvd.base.settings_errors import Problems
 from dbksvd.evaluation.saebench.checks import check_eval, list_datasets, list_hub_reads
-from dbksvd.fit.baselines.permuted import check_encoder
-from dbksvd.fit.baselines.pretrained import find_layer
-from dbksvd.fit.registry import find_method
 from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_config, find_kind, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
+from workflow.method_checks import check_base, check_published, check_unused
 
 # Sections that each source of activations needs.
 NEEDED = {"model": ("text", "model"), "images": ("images", "model"), "files": (), "synthetic": ()}
@@ -31,8 +29,9 @@ def check_consistency(config: ExperimentConfig) -> None:
     problems = Problems()
     problems.catch(_check_sections, config)
     for name in config.methods:
-        problems.catch(_check_base, name, config.methods)
-        problems.catch(_check_published, name, config)
+        problems.catch(check_base, name, config.methods)
+        problems.catch(check_published, name, config)
+        problems.catch(check_unused, name, config.methods[name])
     problems.catch(check_ground_truth, config)
     problems.catch(_check_labels, config)
     if config.model is not None:
@@ -140,73 +139,6 @@ def _check_image_model(config: ExperimentConfig) -> None:
         raise SettingsError("model.prepend_bos: a token of text, unknown for images")
     if config.model.train is not None:
         raise SettingsError("model.train: expected a vision encoder, got a language model to train")
-
-
-def _check_published(name: str, config: ExperimentConfig) -> None:
-    """Check that a published SAE is for the one layer there is, as far as is known of it."""
-    layers = getattr(config.activations, "layers", [])
-    hook_module = getattr(config.activations, "hook_module", None)
-    settings = config.methods[name]
-    if settings.algorithm != "pretrained" or hook_module is not None:
-        return
-    try:
-        layer = find_layer(settings)
-    except ValueError as error:
-        raise SettingsError(f"methods.{name}.{error}") from error
-    if layer is not None and layers and layers != [layer]:
-        raise SettingsError(
-            f"methods.{name}: expected activations.layers: [{layer}] for an SAE of this place "
-            f"(SAELens counts blocks from 0, layers count them from 1), got {layers}"
-        )
-
-
-def _check_base(name: str, methods: dict[str, Any]) -> None:
-    """Check that a method which begins from another's fit names one, and not in a circle."""
-    settings = methods[name]
-    seen, found = [name], find_method(settings.algorithm).find_base(settings)
-    while found is not None:
-        key, base = found
-        where = f"methods.{seen[-1]}.{key}"
-        if base not in methods:
-            raise SettingsError(
-                f"{where}: expected a name from methods{suggest(base, methods)}, got {base!r}"
-            )
-        if base in seen:
-            raise SettingsError(
-                f"{where}: expected a method that does not begin from this one, got {base!r}"
-            )
-        seen.append(base)
-        found = find_method(methods[base].algorithm).find_base(methods[base])
-    if settings.algorithm == "permuted":
-        try:
-            check_encoder(settings.of, methods[settings.of])
-        except ValueError as error:
-            raise SettingsError(f"methods.{name}.{error}") from error
-
-
-def check_sizes(settings: Any, n_atoms: int, k: int, where: str, grid: str) -> None:
-    """Check a method against the sizes of one of its fits: experts, heads, groups.
-
-    Parameters
-    ----------
-    settings : Settings
-        Of the method.
-    n_atoms, k : int
-        Sizes of the fit.
-    where, grid : str
-        Where the method and the grid stand in the config.
-
-    Raises
-    ------
-    SettingsError
-        If they do not fit; the message names a key of the method or of the grid.
-    """
-    try:
-        find_method(settings.algorithm).check_sizes(settings, n_atoms, k)
-    except ValueError as error:
-        message = str(error)
-        place = grid if message.startswith(("k:", "n_atoms:")) else where
-        raise SettingsError(join(place, "") + f".{message}") from error
 
 
 def _check_evals(config: ExperimentConfig) -> None:

@@ -25,9 +25,10 @@ from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
 from dbksvd.report.figures.registry import list_figures
 from dbksvd.text.sources.registry import SOURCES
-from workflow.checks import check_consistency, check_sizes
+from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.method_checks import check_sizes
 
 SYNTHETIC = "synthetic"
 
