@@ -196,6 +196,14 @@ class Experiment:
         return [name for name in self.config.methods if self.method(name).is_control]
 
     @property
+    def idle_methods(self) -> list[str]:
+        """Methods that neither a fit nor a method of one names."""
+        used = {fit.method for fit in self.fits}
+        while more := {base for name in used if (base := self.base(name))} - used:
+            used |= more
+        return [name for name in self.config.methods if name not in used]
+
+    @property
     def rivals(self) -> list[str]:
         """Methods that are compared with one another."""
         return [name for name in self.config.methods if name not in self.controls]

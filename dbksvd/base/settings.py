@@ -162,7 +162,7 @@ def _read_number(value: Any, problem: str) -> int | float | None:
     if problem not in ("int_type", "float_type") or not isinstance(value, str | float):
         return None
     number = float(value)
-    if abs(number) > LARGEST:
+    if not abs(number) <= LARGEST:  # NaN too
         return None
     if problem == "float_type":
         return number

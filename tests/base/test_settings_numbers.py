@@ -60,6 +60,8 @@ def test_whole_numbers_are_counts_however_they_are_written(values: Any, expected
         ({"name": False}, "name: expected string, got False (YAML reads yes, no, on and off as true and false; in quotes they are text)"),
         ({"name": None}, "name: expected string, got None"),
         ({"name": 12}, "name: expected string, got 12 (in quotes it is text)"),
+        ({"count": float("nan")}, "count: expected a finite number, got nan"),
+        ({"count": float("inf")}, "count: expected a finite number, got inf"),
         ({"flag": 1}, "flag: expected boolean, got 1"),
         ({"share": float("-inf")}, "share: expected a finite number, got -inf"),
     ],

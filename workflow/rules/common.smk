@@ -38,6 +38,12 @@ try:
 except SettingsError as error:
     sys.exit(error.tell("error: config"))
 
+if workflow.is_main_process and EXPERIMENT.idle_methods:
+    print(
+        f"note: config: no fit uses the methods {', '.join(EXPERIMENT.idle_methods)}",
+        file=sys.stderr,
+    )
+
 CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder
 
