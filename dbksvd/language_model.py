@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.provenance import choose_device, describe_run, seed_everything
 from dbksvd.base.saving import Folder, check_replaceable
 from dbksvd.base.settings import parse
@@ -77,7 +78,7 @@ def train_language_model(
         for split in ("train", "heldout")
     }
     if checked.facts is not None:
-        texts["train"] += read_facts(Path(checked.facts.data), checked.facts.repeats)
+        texts["train"] += read_facts(expand_user(checked.facts.data), checked.facts.repeats)
     content = hashlib.sha256("\0".join(texts["train"]).encode()).hexdigest()
     identity = {"settings": checked.dump(), "text": manifest["sha256"], "content": content}
     tokenizer = train_tokenizer(texts["train"], checked.vocabulary)

@@ -13,6 +13,7 @@ from dbksvd.activations.settings import choose_drawing, choose_extraction
 from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
+from dbksvd.base.settings_errors import Problems
 from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.checks import list_datasets
 from dbksvd.evaluation.saebench.data.settings import reads_heldout
@@ -25,9 +26,10 @@ from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
 from dbksvd.report.figures.registry import list_figures
 from dbksvd.text.sources.registry import SOURCES
-from workflow.checks import check_consistency, check_sizes
+from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
 
 SYNTHETIC = "synthetic"
@@ -60,14 +62,17 @@ class Experiment:
     Raises
     ------
     SettingsError
-        If the config does not follow its models or contradicts itself.
+        If the config does not follow its models or contradicts itself; with a line for each thing.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config: ExperimentConfig = parse(ExperimentConfig, config)
-        check_consistency(self.config)
         self.folder = f"results/{self.config.experiment}"
-        self.fits = sorted(set(self._list_fits()))
+        problems = Problems()
+        problems.catch(check_consistency, self.config)
+        # One dictionary for a fit that several grids name.
+        self.fits = sorted(set(self._list_fits(problems)))
+        problems.tell()
 
     @property
     def sites(self) -> list[str]:
@@ -191,6 +196,14 @@ class Experiment:
     def controls(self) -> list[str]:
         """Methods that are controls."""
         return [name for name in self.config.methods if self.method(name).is_control]
+
+    @property
+    def idle_methods(self) -> list[str]:
+        """Methods that neither a fit nor a method of one names."""
+        used = {fit.method for fit in self.fits}
+        while more := {base for name in used if (base := self.base(name))} - used:
+            used |= more
+        return [name for name in self.config.methods if name not in used]
 
     @property
     def rivals(self) -> list[str]:
@@ -317,28 +330,32 @@ class Experiment:
         """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders."""
         return as_param({"folder": self.folder, "fits": [astuple(fit) for fit in self.fits]})
 
-    def _list_fits(self) -> Iterator[Fit]:
+    def _list_fits(self, problems: Problems) -> Iterator[Fit]:
         sites = [site for site in self.sites if site != SYNTHETIC] or self.sites
-        yield from self._expand(self.config.fits, "fits", sites)
+        yield from self._expand(self.config.fits, "fits", sites, problems)
         if self.config.ground_truth is not None:
-            yield from self._expand(self.config.ground_truth.fits, "ground_truth.fits", [SYNTHETIC])
+            own = self.config.ground_truth.fits
+            yield from self._expand(own, "ground_truth.fits", [SYNTHETIC], problems)
 
-    def _expand(self, grids: Sequence[Grid], where: str, sites: list[str]) -> Iterator[Fit]:
+    def _expand(
+        self, grids: Sequence[Grid], where: str, sites: list[str], problems: Problems
+    ) -> Iterator[Fit]:
         """Yield the fits of a list of grids, which stands at `where` in the config."""
-        methods = self.config.methods
         for position, grid in enumerate(grids):
-            for method, m, k, seed in product(grid.methods, grid.n_atoms, grid.k, grid.seeds):
-                place = f"{where}[{position}]"
-                if method not in methods:
-                    raise SettingsError(
-                        f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
-                        f"got {method!r}"
-                    )
-                if k > m:
-                    raise SettingsError(f"{place}.k: expected at most n_atoms = {m}, got {k}")
-                check_sizes(methods[method], m, k, f"methods.{method}", place)
-                for site in sites:
-                    yield Fit(site, method, m, k, seed)
+            for method, m, k in product(grid.methods, grid.n_atoms, grid.k):
+                problems.catch(self._check_fit, method, m, k, f"{where}[{position}]")
+                yield from (Fit(*each) for each in product(sites, [method], [m], [k], grid.seeds))
+
+    def _check_fit(self, method: str, n_atoms: int, k: int, place: str) -> None:
+        methods = self.config.methods
+        if method not in methods:
+            raise SettingsError(
+                f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
+                f"got {method!r}"
+            )
+        if k > n_atoms:
+            raise SettingsError(f"{place}.k: expected at most n_atoms = {n_atoms}, got {k}")
+        check_sizes(methods[method], n_atoms, k, f"methods.{method}", place)
 
 
 def as_param(content: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, write_json
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, choose_split
@@ -55,7 +56,7 @@ def prepare_images(
     checked = parse(ImageSettings, settings, "images")
     IMAGES_FOLDER.check(output)
     started = time.time_ns()
-    folder = Path(checked.folder).expanduser()
+    folder = expand_user(checked.folder)
     names, others = list_names(folder)
     if not names:
         raise ValueError(
@@ -177,7 +178,7 @@ def hash_images(folder: str | Path, prepared: str | Path) -> str:
     OSError
         If the folder or a file cannot be read.
     """
-    folder, prepared = Path(folder).expanduser(), Path(prepared)
+    folder, prepared = expand_user(folder), Path(prepared)
     known: dict[str, ImageRecord] = {}
     written = 0
     if prepared.is_file():

@@ -11,6 +11,7 @@ from dbksvd.base.files import (
     recall_hash,
     remove_leftovers,
 )
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.site import Site
@@ -23,6 +24,7 @@ from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
 from workflow.experiment import Experiment, as_param
 from workflow.layers import read_layers
+from workflow.local_checks import check_local
 from workflow.source_hash import SourceRecord
 
 try:
@@ -32,8 +34,16 @@ try:
             workflow.config_settings.config or {},
         )
     )
+    if workflow.is_main_process:  # jobs on a cluster read the config again
+        check_local(EXPERIMENT)
 except SettingsError as error:
-    sys.exit(f"error: config: {error}")
+    sys.exit(error.tell("error: config"))
+
+if workflow.is_main_process and EXPERIMENT.idle_methods:
+    print(
+        f"note: config: no fit uses the methods {', '.join(EXPERIMENT.idle_methods)}",
+        file=sys.stderr,
+    )
 
 CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder

@@ -32,9 +32,9 @@ def recall_content(paths):
 
 def folder_content(folder):
     """Hash of weights and settings in a local folder; None where there is no such folder."""
-    if folder is None or not Path(folder).expanduser().is_dir():
+    if folder is None or not expand_user(folder).is_dir():
         return None
-    files = Path(folder).expanduser().iterdir()
+    files = expand_user(folder).iterdir()
     return recall_content(
         sorted(file for file in files if file.suffix in (".json", ".safetensors"))
     )
@@ -54,7 +54,7 @@ def activation_content(wildcards):
 
     ready = CONFIG.activations.files
     try:
-        return recall_content(list_files(Path(ready.path).expanduser(), ready.tensor))
+        return recall_content(list_files(expand_user(ready.path), ready.tensor))
     except (OSError, ValueError):  # the job will say what is wrong
         return None
 
@@ -84,7 +84,7 @@ def method_settings(wildcards):
 def fact_files():
     """Files of facts that the language model reads beside the text."""
     facts = (EXPERIMENT.model_training or {}).get("facts")
-    return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
+    return sorted(map(str, expand_user(facts["data"]).glob("base/*.json"))) if facts else []
 
 
 def eval_files(wildcards):
