@@ -59,11 +59,12 @@ def published_content(wildcards):
 
 
 def text_inputs(wildcards):
-    """The documents, where activations come from text. Only the manifest's content counts."""
+    """The documents, where activations come from text. Only the seal's content counts."""
     if EXPERIMENT.source != "model":
         return {}
     return {
-        "manifest": rules.prepare_text.output.manifest,
+        "seal": rules.prepare_text.output.seal,
+        "manifest": ancient(rules.prepare_text.output.manifest),
         "documents": ancient(rules.prepare_text.output.documents),
         **model_inputs(wildcards),
     }
@@ -160,7 +161,7 @@ def stream_inputs(wildcards):
     if EXPERIMENT.stream(layer_of(wildcards)) is None:
         return {}
     found = text_inputs(wildcards)
-    return {"text": found.pop("manifest"), **found}
+    return {"text": found.pop("seal"), **found}
 
 
 def stream_option(wildcards):

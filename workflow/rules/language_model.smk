@@ -3,7 +3,8 @@
 
 rule train_language_model:
     input:
-        manifest=rules.prepare_text.output.manifest,
+        seal=rules.prepare_text.output.seal,
+        manifest=ancient(rules.prepare_text.output.manifest),
         documents=ancient(rules.prepare_text.output.documents),
         facts=fact_files(),
     output:
