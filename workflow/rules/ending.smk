@@ -16,7 +16,10 @@ def tell_nothing_done():
     if scheduler is None or workflow.dryrun or scheduler._run_performed:
         return
     if not len(workflow.dag) and shows_table():
-        print(f"nothing to do: {Path(TABLE).with_suffix('.md')} is up to date", file=sys.stderr)
+        print(
+            f"nothing to do: {Path(TABLE).with_suffix('.md')} is up to date",
+            file=sys.stderr,
+        )
 
 
 if workflow.is_main_process and not IS_UNFINISHED:
@@ -67,5 +70,7 @@ def make_unfinished_table(failed):
     missing = find_failed(workflow.dag, failed, keys)
     if not missing or len(missing) == len(keys):
         return
-    if make_table(workflow.main_snakefile, LAYERS, missing, [*rules.summarise_scores.output]):
+    if make_table(
+        workflow.main_snakefile, LAYERS, missing, [*rules.summarise_scores.output]
+    ):
         say_last(f"table of the others, {len(missing)} failed\n{tell_table(TABLE)}")

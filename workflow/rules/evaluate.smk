@@ -10,7 +10,9 @@ EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{
 rule prepare_evaluation:
     input:
         unpack(model_inputs),
-        data=eval_files,
+        data=ancient(eval_files),  # their content is a param
+        # Too little text is found when it is extracted, in a fraction of the time of the evals.
+        first=ancient(list_parts("json")),
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:
@@ -28,7 +30,7 @@ rule prepare_evaluation:
         cfg=lambda wildcards: EXPERIMENT.preparation(
             wildcards.eval, wildcards.site, layer_of(wildcards)
         ),
-        content=model_content,
+        content=eval_content,
         code=lambda wildcards: [
             code("scripts/prepare_evaluation.py"),
             eval_code(wildcards.eval),
@@ -64,9 +66,14 @@ rule evaluate_dictionary:
     params:
         cfg=lambda wildcards: EXPERIMENT.scoring(wildcards.site),
         code=code("scripts/evaluate_dictionary.py"),
-        # An eval that is kept was scored by the same sources.
+        # An eval that is kept was scored by the same sources, on the same local model.
         eval_code=lambda wildcards: as_param(
-            {name: eval_code(name) for name in EXPERIMENT.evals(wildcards.site)}
+            {
+                name: "".join(
+                    filter(None, [eval_code(name), model_content(wildcards)])
+                )
+                for name in EXPERIMENT.evals(wildcards.site)
+            }
         ),
     shell:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q} --code {params.eval_code:q}'

@@ -8,14 +8,14 @@ def layer_of(wildcards):
 
 def text_content(wildcards):
     """Hash of local text, whose content the config does not fix; None where a file is missing."""
-    digest = hashlib.sha256()
-    for source in CONFIG.text.sources if CONFIG.text else ():
-        try:
-            for file in find_text_source(source.kind).local_files(source):
-                digest.update(hash_file(file).encode())
-        except OSError:  # the job will say what is wrong
-            return None
-    return digest.hexdigest()
+    try:
+        return recall_content(
+            file
+            for source in (CONFIG.text.sources if CONFIG.text else ())
+            for file in find_text_source(source.kind).local_files(source)
+        )
+    except OSError:  # the job will say what is wrong
+        return None
 
 
 def recall_content(paths):
@@ -30,13 +30,32 @@ def recall_content(paths):
     return digest.hexdigest()
 
 
+# Weights that are not read, since only safetensors are, and what people write about a model.
+NOT_READ = (
+    ".bin",
+    ".ckpt",
+    ".gguf",
+    ".h5",
+    ".md",
+    ".msgpack",
+    ".onnx",
+    ".ot",
+    ".pt",
+    ".pth",
+)
+
+
 def folder_content(folder):
-    """Hash of weights and settings in a local folder; None where there is no such folder."""
+    """Hash of weights, settings and tokenizer in a local folder; None where there is none."""
     if folder is None or not Path(folder).expanduser().is_dir():
         return None
-    files = Path(folder).expanduser().iterdir()
+    files = sorted(Path(folder).expanduser().iterdir())
     return recall_content(
-        sorted(file for file in files if file.suffix in (".json", ".safetensors"))
+        file
+        for file in files
+        if file.is_file()
+        and not file.name.startswith(".")
+        and file.suffix not in NOT_READ
     )
 
 
@@ -84,6 +103,12 @@ def fact_files():
 def eval_files(wildcards):
     """Local files that an eval reads."""
     return EXPERIMENT.eval_files(wildcards.eval)
+
+
+def eval_content(wildcards):
+    """Hash of the local files that an eval reads, and of a local model."""
+    files = eval_files(wildcards)
+    return [model_content(wildcards), recall_content(files) if files else None]
 
 
 def access_inputs(wildcards):
