@@ -1,4 +1,4 @@
-"""The last words of a run: its table, or what failed and why."""
+"""What a run prints last: its table, or what failed and why."""
 
 from __future__ import annotations
 

@@ -11,8 +11,6 @@ rule prepare_evaluation:
     input:
         unpack(model_inputs),
         data=ancient(eval_files),  # their content is a param
-        # Too little text is found when it is extracted, in a fraction of the time of the evals.
-        first=ancient(list_parts("json")),
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:
