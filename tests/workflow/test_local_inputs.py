@@ -51,6 +51,12 @@ def finished(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "evaluation": {"evals": {"core": {"context_length": 16}, "ravel": {"data": "ravel"}}},
     }
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    pretend_to_finish(folder)
+    return folder
+
+
+def pretend_to_finish(folder: Path) -> None:
+    """Make all outputs, as empty files, and let Snakemake take them for results."""
     status, output = run_fork(folder, "--dry-run", config=CONFIG)
     assert status == 0, output
     names = re.findall(r"^    output: (.*)$", output, flags=re.MULTILINE)
@@ -60,7 +66,6 @@ def finished(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     status, output = run_fork(folder, "--touch", "--forceall", "--cores", "1", config=CONFIG)
     assert status == 0, output
     assert plan(folder, CONFIG) == {}
-    return folder
 
 
 def edit(path: Path) -> None:
@@ -117,3 +122,20 @@ def test_only_the_fit_of_an_edited_sae_runs(finished: Path):
         path.write_bytes(before)
     assert (planned["fit_dictionary"], planned["evaluate_dictionary"]) == (1, 1)
     assert plan(finished, CONFIG) == {}
+
+
+def test_another_revision_is_not_forgotten_behind_the_access_check(tmp_path: Path):
+    """Snakemake does not look at params of jobs that have only ancient inputs of one that runs."""
+    folder = copy_project(tmp_path / "project")
+    config = yaml.safe_load((folder / "experiments/tiny.yaml").read_text())
+    config |= {"experiment": "hub", "model": {"name": "some/model", "revision": "0f" * 20}}
+    config["evaluation"] = {"evals": {}}
+    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    pretend_to_finish(folder)
+    config["model"]["revision"] = "1f" * 20
+    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    status, output = run_fork(folder, "--touch", "--cores", "1", config=CONFIG)
+    assert status == 0, output
+    assert "checkpoint check_access:" in output
+    assert output.count("rule extract_activations:") == 2
+    assert "checkpoint shard_activations:" in output
