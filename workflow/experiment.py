@@ -326,9 +326,16 @@ class Experiment:
             return None
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
-    def rows(self) -> str:
-        """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders."""
-        return as_param({"folder": self.folder, "fits": [astuple(fit) for fit in self.fits]})
+    def rows(self, failed: Sequence[Sequence[Any]] = ()) -> str:
+        """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders.
+
+        `failed` has the keys and the reason of each fit that could not be made or scored.
+        """
+        rows: dict[str, Any] = {
+            "folder": self.folder,
+            "fits": [astuple(fit) for fit in self.fits],
+        }
+        return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
     def _list_fits(self, problems: Problems) -> Iterator[Fit]:
         sites = [site for site in self.sites if site != SYNTHETIC] or self.sites

@@ -23,8 +23,10 @@ from dbksvd.text.sources.sae_probes import list_probe_datasets, read_csv_texts
 SCHEMA_VERSION = 1
 DOCUMENTS_FILE = "documents.jsonl"
 MANIFEST_FILE = "manifest.json"
+# Only what the documents are, not how they came about: equal text, equal seal.
+SEAL_FILE = "seal.json"
 TEXT_FOLDER = Folder(
-    (DOCUMENTS_FILE, MANIFEST_FILE), MANIFEST_FILE, ("schema_version", "documents")
+    (DOCUMENTS_FILE, MANIFEST_FILE, SEAL_FILE), MANIFEST_FILE, ("schema_version", "documents")
 )
 
 
@@ -59,7 +61,7 @@ class _Entry(NamedTuple):
 
 
 def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path) -> dict[str, Any]:
-    """Write ``documents.jsonl`` and ``manifest.json`` into the folder `output`.
+    """Write ``documents.jsonl``, ``manifest.json`` and ``seal.json`` into the folder `output`.
 
     A document is kept once, by its exact text without surrounding white space. Its digest,
     sha256(seed, text), decides order and split, so both depend on nothing but seed and text.
@@ -106,6 +108,8 @@ def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path)
                 stream.write(json.dumps(line) + "\n")
         manifest["sha256"] = hash_file(folder / DOCUMENTS_FILE)
         write_json(folder / MANIFEST_FILE, manifest)
+        seal = {"documents": manifest["documents"], "sha256": manifest["sha256"]}
+        write_json(folder / SEAL_FILE, seal)
     return manifest
 
 

@@ -22,18 +22,20 @@ from dbksvd.report.norm_notes import list_norm_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
+from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, as_param
+from workflow.last_good import LastGood
 from workflow.layers import read_layers
 from workflow.local_checks import check_local
 from workflow.source_hash import SourceRecord
+from workflow.unfinished import find_failed, make_table, read_failed
 
 try:
-    EXPERIMENT = Experiment(
-        read_layers(
-            workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"],
-            workflow.config_settings.config or {},
-        )
+    LAYERS = read_layers(
+        workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"],
+        workflow.config_settings.config or {},
     )
+    EXPERIMENT = Experiment(LAYERS)
     if workflow.is_main_process:  # jobs on a cluster read the config again
         check_local(EXPERIMENT)
 except SettingsError as error:
@@ -44,6 +46,10 @@ if workflow.is_main_process and EXPERIMENT.idle_methods:
         f"note: config: no fit uses the methods {', '.join(EXPERIMENT.idle_methods)}",
         file=sys.stderr,
     )
+
+# Dictionaries that a run has just failed to make: this one makes the table of the others.
+FAILED_FITS = read_failed()
+IS_UNFINISHED = bool(FAILED_FITS)
 
 CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder
@@ -95,7 +101,7 @@ wildcard_constraints:
 
 
 def start_run(folder):
-    """Before the first job: see that it can run and write, remove what killed jobs left."""
+    """Before the first job: see that it can run and write; keep what is there, as it may fail."""
     if workflow.resource_settings.cores == 0:  # would wait for ever
         sys.exit("error: --cores: expected at least 1, got 0")
     # The plugin would fail in a thread of its own, unheard, and Snakemake wait for ever.
@@ -107,6 +113,8 @@ def start_run(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         remove_leftovers(folder)
+        if not IS_UNFINISHED:
+            LastGood(folder, workflow.persistence).keep(workflow.dag.needrun_jobs())
     except OSError as error:
         sys.exit(
             f"error: {folder}: expected a folder to write to, got: {error.strerror}"

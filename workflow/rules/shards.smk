@@ -3,7 +3,8 @@
 PARTS = f"{RESULTS}/{{site}}/parts/part-{{slice}}"
 
 
-rule shard_activations:
+# A checkpoint, as equal shards rerun nothing.
+checkpoint shard_activations:
     input:
         seals=list_parts("json"),
         parts=ancient(list_parts("h5")),
