@@ -21,6 +21,7 @@ from dbksvd.activations.settings import (
 )
 from dbksvd.activations.slices import locate_slice
 from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.saving import check_replaceable
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.hooks import HookPoint, find_hook
@@ -72,6 +73,7 @@ def extract_slice(
     checked = parse(ExtractionSettings, settings, "activations")
     ranges, attributes = locate_slice(checked, slice_index)
     output = Path(output)
+    check_part(output)
     if isinstance(checked, FileActivations):
         extract_ready_slice(checked, ranges, output, attributes)
     elif not isinstance(checked, TextExtraction):
@@ -81,6 +83,17 @@ def extract_slice(
             raise ValueError("text: expected the folder of prepare_text, got none")
         _extract_text_slice(checked, ranges, slice_index, output, attributes, Path(text), gpus)
     return seal_part(output, ranges)
+
+
+def check_part(output: Path) -> None:
+    """Check that the seal of a part would replace nothing but an older seal.
+
+    Raises
+    ------
+    ValueError
+        If another file has its name.
+    """
+    check_replaceable(output.with_suffix(".json"), ("schema_version", "sha256"))
 
 
 def seal_part(output: Path, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:

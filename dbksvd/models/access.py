@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
-from dbksvd.models.settings import AccessSettings, HubDataSet, ModelSettings, is_path
+from dbksvd.models.settings import AccessSettings, HubDataSet, ModelSettings
 from dbksvd.models.sizes import (
     CONFIG_FILE,
     ModelKind,
@@ -97,7 +98,7 @@ def check_data_set(wanted: HubDataSet) -> dict[str, Any]:
         If it cannot be had; the message says why.
     """
     name, key, revision = wanted.name, wanted.key, wanted.revision
-    folder = Path(name).expanduser()
+    folder = expand_user(name)
     if folder.is_dir():
         return {"name": name, "revision": None}
     if is_path(name):

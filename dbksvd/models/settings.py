@@ -13,20 +13,6 @@ from dbksvd.language_model_settings import LanguageModelSettings
 _ORIGINS = ("package", "name", "train")
 
 
-# What stands at the end of a file's name, but never of a model's on the hub.
-_FILE_ENDINGS = (".json", ".safetensors", ".bin", ".pt", ".pth", ".h5")
-
-
-def is_path(name: str) -> bool:
-    """Return whether a name can only be a path of this machine: the hub has no such name."""
-    return (
-        name.startswith(("/", "~", "."))
-        or "\\" in name
-        or name.count("/") > 1
-        or name.endswith(("/", *_FILE_ENDINGS))
-    )
-
-
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.files import read_json
+from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
 from dbksvd.models.attributes import read_attributes
-from dbksvd.models.settings import ExpectedSizes, ModelSettings, is_path
+from dbksvd.models.settings import ExpectedSizes, ModelSettings
 from dbksvd.models.weights import WEIGHTS_FILE, count_weights
 
 CONFIG_FILE = "config.json"
@@ -111,7 +112,7 @@ def find_folder(name: str) -> Path | None:
         If the name is a path, and no folder with a ``config.json`` is there; the message has the
         absolute path.
     """
-    folder = Path(name).expanduser()
+    folder = expand_user(name)
     if folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
             raise FileNotFoundError(

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from dbksvd.activations.from_text import extract_slice
 from dbksvd.activations.hdf5 import open_file
+from dbksvd.base.local_files import is_path
 from dbksvd.models.access import check_data_set, check_model
 from dbksvd.models.loading import load_model
-from dbksvd.models.settings import HubDataSet, is_path
+from dbksvd.models.settings import HubDataSet
 from dbksvd.models.sizes import find_kind, find_sizes
 from dbksvd.models.vision import load_image_model
 from dbksvd.text.documents import iterate_documents, prepare_text

@@ -35,12 +35,16 @@ class EvalSite:
         Seed of everything random in an eval.
     kind : {"encoder", "causal"}
         Whether the model has a language-model head.
+    norm_limit : float or None
+        Positions whose activation has a larger norm are left as they are: no dictionary was fitted
+        on them. None where there is no limit, and in preparations that do not need it.
     """
 
     model_name: str
     layer: int
     seed: int = 0
     kind: ModelKind = "encoder"
+    norm_limit: float | None = None
 
     @property
     def hook(self) -> str:
@@ -90,6 +94,7 @@ class SAEBenchModel:
             self.tokenizer.bos_token = self.tokenizer.cls_token
         if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
             self.tokenizer.eos_token = self.tokenizer.sep_token
+        _name_first_token(self.tokenizer)
         # transformers gives some tokenizers a pad token that the model has no embedding for.
         known = loaded.embeddings or len(self.tokenizer)
         if self.tokenizer.pad_token is None or self.tokenizer.pad_token_id >= known:
@@ -240,6 +245,16 @@ class SAEBenchModel:
         raise ValueError(
             f"hook: expected blocks.N.hook_resid_post with N < {len(self.blocks)}, got {name!r}"
         )
+
+
+def _name_first_token(tokenizer: Any) -> None:
+    """Let the token that a tokenizer puts before a text be its bos where it names none.
+
+    Shards drop it as special, and SAEBench would score it as text.
+    """
+    around = tokenizer("a", return_special_tokens_mask=True)
+    if tokenizer.bos_token is None and around["special_tokens_mask"][:1] == [1]:
+        tokenizer.bos_token = tokenizer.convert_ids_to_tokens(around["input_ids"][0])
 
 
 def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:

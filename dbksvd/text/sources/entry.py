@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import Count, NonNegativeInt, Settings, Text
 
 # of `datasets`; a column without any value has the last
@@ -57,6 +58,10 @@ def _is_not_fixed(_settings: Any) -> bool:
     return False
 
 
+def _accept(_settings: Any, _where: str) -> None:
+    """Accept whatever is on this machine."""
+
+
 @dataclass(frozen=True)
 class Source:
     """The entry of a kind of text source.
@@ -78,6 +83,9 @@ class Source:
         order. The config only names them, so their content decides whether text is read again.
     is_fixed : callable
         ``is_fixed(settings)`` returns whether the settings alone fix every byte that is read.
+    check : callable
+        ``check(settings, where)`` raises a ValueError where what is on this machine cannot be read
+        as asked for; it looks at little of it, and imports nothing heavy.
     """
 
     settings: type[SourceSettings]
@@ -85,11 +93,12 @@ class Source:
     hub_reads: Callable[[Any], dict[str, Any] | None] = _read_no_hub
     local_files: Callable[[Any], list[Path]] = _list_no_files
     is_fixed: Callable[[Any], bool] = _is_not_fixed
+    check: Callable[[Any, str], None] = _accept
 
 
 def list_files(path: str) -> list[Path]:
     """Return a file, or all files below a folder in a fixed order."""
-    found = Path(path).expanduser()
+    found = expand_user(path)
     if not found.is_dir():
         return [found]
     return [file for file in sorted(found.rglob("*")) if not file.is_dir()]

@@ -12,6 +12,7 @@ from pydantic import model_validator
 
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files
+from dbksvd.text.sources.local_checks import check_file
 
 
 class FileSettings(ColumnSettings):
@@ -103,4 +104,4 @@ def list_local_files(settings: FileSettings) -> list[Path]:
     return list_files(settings.path)
 
 
-SOURCE = Source(FileSettings, read, local_files=list_local_files)
+SOURCE = Source(FileSettings, read, local_files=list_local_files, check=check_file)

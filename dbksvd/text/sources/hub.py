@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from dbksvd.base.local_files import is_path
 from dbksvd.base.revisions import is_commit
 from dbksvd.base.settings import Text
-from dbksvd.models.settings import is_path
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, read_column
+from dbksvd.text.sources.local_checks import check_hub_name
 
 
 class HubSettings(ColumnSettings):
@@ -78,4 +79,4 @@ def is_fixed(settings: HubSettings) -> bool:
     return is_commit(settings.revision)
 
 
-SOURCE = Source(HubSettings, read, hub_reads=describe_read, is_fixed=is_fixed)
+SOURCE = Source(HubSettings, read, hub_reads=describe_read, is_fixed=is_fixed, check=check_hub_name)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files, read_column
+from dbksvd.text.sources.local_checks import check_local_dataset
 
 # How `datasets` tells splits by the names of files and folders.
 _SPLITS = {
@@ -149,4 +150,4 @@ def list_local_files(settings: LocalDatasetSettings) -> list[Path]:
     return list_files(settings.path)
 
 
-SOURCE = Source(LocalDatasetSettings, read, local_files=list_local_files)
+SOURCE = Source(LocalDatasetSettings, read, local_files=list_local_files, check=check_local_dataset)
