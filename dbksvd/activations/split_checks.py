@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from dbksvd.activations.moments import Moments
 
 logger = logging.getLogger(__name__)
 
@@ -33,24 +36,23 @@ def hash_rows(block: np.ndarray) -> np.ndarray:
     return found
 
 
-def find_norm_limit(multiple: float | None, norms: np.ndarray) -> float:
-    """Return the norm above which rows are left out; infinity where `multiple` is None.
+@dataclass
+class KeptRows(Moments):
+    """The rows of a split that are kept: their moments, and how many are zero or copies."""
 
-    Raises
-    ------
-    ValueError
-        If the median norm is 0: all rows that are not zero would be left out.
-    """
-    if multiple is None:
-        return float(np.inf)
-    median = float(np.median(norms))
-    if median == 0:
-        raise ValueError(
-            f"shards.outlier_norm_multiple: expected a median norm of the train rows above 0, got "
-            f"0: {int((norms == 0).sum())} of {len(norms)} rows are zero, and all others would be "
-            "left out"
-        )
-    return multiple * median
+    zero_rows: int = 0
+    hashes: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take in a block of shape (rows, d)."""
+        super().add(block)
+        if len(block):
+            self.zero_rows += int((~block.any(axis=1)).sum())
+            self.hashes.append(hash_rows(block))
+
+    def count_distinct(self) -> int:
+        """Return how many rows differ from one another."""
+        return len(np.unique(np.concatenate(self.hashes))) if self.hashes else 0
 
 
 def check_kept(split: str, kept: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from sae_lens.saes.topk_sae import TopKSAE
 from safetensors import SafetensorError
 
 from dbksvd.base.files import read_json, write_json
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
@@ -88,7 +89,7 @@ def _load(settings: PretrainedSettings, name: str) -> SAE[Any]:
     """Load with SAELens's own calls, in float32."""
     try:
         if settings.path is not None:
-            return SAE.load_from_disk(Path(settings.path).expanduser(), dtype="float32")
+            return SAE.load_from_disk(expand_user(settings.path), dtype="float32")
         assert settings.release is not None
         assert settings.id is not None
         with _tensors_only():

@@ -120,7 +120,7 @@ def run(task: EvalTask) -> None:
 
     with_loss = wants_loss(task.settings, task.site.kind)
     model = ReplayModel(
-        read_record(task.prepared, task.device),
+        read_record(task.prepared, task.device, task.site.norm_limit),
         SAEBenchModel(task.load_model(), task.site.model_name) if with_loss else None,
     )
     config = _configure(task, model, with_loss=with_loss)
@@ -169,7 +169,7 @@ def _configure(task: EvalTask, model: ReplayModel, *, with_loss: bool) -> Any:
         n_eval_reconstruction_batches=batches if with_loss else 1,
         compute_ce_loss=with_loss,
         compute_kl=with_loss,
-        # Dictionaries are fitted on text tokens: bos, eos and pad keep their activations.
+        # Dictionaries are fitted on text tokens: bos, eos, pad and sinks keep their activations.
         exclude_special_tokens_from_reconstruction=True,
         dataset=", ".join(settings.datasets),
         context_size=model.context_size,
