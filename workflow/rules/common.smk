@@ -1,5 +1,6 @@
 """Config, paths and the two params that decide what reruns."""
 
+import functools
 import hashlib
 import shutil
 import tempfile

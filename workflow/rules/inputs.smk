@@ -66,8 +66,12 @@ def model_content(wildcards):
 
 def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
-    if wildcards.site != "files":
-        return model_content(wildcards)
+    return ready_content() if wildcards.site == "files" else model_content(wildcards)
+
+
+@functools.cache  # asked for by each slice
+def ready_content():
+    """Hash of ready activations, with what lies behind an HDF5 file."""
     # here, since it loads HDF5, which few configs need
     from dbksvd.activations.from_files import list_files
 
