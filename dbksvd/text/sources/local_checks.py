@@ -131,16 +131,6 @@ def check_hub_name(settings: Any, where: str) -> None:
         require_folder(settings.name, f"{where}.name", "a folder, or a name on the hub")
 
 
-def check_bundled(settings: Any, where: str) -> None:
-    """Check names of sae-probes' data sets, where the package is installed."""
-    from dbksvd.text.sources.sae_probes import list_probe_datasets
-
-    try:
-        list_probe_datasets(settings.datasets, f"{where}.datasets")
-    except FileNotFoundError:  # it may be in the environment of the jobs only
-        return
-
-
 def _require_column(column: str, known: list[str], where: str, path: Path) -> None:
     if column not in known:
         raise ValueError(
