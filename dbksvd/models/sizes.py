@@ -59,8 +59,8 @@ def find_package_model(package: str) -> Path:
 
 def tell_kind(architectures: list[str] | None) -> ModelKind:
     """Return ``"causal"`` for the architectures of a language model with a head."""
-    names = architectures or []
-    return "causal" if any(name.endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
+    names = architectures if isinstance(architectures, list) else []
+    return "causal" if any(str(name).endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
 
 
 def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:

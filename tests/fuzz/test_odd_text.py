@@ -67,7 +67,7 @@ def files(draw: st.DrawFn) -> tuple[str, bytes, list[str] | None]:
     if kind == ".txt":
         # a mark of the byte order at the beginning is no text
         lines = list(io.StringIO(content.removeprefix("\ufeff"), newline=None))
-    is_plain = encoding in ("utf-8", "utf-8-sig") or content.isascii() and encoding == "latin-1"
+    is_plain = encoding in ("utf-8", "utf-8-sig") or (content.isascii() and encoding == "latin-1")
     return f"texts{kind}", encoded, lines if is_plain else None
 
 
