@@ -14,6 +14,7 @@ from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_config, find_kind, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
+from workflow.labels import find_labels
 
 # Sections that each source of activations needs.
 NEEDED = {"model": ("text", "model"), "images": ("images", "model"), "files": (), "synthetic": ()}
@@ -56,6 +57,27 @@ def check_consistency(config: ExperimentConfig) -> None:
             raise SettingsError(
                 f"figures.labels: expected names from methods{suggest(method, config.methods)}, "
                 f"got {method!r}"
+            )
+    _check_labels(config)
+
+
+def _check_labels(config: ExperimentConfig) -> None:
+    """Check that figures tell all methods apart: two of one label would be one line."""
+    owners: dict[str, str] = {}
+    labels = find_labels(config)
+    # those of the config last, for them to be named
+    for method in sorted(labels, key=lambda name: name in config.figures.labels):
+        label = " ".join(labels[method].split())
+        if label.startswith("_"):  # matplotlib leaves those out of legends
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that does not begin with _, "
+                f"got {labels[method]!r}"
+            )
+        other = owners.setdefault(label, method)
+        if other != method:
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that no other method has, "
+                f"got {labels[method]!r}, the label of {other}"
             )
 
 
