@@ -23,6 +23,7 @@ def _find_label(config: ExperimentConfig, name: str) -> str:
     settings = config.methods[name]
     method = find_method(settings.algorithm)
     label, base = method.label(settings), method.find_base(settings)
-    if base is None or method.coding is not None:
+    if method.coding is not None or base is None or base[1] not in config.methods:
         return label
-    return f"{_find_label(config, base[1])}, {label}"
+    of = config.methods[base[1]]
+    return f"{find_method(of.algorithm).label(of)}, {label}"

@@ -86,8 +86,8 @@ def _shrink(use: KernelUse) -> KernelUse:
 def _call_kernels(use: KernelUse, device: torch.device, implementation: str, ranks: Ranks) -> None:
     generator = torch.Generator().manual_seed(0)
     count = SMALL_ROWS if device.type == "cpu" else CUDA_ROWS
-    rows = torch.randn(count, use.width, generator=generator).to(device)
-    atoms = torch.randn(use.n_atoms, use.width, generator=generator)
+    rows = torch.randn(count, use.width, generator=generator, dtype=torch.float32).to(device)
+    atoms = torch.randn(use.n_atoms, use.width, generator=generator, dtype=torch.float32)
     atoms = normalize(atoms, dim=1).to(device)
     most = min(use.pursuit.k, use.n_atoms, use.width)
     codes = encode_with(rows, atoms, replace(use.pursuit, k=most), implementation=implementation)

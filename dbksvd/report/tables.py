@@ -36,11 +36,22 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
-def write_table(table: pd.DataFrame, csv: Path, markdown: Path) -> None:
-    """Write a table to both files, each atomically; for one without rows, the reason."""
+def write_table(table: pd.DataFrame, csv: Path, markdown: Path, notes: Sequence[str] = ()) -> None:
+    """Write a table to both files, each atomically; for one without rows, the reason.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What is written.
+    csv, markdown : Path
+        The files.
+    notes : sequence of str
+        Lines below the Markdown table.
+    """
     if table.empty:
         reason = table.attrs.get(REASON, "nothing to show")
         table = pd.DataFrame({NO_ROWS: [reason]})
     write_csv(table, csv)
     with replace_file(markdown) as temporary:
-        temporary.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+        text = table.to_markdown(index=False, disable_numparse=True)
+        temporary.write_text("\n\n".join([text, *notes]) + "\n")

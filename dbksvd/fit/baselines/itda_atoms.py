@@ -30,7 +30,7 @@ def choose_all(task: FitTask) -> FitResult:
     counts = {max(1, task.n_atoms * number // ROUNDS) for number in range(1, ROUNDS)}
     warm_up((KernelUse(settings, count, task.train.width) for count in counts), task.device)
     started = time.perf_counter()
-    atoms = torch.empty(0, task.train.width, device=task.device)
+    atoms = torch.empty(0, task.train.width, dtype=torch.float32, device=task.device)
     log: list[dict[str, Any]] = []
     seen = 0
     stretch = max(len(task.train) // ROUNDS, 1)

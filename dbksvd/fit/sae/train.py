@@ -16,6 +16,7 @@ from dbksvd.fit.sae.centring import fold_scaler_
 from dbksvd.fit.sae.configure import complete_settings, describe_settings
 from dbksvd.fit.sae.trainer import SAELoop
 from dbksvd.fit.task import FitResult, FitTask
+from dbksvd.ops.defaults import with_usual_defaults
 
 
 @dataclass
@@ -40,6 +41,9 @@ def finish_sae(trainer: SAETrainer[Any, Any]) -> SavableSAE:
     return SavableSAE(sae)
 
 
+@with_usual_defaults
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(task: FitTask) -> FitResult:
     """Train an SAE; see :func:`dbksvd.fit.sae.method.fit`."""
     settings = complete_settings(task.settings, task.n_atoms, task.k, len(task.train))
