@@ -12,6 +12,7 @@ from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_config, find_kind, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
+from workflow.labels import find_labels
 from workflow.method_checks import check_base, check_published, check_unused
 
 # Sections that each source of activations needs.
@@ -68,11 +69,28 @@ def _check_sections(config: ExperimentConfig) -> None:
 
 
 def _check_labels(config: ExperimentConfig) -> None:
+    """Check that figures tell all methods apart: two of one label would be one line."""
     for method in config.figures.labels:
         if method not in config.methods:
             raise SettingsError(
                 f"figures.labels: expected names from methods{suggest(method, config.methods)}, "
                 f"got {method!r}"
+            )
+    owners: dict[str, str] = {}
+    labels = find_labels(config)
+    # those of the config last, for them to be named
+    for method in sorted(labels, key=lambda name: name in config.figures.labels):
+        label = " ".join(labels[method].split())
+        if label.startswith("_"):  # matplotlib leaves those out of legends
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that does not begin with _, "
+                f"got {labels[method]!r}"
+            )
+        other = owners.setdefault(label, method)
+        if other != method:
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that no other method has, "
+                f"got {labels[method]!r}, the label of {other}"
             )
 
 

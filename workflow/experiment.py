@@ -29,6 +29,7 @@ from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
 
@@ -179,18 +180,7 @@ class Experiment:
     @cached_property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each method: the config's word, or else its entry's."""
-        own = {name: self._find_label(name) for name in self.config.methods}
-        repeated = {label for label in own.values() if list(own.values()).count(label) > 1}
-        found = {
-            name: f"{label} ({name})" if label in repeated else label for name, label in own.items()
-        }
-        return found | self.config.figures.labels
-
-    def _find_label(self, name: str) -> str:
-        label, base = self.method(name).label(self.config.methods[name]), self.base(name)
-        if base is None or self.method(name).coding is not None:
-            return label
-        return f"{self._find_label(base)}, {label}"
+        return find_labels(self.config)
 
     @cached_property
     def controls(self) -> list[str]:
