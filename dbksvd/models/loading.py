@@ -149,7 +149,7 @@ def load_config(source: str, pinned: Mapping[str, Any]) -> Any:
         return AutoConfig.from_pretrained(source, **pinned)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 - a config can make transformers raise anything
+    except Exception as error:  # a config can make transformers raise anything
         raise ValueError(
             f"{source}: expected a {CONFIG_FILE} that transformers knows, got {tell_error(error)}"
         ) from error
@@ -171,7 +171,7 @@ def load_weights(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
         model, info = auto.from_pretrained(source, **arguments, output_loading_info=True)
     except (torch.OutOfMemoryError, OSError):
         raise
-    except Exception as error:  # noqa: BLE001 - odd weights and configs can raise anything
+    except Exception as error:  # odd weights and configs can raise anything
         raise ValueError(
             f"{source}: expected weights that fit {CONFIG_FILE}, got {tell_error(error)}"
         ) from error
