@@ -204,6 +204,7 @@ def _list_coactive(table: PairTable, rows: np.ndarray, most: int) -> dict[str, n
         jaccards[own[chosen], place] = jaccard[chosen]
         conditionals[own[chosen], place] = both[chosen] / rows[own[chosen]]
     return {
+        "coactive_base": rows,
         "coactive_feature": features,
         "coactive_count": counts,
         "coactive_jaccard": jaccards,

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings, SparseDictionary
-from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.features.contexts import TextContexts
 
 N_ATOMS = 50
+# the dictionaries of the site, and whether their codes may be negative
+SIGNED = {"dbksvd/m50-k6-s0": False, "signed/m50-k6-s0": True, "topk/m50-k6-s0": False}
 SETTINGS: dict[str, Any] = {
     "top": 6,
     "groups": 3,
@@ -98,7 +99,3 @@ def code_plainly(
         codes.kept.append(np.array(kept, int))
         codes.dense.append(values)
     return codes
-
-
-def load_all(folders: dict[str, Path]) -> dict[str, SparseDictionary]:
-    return {name: load_dictionary(folder) for name, folder in folders.items()}
