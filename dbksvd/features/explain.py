@@ -8,7 +8,8 @@ from typing import Any
 
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
-from dbksvd.features.contexts import extract_contexts, limit_norms
+from dbksvd.features.contexts import limit_norms
+from dbksvd.features.text_contexts import extract_contexts
 from dbksvd.features.token_texts import show_tokens
 from dbksvd.models.hooks import find_hook
 from dbksvd.models.loading import LoadedModel

@@ -16,7 +16,7 @@ from features_helpers import (
 
 from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.features.collect import collect_examples
-from dbksvd.features.contexts import TextContexts
+from dbksvd.features.text_contexts import TextContexts
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings, SparseDictionary
-from dbksvd.features.contexts import TextContexts
+from dbksvd.features.text_contexts import TextContexts
 
 N_ATOMS = 50
 # the dictionaries of the site, and whether their codes may be negative

@@ -15,8 +15,8 @@ from features_helpers import (
 from dbksvd.base.files import DamagedFileError, hash_files
 from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.features.collect import collect_examples
-from dbksvd.features.contexts import TextContexts
 from dbksvd.features.site import AtomArrays, SiteFeatures
+from dbksvd.features.text_contexts import TextContexts
 
 
 @pytest.fixture(params=SIGNED)
