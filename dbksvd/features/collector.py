@@ -128,7 +128,7 @@ class Collector:
         """Return the arrays of docs/pages.md that come from the text."""
         state = self.state
         arrays = {
-            "count": state.count,
+            "count": state.fired,
             "context_count": state.context_count,
             "total": state.total,
             "maximum": state.maximum,

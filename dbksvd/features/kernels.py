@@ -20,7 +20,7 @@ class FeatureState(NamedTuple):
 
     Parameters
     ----------
-    count, context_count : int64 arrays of shape (F,)
+    fired, context_count : int64 arrays of shape (F,)
         Tokens and contexts in which the feature fires.
     total : float64 array of shape (F,)
         Sum of its coefficients.
@@ -42,7 +42,7 @@ class FeatureState(NamedTuple):
         Coefficients at the shown positions.
     """
 
-    count: np.ndarray
+    fired: np.ndarray
     context_count: np.ndarray
     total: np.ndarray
     maximum: np.ndarray
@@ -61,14 +61,24 @@ class FeatureState(NamedTuple):
     @classmethod
     def empty(cls, n_features: int, slots: int, window: int) -> FeatureState:
         """Return the state before anything has come."""
-        one, table = n_features, (n_features, slots)
-        counts = [np.zeros(one, np.int64) for _ in range(2)]
-        sums = [np.zeros(one), np.zeros(one, np.float32)]
-        histogram = [np.zeros((one, BINS), np.int64), np.zeros(one)]
-        places = [np.zeros(table, np.int32) for _ in range(5)]
-        ranks = [np.zeros(table, np.float32), np.full(table, -np.inf), np.zeros(table, np.int64)]
-        shown = np.zeros((*table, window), np.float32)
-        return cls(*counts, *sums, *histogram, *places, *ranks, shown)
+        table = (n_features, slots)
+        return cls(
+            fired=np.zeros(n_features, np.int64),
+            context_count=np.zeros(n_features, np.int64),
+            total=np.zeros(n_features),
+            maximum=np.zeros(n_features, np.float32),
+            histogram=np.zeros((n_features, BINS), np.int64),
+            histogram_top=np.zeros(n_features),
+            document=np.zeros(table, np.int32),
+            tile=np.zeros(table, np.int32),
+            position=np.zeros(table, np.int32),
+            first=np.zeros(table, np.int32),
+            length=np.zeros(table, np.int32),
+            peak=np.zeros(table, np.float32),
+            rank=np.full(table, -np.inf),
+            order=np.zeros(table, np.int64),
+            window=np.zeros((*table, window), np.float32),
+        )
 
 
 class ContextRows(NamedTuple):
@@ -106,7 +116,7 @@ def draw_priority(seed, document, tile, feature):
 
 @njit(nogil=True, cache=True)
 def _count_value(state, f, v):
-    state.count[f] += 1
+    state.fired[f] += 1
     state.total[f] += v
     if v > state.maximum[f]:
         state.maximum[f] = v

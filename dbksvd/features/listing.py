@@ -2,72 +2,94 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit
 
 from dbksvd.features.kernels import FeatureState
 from dbksvd.features.settings import ExampleSettings
 from dbksvd.features.tables import PairTable
 
-COACTIVE_BLOCK = 1024
 
+@njit(nogil=True, cache=True)
+def _pick_best(owner, score, tie, best):
+    """Put entries among the best of their owners: by falling score, then by rising tie.
 
-def _rank_in_groups(groups: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which entries of sorted groups are among the first `most` of theirs, and their rank.
-
-    `groups` rises; equal numbers are one group.
+    `best` holds the number of an entry (−1: none), its score and its tie, each of shape
+    (features, most).
     """
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else groups
-    sizes = np.diff(np.r_[starts, len(groups)])
-    rank = np.arange(len(groups)) - np.repeat(starts, sizes)
-    return rank < most, rank
+    number, scores, ties = best
+    most = number.shape[1]
+    for entry in range(owner.size):
+        f, own, tied = owner[entry], score[entry], tie[entry]
+        place = most
+        while place > 0 and (
+            number[f, place - 1] < 0
+            or own > scores[f, place - 1]
+            or (own == scores[f, place - 1] and tied < ties[f, place - 1])
+        ):
+            place -= 1
+            if place + 1 < most:
+                number[f, place + 1] = number[f, place]
+                scores[f, place + 1] = scores[f, place]
+                ties[f, place + 1] = ties[f, place]
+        if place < most:
+            number[f, place] = entry
+            scores[f, place] = own
+            ties[f, place] = tied
+
+
+def _make_best(n_features: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    shape = (n_features, most)
+    return np.full(shape, -1, np.int64), np.zeros(shape), np.zeros(shape, np.int64)
+
+
+def _gather(values: np.ndarray, number: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return the values of entries by their numbers, 0 where there is none."""
+    found = np.zeros(number.shape, dtype)
+    found[number >= 0] = values[number[number >= 0]]
+    return found
 
 
 def list_tokens(table: PairTable, n_features: int, most: int) -> dict[str, np.ndarray]:
     """Return the tokens on which each feature fires most, by count, then by id."""
     feature, token, counts, sums = table.list_entries()
-    order = np.lexsort((token, -counts, feature))
-    kept, rank = _rank_in_groups(feature[order], most)
-    chosen, place = order[kept], rank[kept]
-    ids = np.full((n_features, most), -1, np.int32)
-    arrays = {
-        "token_id": ids,
-        "token_count": np.zeros(ids.shape, np.int64),
-        "token_total": np.zeros(ids.shape),
+    best = _make_best(n_features, most)
+    _pick_best(feature, counts.astype(np.float64), token, best)
+    number = best[0]
+    return {
+        "token_id": np.where(number < 0, -1, best[2]).astype(np.int32),
+        "token_count": _gather(counts, number, np.int64),
+        "token_total": _gather(sums, number, np.float64),
     }
-    for array, values in zip(arrays.values(), (token, counts, sums), strict=True):
-        array[feature[chosen], place] = values[chosen]
-    return arrays
 
 
 def list_coactive(table: PairTable, rows: np.ndarray, most: int) -> dict[str, np.ndarray]:
-    """Return the features most often active together with each, by Jaccard index, then number."""
-    n_features = len(rows)
-    features = np.full((n_features, most), -1, np.int32)
-    counts = np.zeros(features.shape, np.int64)
-    jaccards, conditionals = (np.zeros(features.shape, np.float32) for _ in range(2))
-    low, high, count, _ = table.list_entries()
-    # in blocks of features, since each pair counts for two and sorting takes several copies
-    for start in range(0, n_features, COACTIVE_BLOCK):
-        stop = start + COACTIVE_BLOCK
-        first = slice(*np.searchsorted(low, [start, stop]))
-        second = np.flatnonzero((high >= start) & (high < stop))
-        own = np.concatenate([low[first], high[second]])
-        other = np.concatenate([high[first], low[second]])
-        both = np.concatenate([count[first], count[second]])
-        jaccard = both / np.maximum(rows[own] + rows[other] - both, 1)
-        order = np.lexsort((other, -jaccard, own))
-        kept, rank = _rank_in_groups(own[order], most)
-        chosen, place = order[kept], rank[kept]
-        features[own[chosen], place] = other[chosen]
-        counts[own[chosen], place] = both[chosen]
-        jaccards[own[chosen], place] = jaccard[chosen]
-        conditionals[own[chosen], place] = both[chosen] / rows[own[chosen]]
+    """Return the features most often active together with each, by Jaccard index, then number.
+
+    Parameters
+    ----------
+    table : PairTable
+        Rows in which two features are active, the lower one first.
+    rows : int64 array of shape (F,)
+        Rows in which each feature is active.
+    most : int
+        How many are listed.
+    """
+    low, high, both, _ = table.list_entries()
+    jaccard = both / np.maximum(rows[low] + rows[high] - both, 1)
+    best = _make_best(len(rows), most)
+    for owner, other in ((low, high), (high, low)):
+        _pick_best(owner, jaccard, other, best)
+    number, scores, others = best
+    counts = _gather(both, number, np.int64)
     return {
         "coactive_base": rows,
-        "coactive_feature": features,
+        "coactive_feature": np.where(number < 0, -1, others).astype(np.int32),
         "coactive_count": counts,
-        "coactive_jaccard": jaccards,
-        "coactive_conditional": conditionals,
+        "coactive_jaccard": np.where(number < 0, 0, scores).astype(np.float32),
+        "coactive_conditional": (counts / np.maximum(rows, 1)[:, None]).astype(np.float32),
     }
 
 
@@ -93,10 +115,9 @@ def list_examples(state: FeatureState, settings: ExampleSettings) -> dict[str, n
     group[kind.reshape(-1)[order] == 1] = np.concatenate(
         [numbers[size] for size in sampled] or [np.empty(0, np.int64)]
     )
-    rows = order
     window = state.window.reshape(-1, state.window.shape[2])
-    starts, places, values = [0], [], []
-    for block in np.array_split(rows, max(len(rows) // 65536, 1)):
+    starts, places, values = [np.zeros(1, np.int64)], [], []
+    for block in np.array_split(order, max(len(order) // 65536, 1)):
         shown = window[block]
         example, place = np.nonzero(shown)
         starts.append(np.bincount(example, minlength=len(block)))
@@ -105,13 +126,13 @@ def list_examples(state: FeatureState, settings: ExampleSettings) -> dict[str, n
     return {
         "example_start": np.r_[0, np.cumsum((~free).sum(axis=1))].astype(np.int64),
         "example_group": group,
-        "example_document": state.document.reshape(-1)[rows],
-        "example_tile": state.tile.reshape(-1)[rows],
-        "example_position": state.position.reshape(-1)[rows],
-        "example_peak": state.peak.reshape(-1)[rows],
-        "example_first": state.first.reshape(-1)[rows],
-        "example_length": state.length.reshape(-1)[rows],
-        "value_start": np.cumsum(np.concatenate([np.atleast_1d(part) for part in starts])),
+        "example_document": state.document.reshape(-1)[order],
+        "example_tile": state.tile.reshape(-1)[order],
+        "example_position": state.position.reshape(-1)[order],
+        "example_peak": state.peak.reshape(-1)[order],
+        "example_first": state.first.reshape(-1)[order],
+        "example_length": state.length.reshape(-1)[order],
+        "value_start": np.cumsum(np.concatenate(starts)),
         "value_position": np.concatenate(places).astype(np.int32),
         "value": np.concatenate(values),
     }

@@ -27,11 +27,11 @@ class ExampleSettings(Settings):
     """Tokens listed of those on which an atom fires most."""
     coactive_listed: Count = 10
     """Atoms listed of those that fire together with an atom."""
-    coactive_tokens: Count = 200_000
+    coactive_tokens: Count = 100_000
     """Tokens, from the first on, among which atoms that fire together are counted."""
     nearest: Count = 5
     """Nearest atoms listed of each dictionary."""
-    table_megabytes: Count = 768
+    table_megabytes: Count = 384
     """Memory for the counts of tokens and of pairs, all dictionaries together, in MiB."""
     seed: Seed = 0
     """Decides which contexts the quantile groups are drawn from, and the map."""

@@ -121,9 +121,8 @@ class PairTable:
         self._add(_add_pairs, indices, values, token, width * (width - 1) // 2)
 
     def list_entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return first and second number, count and sum of all pairs, in their order."""
+        """Return first and second number, count and sum of all pairs, in no order."""
         used = np.flatnonzero(self.slots.keys != -1)
-        used = used[np.argsort(self.slots.keys[used])]
         keys = self.slots.keys[used]
         second = keys & ((1 << _SHIFT) - 1)
         return keys >> _SHIFT, second, self.slots.counts[used], self.slots.sums[used]

@@ -47,7 +47,7 @@ def test_counts_are_exact_while_the_table_fits():
     feature, other, found, total = table.list_entries()
     keys = list(zip(feature.tolist(), other.tolist(), strict=True))
     assert dict(zip(keys, found.tolist(), strict=True)) == counts
-    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)
     np.testing.assert_allclose(total, [sums[key] for key in keys], rtol=1e-12)
     assert table.error == 0
     assert table.entries == len(counts)
@@ -98,5 +98,6 @@ def test_a_restored_table_goes_on_as_the_first():
     second.restore(first.save())
     second.add_tokens(indices[9000:], values[9000:], token[9000:])
     assert whole.error == second.error > 0
+    orders = [np.lexsort(table.list_entries()[1::-1]) for table in (whole, second)]
     for expected, got in zip(whole.list_entries(), second.list_entries(), strict=True):
-        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(got[orders[1]], expected[orders[0]])
