@@ -75,7 +75,7 @@ class Collector:
         if window is None:
             window = (settings.tokens_before, settings.tokens_after, settings.window)
         self.before, self.after, size = window
-        self.state = FeatureState.empty(self.n_features, settings.slots, size)
+        self.state = FeatureState.empty(self.n_features, settings.top, settings.slots, size)
         self.tokens = PairTable(table_bytes) if has_tokens else None
         self.pairs = PairTable(table_bytes)
         self.pair_rows = np.zeros(self.n_features, np.int64)  # rows with each feature, of those

@@ -40,6 +40,8 @@ class FeatureState(NamedTuple):
         Number of the context in the stream: among equal ranks the later one goes.
     window : float32 array of shape (F, K, W)
         Coefficients at the shown positions.
+    worst : int64 array of shape (F, 2)
+        Slot of the top, and of the sample, whose example goes next.
     """
 
     fired: np.ndarray
@@ -57,9 +59,10 @@ class FeatureState(NamedTuple):
     rank: np.ndarray
     order: np.ndarray
     window: np.ndarray
+    worst: np.ndarray
 
     @classmethod
-    def empty(cls, n_features: int, slots: int, window: int) -> FeatureState:
+    def empty(cls, n_features: int, top: int, slots: int, window: int) -> FeatureState:
         """Return the state before anything has come."""
         table = (n_features, slots)
         return cls(
@@ -78,6 +81,7 @@ class FeatureState(NamedTuple):
             rank=np.full(table, -np.inf),
             order=np.zeros(table, np.int64),
             window=np.zeros((*table, window), np.float32),
+            worst=np.full((n_features, 2), (0, top), np.int64),
         )
 
 
@@ -133,15 +137,15 @@ def _count_value(state, f, v):
 
 
 @njit(nogil=True, cache=True)
-def _find_slot(state, f, low, high, rank):
-    """Return the slot whose example gives way to one of this rank, −1 if none does."""
+def _find_worst(state, f, low, high):
+    """Return the slot whose example goes first: of the lowest rank, among these the latest."""
     worst = low
     for slot in range(low + 1, high):
         lower = state.rank[f, slot] < state.rank[f, worst]
         later = state.order[f, slot] > state.order[f, worst]
         if lower or (state.rank[f, slot] == state.rank[f, worst] and later):
             worst = slot
-    return worst if rank > state.rank[f, worst] else -1
+    return worst
 
 
 @njit(nogil=True, cache=True)
@@ -218,10 +222,13 @@ def add_contexts(state, contexts, indices, values, top, before, after, seed, ord
             f = found[i]
             state.context_count[f] += 1
             chance = -draw_priority(seed, contexts.document[c], contexts.tile[c], f)
-            for low, high, rank in ((0, top, np.float64(peak[f])), (top, slots, chance)):
-                slot = _find_slot(state, f, low, high, rank)
-                if slot >= 0:
+            for part in range(2):
+                rank = np.float64(peak[f]) if part == 0 else chance
+                slot = state.worst[f, part]
+                if rank > state.rank[f, slot]:
                     _keep(
                         state, f, slot, rank, order + c, contexts, c, peak_row[f], indices, values,
                         before, after,
                     )  # fmt: skip
+                    low, high = (0, top) if part == 0 else (top, slots)
+                    state.worst[f, part] = _find_worst(state, f, low, high)
