@@ -75,7 +75,9 @@ def score_probes(dictionary: SparseDictionary, probes: Probes) -> dict[str, np.n
         the label. Nothing is fitted, so all rows count.
     """
     areas = np.stack([measure_areas(dictionary, *one) for one in probes.sets], axis=1)
-    order = np.argsort(-np.abs(areas - 0.5), axis=1, kind="stable")[:, :LISTED]
+    # rounded, so that as much above ½ as another is below it is a tie
+    distance = np.abs(areas - 0.5).round(12)
+    order = np.argsort(-distance, axis=1, kind="stable")[:, :LISTED]
     return {
         "probe_label": order.astype(np.int32),
         "probe_auc": np.take_along_axis(areas, order, axis=1).astype(np.float32),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,19 @@ def test_explained_text_has_the_codes_of_each_token(tiny_encoder, tmp_path):
     wide = {"wide": write_dictionary(tmp_path / "wide", nonnegative=True, seed=1, d=8)}
     with pytest.raises(ValueError, match=r"wide: expected width 16, the activations' at .* got 8"):
         explain_text(["a"], wide, loaded, layer=2)
+
+
+def test_the_page_runs(shards_folder, text_folder, tmp_path, monkeypatch, capsys):
+    """The first block of docs/pages.md, on a small site laid out as results are."""
+    page = (Path(__file__).parents[2] / "docs/pages.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    site = tmp_path / "results/minilm/layer4"
+    site.mkdir(parents=True)
+    (site / "shards").symlink_to(shards_folder)
+    (tmp_path / "results/minilm/text").symlink_to(text_folder)
+    write_dictionary(site / "dictionaries/dbksvd/m512-k16-s0", nonnegative=True, seed=1)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/pages.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert all("[" in line and line.startswith(("atom 3 ", "atom 17 ")) for line in lines)
