@@ -35,6 +35,7 @@ include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/scores.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/ending.smk"
 
 
 onstart:
@@ -42,7 +43,11 @@ onstart:
 
 
 onsuccess:
-    SOURCES.save()
+    end_well(RESULTS)
+
+
+onerror:
+    end_badly(RESULTS)
 
 
 report: "workflow/report/overview.rst"

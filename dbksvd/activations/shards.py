@@ -113,6 +113,12 @@ class ActivationShards:
         """Mean squared distance of this split's rows from their own mean."""
         return float(self.manifest["splits"][self.split]["total_variance"])
 
+    @property
+    def norm_limit(self) -> float | None:
+        """Largest norm of a row that was kept; None where rows of any norm were."""
+        limit = self.manifest.get("norms", {}).get("limit")
+        return None if limit is None else float(limit)
+
     def describe(self) -> dict[str, Any]:
         """Return where the activations come from, in SAELens's words for its metadata.
 

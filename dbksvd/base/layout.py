@@ -7,6 +7,8 @@ from typing import Any
 
 # What identifies a dictionary in every table.
 KEYS = ("site", "method", "n_atoms", "k", "seed")
+# Says of a dictionary why it could not be made or scored: entry of a row, eval in tables.
+FAILED = "failed"
 # In the folder of a dictionary.
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -26,9 +28,11 @@ def expand_rows(text: str) -> list[dict[str, Any]]:
     ----------
     text : str
         JSON with ``folder`` (of the experiment) and ``fits``: lists of site, method, n_atoms, k and
-        seed. Short, because a command line holds 128 KiB: some 3,000 fits.
+        seed. Short, because a command line holds 128 KiB: some 3,000 fits. ``failed`` has lists of
+        the same and a reason, which becomes the entry ``failed`` of the row.
     """
     content = json.loads(text)
+    reasons = {tuple(keys): reason for *keys, reason in content.get("failed", ())}
     rows = []
     for site, *sizes in content["fits"]:
         folder, name = f"{content['folder']}/{site}", name_fit(*sizes)
@@ -41,5 +45,7 @@ def expand_rows(text: str) -> list[dict[str, Any]]:
             if site == "synthetic"
             else None,
         }
+        if (site, *sizes) in reasons:
+            row[FAILED] = reasons[site, *sizes]
         rows.append(row)
     return rows

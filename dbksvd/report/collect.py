@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from dbksvd.base.files import DamagedFileError, check_folder, read_json, read_seal
-from dbksvd.base.layout import KEYS, LOG_FILE, SEAL_FILE
+from dbksvd.base.layout import FAILED, KEYS, LOG_FILE, SEAL_FILE
 from dbksvd.evaluation.saebench.results import SEAL, read_metrics
 
 SCORE_COLUMNS = [*KEYS, "eval", "metric", "value"]
@@ -25,10 +25,18 @@ logger = logging.getLogger(__name__)
 
 
 def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the tidy table of all numbers; null and NaN are left out and counted in the log."""
-    table, left_out = [], 0
+    """Return the tidy table of all numbers; null and NaN are left out and counted in the log.
+
+    A dictionary that could not be made or scored has one row without a value: the eval `FAILED`,
+    and the reason as the metric.
+    """
+    table: list[list[Any]] = []
+    left_out = 0
     for row in rows:
         keys = [row[key] for key in KEYS]
+        if FAILED in row:
+            table.append([*keys, FAILED, row[FAILED], math.nan])
+            continue
         for name, metrics in read_scores(row):
             for metric, value in metrics.items():
                 if metric in KEYS or isinstance(value, bool):

@@ -26,8 +26,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
-def write_table(table: pd.DataFrame, csv: Path, markdown: Path) -> None:
-    """Write a table to both files, each atomically."""
+def write_table(table: pd.DataFrame, csv: Path, markdown: Path, notes: Sequence[str] = ()) -> None:
+    """Write a table to both files, each atomically; `notes` are lines below the Markdown one."""
     write_csv(table, csv)
     with replace_file(markdown) as temporary:
-        temporary.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+        text = table.to_markdown(index=False, disable_numparse=True)
+        temporary.write_text("\n\n".join([text, *notes]) + "\n")

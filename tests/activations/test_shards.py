@@ -14,7 +14,8 @@ import torch
 
 from dbksvd import ActivationShards
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
-from dbksvd.activations.sharding import Moments, write_shards
+from dbksvd.activations.moments import Moments
+from dbksvd.activations.sharding import write_shards
 from dbksvd.base.files import DamagedFileError, read_json, write_json
 from dbksvd.base.splits import SPLITS
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -173,7 +174,7 @@ def start_and_wait_for(experiment: Experiment, rule: str) -> subprocess.Popen[by
     """Return when Snakemake says that a job of the rule begins: what it needs is complete."""
     process, log = experiment.start()
     deadline = time.monotonic() + 300
-    while f"rule {rule}:" not in log.read_text():
+    while not re.search(f"(rule|checkpoint) {rule}:", log.read_text()):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)

@@ -1,7 +1,9 @@
 """Hub and keys, asked for once before any long work; nothing to do where all is on this machine."""
 
 
-rule check_access:
+# A checkpoint: with ancient inputs of it, Snakemake does not look whether jobs after it have changed
+# params, until it is done.
+checkpoint check_access:
     output:
         facts=f"{RESULTS}/access.json",
     log:

@@ -12,6 +12,8 @@ rule extract_activations:
     wildcard_constraints:
         site=r"layer\d+|files",
     cache: SHARED
+    # Too little text is found here, in a fraction of the time in which evals are prepared.
+    priority: 1
     conda:
         "../../envs/activations.yaml"
     threads: 1

@@ -10,7 +10,10 @@ EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{
 rule prepare_evaluation:
     input:
         unpack(model_inputs),
-        data=eval_files,
+        unpack(heldout_inputs),
+        data=ancient(eval_files),  # their content is a param
+        # So small that Snakemake compares its content: other shards of the same limit rerun nothing.
+        norm_limit=norm_limit_file,
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:
@@ -28,13 +31,15 @@ rule prepare_evaluation:
         cfg=lambda wildcards: EXPERIMENT.preparation(
             wildcards.eval, wildcards.site, layer_of(wildcards)
         ),
-        content=model_content,
+        content=eval_content,
+        text=text_option,
         code=lambda wildcards: [
             code("scripts/prepare_evaluation.py"),
             eval_code(wildcards.eval),
         ],
     shell:
-        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q} {params.text}'
+        " --norm-limit {input.norm_limit:q}"
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
@@ -64,9 +69,14 @@ rule evaluate_dictionary:
     params:
         cfg=lambda wildcards: EXPERIMENT.scoring(wildcards.site),
         code=code("scripts/evaluate_dictionary.py"),
-        # An eval that is kept was scored by the same sources.
+        # An eval that is kept was scored by the same sources, on the same local model.
         eval_code=lambda wildcards: as_param(
-            {name: eval_code(name) for name in EXPERIMENT.evals(wildcards.site)}
+            {
+                name: "".join(
+                    filter(None, [eval_code(name), model_content(wildcards)])
+                )
+                for name in EXPERIMENT.evals(wildcards.site)
+            }
         ),
     shell:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/evaluate_dictionary.py" --settings {params.cfg:q} --code {params.eval_code:q}'

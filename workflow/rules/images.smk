@@ -3,7 +3,8 @@
 IMAGES = f"{RESULTS}/images"
 
 
-rule prepare_images:
+# A checkpoint, as equal images rerun nothing.
+checkpoint prepare_images:
     output:
         manifest=f"{IMAGES}/manifest.json",
         images=f"{IMAGES}/images.jsonl",

@@ -8,14 +8,14 @@ def layer_of(wildcards):
 
 def text_content(wildcards):
     """Hash of local text, whose content the config does not fix; None where a file is missing."""
-    digest = hashlib.sha256()
-    for source in CONFIG.text.sources if CONFIG.text else ():
-        try:
-            for file in find_text_source(source.kind).local_files(source):
-                digest.update(hash_file(file).encode())
-        except OSError:  # the job will say what is wrong
-            return None
-    return digest.hexdigest()
+    try:
+        return recall_content(
+            file
+            for source in (CONFIG.text.sources if CONFIG.text else ())
+            for file in find_text_source(source.kind).local_files(source)
+        )
+    except OSError:  # the job will say what is wrong
+        return None
 
 
 def recall_content(paths):
@@ -30,13 +30,32 @@ def recall_content(paths):
     return digest.hexdigest()
 
 
+# Weights that are not read, since only safetensors are, and what people write about a model.
+NOT_READ = (
+    ".bin",
+    ".ckpt",
+    ".gguf",
+    ".h5",
+    ".md",
+    ".msgpack",
+    ".onnx",
+    ".ot",
+    ".pt",
+    ".pth",
+)
+
+
 def folder_content(folder):
-    """Hash of weights and settings in a local folder; None where there is no such folder."""
-    if folder is None or not Path(folder).expanduser().is_dir():
+    """Hash of weights, settings and tokenizer in a local folder; None where there is none."""
+    if folder is None or not expand_user(folder).is_dir():
         return None
-    files = Path(folder).expanduser().iterdir()
+    files = sorted(expand_user(folder).iterdir())
     return recall_content(
-        sorted(file for file in files if file.suffix in (".json", ".safetensors"))
+        file
+        for file in files
+        if file.is_file()
+        and not file.name.startswith(".")
+        and file.suffix not in NOT_READ
     )
 
 
@@ -49,7 +68,14 @@ def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
     if wildcards.site != "files":
         return model_content(wildcards)
-    return recall_content([Path(CONFIG.activations.files.path).expanduser()])
+    # here, since it loads HDF5, which few configs need
+    from dbksvd.activations.from_files import list_files
+
+    ready = CONFIG.activations.files
+    try:
+        return recall_content(list_files(expand_user(ready.path), ready.tensor))
+    except (OSError, ValueError):  # the job will say what is wrong
+        return None
 
 
 def published_content(wildcards):
@@ -59,11 +85,12 @@ def published_content(wildcards):
 
 
 def text_inputs(wildcards):
-    """The documents, where activations come from text. Only the manifest's content counts."""
+    """The documents, where activations come from text. Only the seal's content counts."""
     if EXPERIMENT.source != "model":
         return {}
     return {
-        "manifest": rules.prepare_text.output.manifest,
+        "seal": rules.prepare_text.output.seal,
+        "manifest": ancient(rules.prepare_text.output.manifest),
         "documents": ancient(rules.prepare_text.output.documents),
         **model_inputs(wildcards),
     }
@@ -77,12 +104,29 @@ def method_settings(wildcards):
 def fact_files():
     """Files of facts that the language model reads beside the text."""
     facts = (EXPERIMENT.model_training or {}).get("facts")
-    return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
+    return (
+        sorted(map(str, expand_user(facts["data"]).glob("base/*.json")))
+        if facts
+        else []
+    )
 
 
 def eval_files(wildcards):
     """Local files that an eval reads."""
     return EXPERIMENT.eval_files(wildcards.eval)
+
+
+def norm_limit_file(wildcards):
+    """The largest norm that fits see, where the preparation of an eval needs it."""
+    if not EXPERIMENT.needs_norm_limit(wildcards.eval):
+        return []
+    return f"{RESULTS}/{wildcards.site}/shards/norm_limit.json"
+
+
+def eval_content(wildcards):
+    """Hash of the local files that an eval reads, and of a local model."""
+    files = eval_files(wildcards)
+    return [model_content(wildcards), recall_content(files) if files else None]
 
 
 def access_inputs(wildcards):
@@ -160,7 +204,7 @@ def stream_inputs(wildcards):
     if EXPERIMENT.stream(layer_of(wildcards)) is None:
         return {}
     found = text_inputs(wildcards)
-    return {"text": found.pop("manifest"), **found}
+    return {"text": found.pop("seal"), **found}
 
 
 def stream_option(wildcards):
@@ -169,8 +213,18 @@ def stream_option(wildcards):
     return "" if settings is None else f"--stream {shlex.quote(settings)}"
 
 
+def heldout_inputs(wildcards):
+    """The documents, where an eval reads the held-out ones. Only the manifest's content counts."""
+    if not EXPERIMENT.reads_heldout(wildcards.eval):
+        return {}
+    return {
+        "text": rules.prepare_text.output.manifest,
+        "documents": ancient(rules.prepare_text.output.documents),
+    }
+
+
 def text_option(wildcards, input):
-    """Where a fit streams from. Apart: a param of inputs is no reason to run again."""
+    """Where the text is, for a job that reads it. Apart: a param of inputs is no reason to run again."""
     if "text" not in input.keys():
         return ""
     return f"--text {shlex.quote(str(Path(input.text).parent))}"

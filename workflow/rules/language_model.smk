@@ -3,9 +3,10 @@
 
 rule train_language_model:
     input:
-        manifest=rules.prepare_text.output.manifest,
+        seal=rules.prepare_text.output.seal,
+        manifest=ancient(rules.prepare_text.output.manifest),
         documents=ancient(rules.prepare_text.output.documents),
-        facts=fact_files(),
+        facts=ancient(fact_files()),
     output:
         seal=f"{RESULTS}/language_model.json",
     log:
@@ -21,6 +22,7 @@ rule train_language_model:
         gpu=GPUS,
     params:
         cfg=as_param(EXPERIMENT.model_training),
+        content=recall_content(fact_files()),
         code=code("scripts/train_language_model.py"),
         checkpoint=f"{RESULTS}/checkpoints/language_model",
     shell:

@@ -3,7 +3,8 @@
 PARTS = f"{RESULTS}/{{site}}/parts/part-{{slice}}"
 
 
-rule shard_activations:
+# A checkpoint, as equal shards rerun nothing.
+checkpoint shard_activations:
     input:
         seals=list_parts("json"),
         parts=ancient(list_parts("h5")),
@@ -12,6 +13,7 @@ rule shard_activations:
         multiext(
             f"{RESULTS}/{{site}}/shards/",
             manifest="manifest.json",
+            norm_limit="norm_limit.json",
             **{name.replace("-", "_"): f"{name}.h5" for name in SHARED_SHARDS},
         ),
     log:

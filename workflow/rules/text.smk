@@ -1,16 +1,20 @@
 """Documents, deduplicated, split into training and held-out ones."""
 
 
-rule prepare_text:
+# A checkpoint: what comes after is planned again when the documents are there, and equal ones rerun
+# nothing, however they came about.
+checkpoint prepare_text:
     input:
         unpack(access_inputs),
     output:
         manifest=f"{RESULTS}/text/manifest.json",
         documents=f"{RESULTS}/text/documents.jsonl",
+        seal=f"{RESULTS}/text/seal.json",
     log:
         f"{RESULTS}/logs/prepare_text.log",
     benchmark:
         f"{RESULTS}/benchmarks/prepare_text.jsonl"
+    priority: 1
     conda:
         "../../envs/activations.yaml"
     threads: 1

@@ -39,7 +39,8 @@ def make_control(task: FitTask) -> FitResult:
 
 def _draw_random_atoms(task: FitTask) -> Tensor:
     generator = torch.Generator().manual_seed(task.seed)
-    atoms = torch.randn(task.n_atoms, task.train.width, generator=generator)
+    shape = (task.n_atoms, task.train.width)
+    atoms = torch.randn(shape, generator=generator, dtype=torch.float32)
     return torch.nn.functional.normalize(atoms, dim=1)
 
 
@@ -53,7 +54,7 @@ def _check_width(task: FitTask) -> None:
 
 def _take_axes(task: FitTask) -> Tensor:
     _check_width(task)
-    return torch.eye(task.n_atoms, task.train.width)
+    return torch.eye(task.n_atoms, task.train.width, dtype=torch.float32)
 
 
 def _find_principal_atoms(task: FitTask) -> Tensor:

@@ -27,7 +27,7 @@ def choose_all(task: FitTask) -> FitResult:
     settings = PursuitSettings(
         k=task.k, method=task.settings.pursuit, nonnegative=task.settings.nonnegative
     )
-    atoms = torch.empty(0, task.train.width, device=task.device)
+    atoms = torch.empty(0, task.train.width, dtype=torch.float32, device=task.device)
     log: list[dict[str, Any]] = []
     seen = 0
     stretch = max(len(task.train) // ROUNDS, 1)

@@ -87,6 +87,14 @@ def _find_base(settings: GrownSettings) -> tuple[str, str] | None:
     return None if settings.warm_start is None else ("warm_start", settings.warm_start)
 
 
+def _find_unused(settings: GrownSettings) -> dict[str, str]:
+    """Return the keys of growth and settling, where atoms come from another method."""
+    if settings.warm_start is None:
+        return {}
+    keys = ("growth", "starts", "round_iterations", "damping", "samples_per_atom", "settle_iter")
+    return dict.fromkeys(keys, "warm_start: null")
+
+
 METHOD = Method(
     settings=GrownSettings,
     fit=fit,
@@ -95,4 +103,5 @@ METHOD = Method(
     label=lambda _settings: "grown DB-KSVD",
     stage="fit DB-KSVD",
     find_base=_find_base,
+    find_unused=_find_unused,
 )

@@ -100,6 +100,11 @@ def _list_sources(settings: TrainingSettings) -> tuple[str, ...]:
     return () if settings.source is None else (settings.source,)
 
 
+def _find_unused(settings: Any) -> dict[str, str]:
+    """Return the decay, where the learning rate falls all the way."""
+    return {"lr_decay": "lr_schedule: constant"} if settings.lr_schedule == "cosine" else {}
+
+
 METHOD = Method(
     settings=SAESettings,
     fit=fit,
@@ -110,4 +115,5 @@ METHOD = Method(
     is_data_parallel=True,
     check_sizes=_check_sizes,
     list_sources=_list_sources,
+    find_unused=_find_unused,
 )

@@ -14,6 +14,7 @@ from dbksvd.base.files import read_json, write_json
 from dbksvd.fit.sae.configure import complete_settings, describe_settings
 from dbksvd.fit.sae.trainer import SAELoop
 from dbksvd.fit.task import FitResult, FitTask
+from dbksvd.ops.defaults import with_usual_defaults
 
 
 @dataclass
@@ -29,6 +30,9 @@ class SavableSAE:
         write_json(config, dict(sorted(read_json(config).items())))
 
 
+@with_usual_defaults
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(task: FitTask) -> FitResult:
     """Train an SAE; see :func:`dbksvd.fit.sae.method.fit`."""
     settings = complete_settings(task.settings, task.n_atoms, task.k, len(task.train))

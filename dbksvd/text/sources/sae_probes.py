@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dbksvd.base.settings import Names
 from dbksvd.text.sources.entry import NamedTexts, Source, SourceSettings
+from dbksvd.text.sources.local_checks import check_bundled
 
 PROBE_PACKAGE = "sae_probes"
 PROBE_FOLDER = "data/cleaned_data"
@@ -86,4 +87,4 @@ def is_fixed(_settings: SaeProbesSettings) -> bool:
     return True
 
 
-SOURCE = Source(SaeProbesSettings, read, is_fixed=is_fixed)
+SOURCE = Source(SaeProbesSettings, read, is_fixed=is_fixed, check=check_bundled)
