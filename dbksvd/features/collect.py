@@ -21,7 +21,7 @@ from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.features.collector import Collector, is_signed
 from dbksvd.features.contexts import Contexts, ContextSource, cut_contexts, limit_norms
 from dbksvd.features.settings import ExampleSettings
-from dbksvd.features.writing import SiteParts, write_site
+from dbksvd.features.writing import SITE_FOLDER, SiteParts, write_site
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -71,8 +71,13 @@ class _Pass:
         contexts = limit_norms(contexts, self.norm_limit)
         if limit is not None:
             contexts, progress.done = cut_contexts(contexts, limit - progress.tokens)
-        n = len(contexts.activations)
+        n, width = contexts.activations.shape
         for name, dictionary in self.dictionaries.items() if n else ():
+            if dictionary.atoms.shape[1] != width:
+                raise ValueError(
+                    f"{name}: expected atoms of width {width}, the activations', got "
+                    f"{dictionary.atoms.shape[1]}"
+                )
             codes = dictionary.encode(contexts.activations.to(dictionary.atoms))
             self.collectors[name].add(contexts.rows, codes, progress.contexts, progress.tokens)
         progress.left_out_tokens += read - n
@@ -132,11 +137,13 @@ def collect_examples(
     Raises
     ------
     ValueError
-        If there is no dictionary, or one is of another width than the activations.
+        If there is no dictionary, one is of another width than the activations, or `output` holds
+        files of someone else.
     """
     checked = parse(ExampleSettings, settings, "pages.examples")
     if not dictionaries:
         raise ValueError("dictionaries: expected at least 1, got none")
+    SITE_FOLDER.check(output)  # before the long pass
     loaded = {name: load_dictionary(folder, device) for name, folder in dictionaries.items()}
     table_bytes = checked.table_megabytes * 2**20 // (2 * len(loaded))
     collectors = {

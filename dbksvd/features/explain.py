@@ -41,7 +41,7 @@ def explain_text(
     layer, hook_module
         The site: see :func:`dbksvd.models.hooks.find_hook`.
     context_length : int
-        Tokens of a text that the model sees, special ones counted.
+        Tokens of a text that the model sees, special ones counted; the model may take fewer.
     dtype : {"float32", "float16"}
         Type in which activations of the site are stored.
     norm_limit : float, optional
@@ -71,7 +71,7 @@ def explain_text(
         tokenize_documents(
             [Document(number, "heldout", text) for number, text in enumerate(texts)],
             loaded.tokenizer,
-            context_length=context_length,
+            context_length=min(context_length, loaded.max_length or context_length),
             tokens_per_document=None,
         )
     )

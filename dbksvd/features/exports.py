@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from dbksvd.base.files import replace_file, replace_folder
+from dbksvd.base.files import replace_file
+from dbksvd.base.saving import Folder
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.features.site import AtomArrays, SiteFeatures
 
@@ -56,7 +57,7 @@ def export_neuronpedia(
     if atoms.shape != expected:
         raise ValueError(f"dictionary: expected atoms of shape {expected}, got {atoms.shape}")
     model, files = site.manifest["model"], []
-    with replace_folder(output) as folder:
+    with Folder(("batch-*.json",)).replace(output) as folder:
         for start in range(0, arrays.entry["n_features"], FEATURES_PER_BATCH):
             stop = min(start + FEATURES_PER_BATCH, arrays.entry["n_features"])
             batch = {

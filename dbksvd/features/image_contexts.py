@@ -14,6 +14,7 @@ import torch
 from dbksvd.activations.from_images import TileReader
 from dbksvd.activations.from_text import describe_site
 from dbksvd.activations.settings import ImageExtraction
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import parse
 from dbksvd.features.contexts import Contexts
 from dbksvd.features.kernels import ContextRows
@@ -59,7 +60,7 @@ class ImageContexts:
         self.records = [(i, record) for i, record in enumerate(records) if record.split == split]
         self.model = load_image_model(self.settings.model, gpus=gpus)
         self.hook = find_hook(self.model.loaded, self.settings.layer, self.settings.hook_module)
-        self.folder = Path(self.prepared.folder).expanduser()
+        self.folder = expand_user(self.prepared.folder)
         self.reader = TileReader(self.folder, self.model, self.hook)
         probe = next(self._iterate_tiles(np.arange(0)))
         self.kept, _ = self.reader.find_positions(probe, self.settings.image_tokens)

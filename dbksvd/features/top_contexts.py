@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from dbksvd.activations.shards import ActivationShards
+from dbksvd.base.settings import parse
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.features.collector import is_signed
 from dbksvd.features.token_texts import show_tokens
-from dbksvd.models.loading import prepend_bos_
-from dbksvd.models.sizes import find_package_model
+from dbksvd.models.loading import locate_model, prepend_bos_
+from dbksvd.models.settings import ModelSettings
+from dbksvd.models.sizes import find_folder
+from dbksvd.models.tokenizer import load_tokenizer
 from dbksvd.text.documents import check_documents, iterate_documents
 from dbksvd.text.tokens import tokenize_documents
 
@@ -215,15 +218,10 @@ def _read_tokens(
 
 def _load_tokenizer(model: dict[str, Any]) -> Any:
     """Load the tokenizer of the model that a manifest names: a folder, a package or the hub's."""
-    from transformers import AutoTokenizer
-
-    name = model["model"]
-    if Path(name).expanduser().is_dir():
-        tokenizer = AutoTokenizer.from_pretrained(Path(name).expanduser())
-    elif model.get("revision") is not None:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=model["revision"])
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(find_package_model(name))
+    name, revision = model["model"], model.get("revision")
+    is_package = find_folder(name) is None and revision is None
+    settings = {"package": name} if is_package else {"name": name, "revision": revision}
+    tokenizer, _ = load_tokenizer(*locate_model(parse(ModelSettings, settings, "model")))
     if model.get("prepend_bos"):
         prepend_bos_(tokenizer)
     return tokenizer

@@ -12,8 +12,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from dbksvd.base.files import hash_files, replace_folder, write_json
+from dbksvd.base.files import hash_files, write_json
 from dbksvd.base.provenance import describe_run
+from dbksvd.base.saving import Folder
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.features.collector import Collector
 from dbksvd.features.contexts import ContextSource
@@ -30,6 +31,11 @@ MANIFEST_FILE = "manifest.json"
 CONTEXTS_FILE = "contexts.safetensors"
 TOKENS_FILE = "tokens.json"
 TILES_FILE = "tiles.json"
+SITE_FOLDER = Folder(
+    (MANIFEST_FILE, CONTEXTS_FILE, TOKENS_FILE, TILES_FILE, "atoms"),
+    MANIFEST_FILE,
+    ("schema_version", "dictionaries"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
     shown: set[tuple[int, int]] = set()  # (document, tile)
     tokens: set[int] = set()
-    with replace_folder(output) as folder:
+    with SITE_FOLDER.replace(output) as folder:
         for name, collector in parts.collectors.items():
             arrays = collector.finish()
             places = np.stack([arrays["example_document"], arrays["example_tile"]], axis=1)

@@ -10,6 +10,7 @@ from features_helpers import (
     PlainCodes,
     code_plainly,
     describe_activations,
+    write_dictionary,
 )
 
 from dbksvd.base.files import DamagedFileError, hash_files
@@ -258,6 +259,12 @@ def test_damage_is_named(source, dictionaries, tmp_path):
         SiteFeatures.open(tmp_path / "site")
     with pytest.raises(ValueError, match="dictionaries: expected at least 1, got none"):
         collect_examples(source, {}, SETTINGS, tmp_path / "none")
+    (tmp_path / "site/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"expected a new folder, .* got notes\.txt"):
+        collect_examples(source, {name: dictionaries[name]}, SETTINGS, tmp_path / "site")
+    wide = {"wide/m50-k6-s0": write_dictionary(tmp_path / "wide", nonnegative=True, seed=1, d=8)}
+    with pytest.raises(ValueError, match=r"wide/m50-k6-s0: expected atoms of width 16, .* got 8"):
+        collect_examples(source, wide, SETTINGS, tmp_path / "none")
 
 
 def test_an_encoder_has_no_logit_effects(tiny_encoder, text_folder, dictionaries, tmp_path):
