@@ -241,7 +241,8 @@ def describe_density(count: np.ndarray, tokens: int) -> dict[str, Any]:
         for height, start, stop in zip(heights, edges[:-1], edges[1:], strict=True)
     ]
     median = f"{100 * float(np.median(firing)) / max(1, tokens):.2g} %" if len(firing) else "none"
-    note = f"{len(count) - len(firing)} of {len(count)} never fire here; median of the others {median}."
+    silent = len(count) - len(firing)
+    note = f"{silent} of {len(count)} never fire here; median of the others {median}."
     return {"bars": bars, "low": f"{100 * 10**low:g} %", "high": "100 %", "note": note}
 
 

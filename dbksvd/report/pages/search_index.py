@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def index_words(
     pairs = np.unique(shown[0].astype(np.int64) * n_atoms + shown[1])
     words, atoms = pairs // n_atoms, pairs % n_atoms
     bounds = np.flatnonzero(np.r_[True, words[1:] != words[:-1], True]) if len(words) else [0]
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         if high - low <= max(8, MOST_SHOWN * n_atoms):
             index[names[int(words[low])]] = [[], atoms[low:high].tolist()]
     for atom, text in fired:
