@@ -5,28 +5,27 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-LARGEST = 300_000  # bytes of one file, the most that a view loads at once
-
 
 def write_chunk(folder: Path, name: str, content: Any) -> int:
-    """Write ``<name>.js``, which hands the page gzipped JSON; return its bytes.
+    """Write ``<name>.js``, which hands a page gzipped JSON; return its bytes.
 
     Parameters
     ----------
     folder : path
         Folder of the page.
     name : str
-        Path of the file below it, without the ending; the page asks for it by this name.
+        Path of the file from there, without the ending; the page asks for it by this name.
     content : JSON-able
         What the page gets.
     """
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # surrogates cannot be written as UTF-8, but JSON can name them
     packed = gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=6, mtime=0)
-    path = folder / f"{name}.js"
+    path = Path(os.path.normpath(folder / f"{name}.js"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'DBKSVD.put("{name}","{base64.b64encode(packed).decode()}")\n')
     return path.stat().st_size

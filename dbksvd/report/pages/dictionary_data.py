@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ class Contexts:
         Text of each token.
     words : Words
         The words of the contexts.
+    are_shared : bool
+        Whether all text is in one file of the site; else each atom has its own copy of what it
+        shows.
     """
 
     place: Mapping[int, int]
@@ -40,6 +45,15 @@ class Contexts:
     source: np.ndarray
     texts: Mapping[int, str]
     words: Words
+    are_shared: bool
+
+    def read(self, start: int, stop: int) -> list[str]:
+        """Return the texts of tokens, counted through all contexts."""
+        return [self.texts[identity] for identity in self.token[start:stop].tolist()]
+
+    def read_all(self) -> list[list[str]]:
+        """Return the texts of the tokens of each context."""
+        return [self.read(start, stop) for start, stop in pairwise(self.start.tolist())]
 
 
 def write_dictionary_data(
@@ -85,6 +99,19 @@ class _Atom:
     def sum(self, name: str) -> float:
         return float(sum(self.arrays[name][feature] for feature in self.features))
 
+    def list_peaks(self, contexts: Contexts) -> list[str]:
+        """Return the tokens at the peaks of its top contexts, the most frequent ones first."""
+        if not contexts.place:
+            return []
+        arrays, found = self.arrays, Counter[str]()
+        for feature in self.features:
+            for example in range(*arrays["example_start"][feature : feature + 2].tolist()):
+                if arrays["example_group"][example] == 0:
+                    place = contexts.place[int(arrays["example_document"][example])]
+                    peak = int(contexts.start[place]) + int(arrays["example_position"][example])
+                    found[contexts.texts[int(contexts.token[peak])]] += 1
+        return [text for text, _ in found.most_common()]
+
     def list_tokens(self, texts: Mapping[int, str], most: int) -> list[str]:
         """Return the tokens that it fires on most, over its sides."""
         ids, counts = self.arrays.get("token_id"), self.arrays.get("token_count")
@@ -109,7 +136,7 @@ def _make_list(
     found = {
         "count": [int(atom.sum("count")) for atom in atoms],
         "maximum": round_all(maximum, 3),
-        "tokens": [atom.list_tokens(contexts.texts, TOKENS_IN_LIST) for atom in atoms],
+        "tokens": [atom.list_peaks(contexts)[:TOKENS_IN_LIST] for atom in atoms],
         "nearest": [
             [int(n[0]), round(float(c[0]), 2)] if len(n) else [-1, 0]
             for n, c in zip(near, cosine, strict=True)
@@ -255,9 +282,11 @@ def _describe_example(
     if document not in contexts.place:  # rows without text
         return found | {"t": [], "s": 0}
     place = contexts.place[document]
+    found["s"] = int(contexts.source[place])
+    if contexts.are_shared:
+        return found | {"c": place, "f": first, "n": length}
     start = int(contexts.start[place]) + first
-    ids = contexts.token[start : start + length].tolist()
-    return found | {"t": [contexts.texts[i] for i in ids], "s": int(contexts.source[place])}
+    return found | {"t": contexts.read(start, start + length)}
 
 
 def _index(

@@ -42,7 +42,7 @@ def make_table(
 
 
 def list_scores(scores: pd.DataFrame, key: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the headline scores of one dictionary, each with its rank among all of its site.
+    """Return the headline scores of one dictionary, each with its rank among those of its k.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def list_scores(scores: pd.DataFrame, key: Mapping[str, Any]) -> list[tuple[str,
     found = []
     for headline in list_headlines():
         table = headline.select(scores)
-        table = table[table["site"] == key["site"]]
+        table = table[(table["site"] == key["site"]) & (table["k"] == key["k"])]
         mine = table[(table[list(key)] == pd.Series(key)).all(axis=1)]["value"]
         if mine.empty:
             continue
@@ -65,7 +65,7 @@ def list_scores(scores: pd.DataFrame, key: Mapping[str, Any]) -> list[tuple[str,
             better = means < value if headline.lower_is_better else means > value
             others = means.drop(tuple(key[name] for name in SIZES), errors="ignore")
             rank = 1 + int(better[others.index].sum())
-            text += f" (rank {rank} of {len(means)} kinds of dictionary here)"
+            text += f" (rank {rank} of {len(means)} with k = {key['k']})"
         found.append((headline.title, text))
     return found
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from dbksvd.base.files import check_folder, read_json, replace_folder
+from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.dictionary_data import Contexts, write_dictionary_data
 from dbksvd.report.pages.images import open_tiles, refuse_tiles
 from dbksvd.report.pages.overview import (
@@ -28,6 +29,8 @@ from dbksvd.report.pages.search_index import Words
 MANIFEST = "manifest.json"
 STATIC = Path(__file__).parent / "static"
 DENSITY_BINS = 40
+# Tokens of text that one file holds, about 150 kB; a page loads it once for all its atoms.
+SHARED_TOKENS = 80_000
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class _Pages:
     def write(self, folder: Path) -> list[dict[str, Any]]:
         """Write all pages below ``folder/<site>``; return the cards of the overview."""
         cards = []
+        if self.contexts.are_shared:
+            write_chunk(folder / self.site / "any", "../contexts", self.contexts.read_all())
         for own, item in enumerate(tqdm(self.dictionaries, desc=f"pages {self.site}", unit="page")):
             place = folder / self.site / item["slug"]
             place.mkdir(parents=True)
@@ -167,6 +172,7 @@ class _Pages:
             "context_word": {"text": "document", "images": "tile"}.get(kind, "row"),
             "sources": manifest["sources"] if kind == "text" else [],
             "probes": manifest.get("probes", []),
+            "shares_contexts": self.contexts.are_shared,
             "has_stability": "stability" in arrays,
             "dictionaries": [
                 {
@@ -190,19 +196,24 @@ class _Pages:
 
 
 def _read_contexts(features: Path) -> Contexts:
-    path = features / "contexts.safetensors"
     texts = {}
     if (features / "tokens.json").is_file():
         texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
     none = np.zeros(0, dtype=np.int64)
-    if not path.is_file():
-        return Contexts(
-            {}, np.zeros(1, dtype=np.int64), none, none, texts, Words(none, none, texts)
-        )
-    arrays = load_file(path)
-    place = {document: number for number, document in enumerate(arrays["document"].tolist())}
-    words = Words(arrays["start"], arrays["token"], texts)
-    return Contexts(place, arrays["start"], arrays["token"], arrays["source"], texts, words)
+    arrays = {"start": np.zeros(1, dtype=np.int64), "token": none, "source": none, "document": none}
+    has_text = (features / "contexts.safetensors").is_file()
+    if has_text:
+        arrays = load_file(features / "contexts.safetensors")
+    start, token = arrays["start"], arrays["token"]
+    return Contexts(
+        place={document: number for number, document in enumerate(arrays["document"].tolist())},
+        start=start,
+        token=token,
+        source=arrays["source"],
+        texts=texts,
+        words=Words(start, token, texts),
+        are_shared=has_text and len(token) <= SHARED_TOKENS,
+    )
 
 
 def _summarise(item: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

@@ -280,7 +280,8 @@ function drawExample(example, side, most) {
   const values = new Map(example.v);
   const colour = side ? "--minus" : "--plus";
   const style = getComputedStyle(document.documentElement).getPropertyValue(colour);
-  example.t.forEach((piece, offset) => {
+  const pieces = example.t || page.contexts[example.c].slice(example.f, example.f + example.n);
+  pieces.forEach((piece, offset) => {
     const value = values.get(offset);
     if (value === undefined) { text.append(piece); return; }
     const span = make("span", { class: offset === example.p ? "on peak-token" : "on", tabindex: offset === example.p ? "0" : null, "data-tip": `${showToken(piece)}  ${side ? "−" : ""}${round(value)}` });
@@ -292,36 +293,42 @@ function drawExample(example, side, most) {
   return make("div", { class: "example" }, make("div", { class: "peak" }, `${side ? "−" : ""}${round(example.m)}`), make("div", {}, text, make("div", { class: "from" }, from)));
 }
 
-function drawTile(example, side, most) {
-  const box = make("figure", { class: "tile" }, make("img", { src: example.i, width: 128, height: 128, alt: `${example.n}, tile ${example.tile}`, "data-tip": `${example.n}: ${round(example.m)}` }));
-  return box;
+function drawTile(example) {
+  return make("figure", { class: "tile" }, make("img", { src: example.i, width: 128, height: 128, alt: `${example.n}, tile ${example.tile}`, "data-tip": `${example.n}: ${round(example.m)}` }));
 }
 
 function drawSide(side, number) {
   const title = isSigned() ? (number ? "Negative direction" : "Positive direction") : "Where it fires";
   const box = make("section", { class: "card" }, make("h3", {}, title));
   if (!side.count) { box.append(make("p", { class: "faint" }, "It fires nowhere in the text read.")); return box; }
-  box.append(make("p", { class: "faint" }, `${count(side.count)} tokens (${percent(side.count / page.info.tokens)}) in ${count(side.contexts)} ${page.info.context_word}s, mean coefficient ${round(side.mean)}, largest ${round(side.maximum)}`));
-  box.append(histogram(side.histogram, 0, side.top, "coefficients that are not zero"));
-  if (side.tokens.length) {
-    box.append(make("h3", {}, "Tokens it fires on most"));
-    box.append(bars(side.tokens.map(([text, times, mean]) => ({ name: token(text), value: times, text: count(times), tip: `mean coefficient ${round(mean)}` }))));
-  }
+  box.append(make("p", { class: "faint" }, `${count(side.count)} tokens (${percent(side.count / page.info.tokens)}) in ${count(side.contexts)} ${page.info.context_word}s; mean coefficient ${round(side.mean)}, largest ${round(side.maximum)}`));
   const groups = new Map();
   for (const example of side.examples) { if (!groups.has(example.g)) groups.set(example.g, []); groups.get(example.g).push(example); }
   for (const [group, examples] of groups) {
-    const name = group === 0 ? "Top contexts" : `Quantile group ${group} of ${page.info.groups}: peaks ${round(Math.min(...examples.map((e) => e.m)))} to ${round(Math.max(...examples.map((e) => e.m)))}`;
+    const peaks = examples.map((example) => example.m);
+    const name = group === 0 ? `Top ${page.info.context_word}s` : `Quantile group ${group} of ${page.info.groups}: peaks from ${round(Math.min(...peaks))} to ${round(Math.max(...peaks))}`;
     const part = make("details", group === 0 ? { open: "" } : {}, make("summary", {}, name));
-    for (const example of examples) part.append(example.i ? drawTile(example, number, side.maximum) : drawExample(example, number, side.maximum));
+    for (const example of examples) part.append(example.i ? drawTile(example) : drawExample(example, number, side.maximum));
     box.append(part);
   }
-  if (side.coactive.length) {
-    box.append(make("h3", {}, "Active at the same tokens"));
-    box.append(bars(side.coactive.map(([feature, jaccard, share, times]) => ({
-      name: make("a", { href: `#${atomOf(feature)}` }, featureName(feature)), value: jaccard, text: jaccard.toFixed(2),
-      tip: `Jaccard index ${round(jaccard)}: ${count(times)} tokens with both; it is on at ${percent(share)} of this one's tokens` }))));
-  }
   return box;
+}
+
+function drawSideFacts(side, number) {
+  if (!side.count) return [];
+  const sign = isSigned() ? (number ? ", negative" : ", positive") : "";
+  const cards = [make("section", { class: "card" }, make("h3", {}, `Coefficients${sign}`), histogram(side.histogram, 0, side.top, "coefficients that are not zero"))];
+  if (side.tokens.length) {
+    const rows = side.tokens.map(([text, times, mean]) => ({ name: token(text), value: times, text: count(times), tip: `mean coefficient ${round(mean)}` }));
+    cards.push(make("section", { class: "card" }, make("h3", {}, `Tokens it fires on most${sign}`), bars(rows.slice(0, 12))));
+  }
+  if (side.coactive.length) {
+    const rows = side.coactive.map(([feature, jaccard, share, times]) => ({
+      name: make("a", { href: `#${atomOf(feature)}` }, featureName(feature)), value: jaccard, text: jaccard.toFixed(2),
+      tip: `Jaccard index ${round(jaccard)}: ${count(times)} tokens with both; it is on at ${percent(share)} of this one's tokens` }));
+    cards.push(make("section", { class: "card" }, make("h3", {}, `Active at the same tokens (Jaccard)${sign}`), bars(rows)));
+  }
+  return cards;
 }
 
 function drawNearest(atom) {
@@ -350,6 +357,7 @@ async function drawAtom(number) {
   page.atom = number;
   document.getElementById("list-view").hidden = true;
   view.hidden = false;
+  if (page.info.shares_contexts) page.contexts = await load("../contexts");
   const chunk = await load(`data/atoms-${Math.floor(number / page.info.atoms_per_file)}`);
   if (page.atom !== number) return;
   const atom = chunk.atoms[number - chunk.first];
@@ -359,13 +367,13 @@ async function drawAtom(number) {
   const go = (next, text, key) => make("a", { href: next === null ? null : `#${next}`, "aria-disabled": next === null, id: key }, text);
   const nav = make("div", { class: "tools" }, make("a", { href: "#", id: "back" }, "↑ all atoms"), go(before, "← previous", "previous"), go(after, "next →", "next"), make("span", { class: "faint" }, "keys: ← → Esc"));
   const parts = [make("div", { class: "sides" }, ...atom.sides.map(drawSide))];
-  const rest = make("div", { class: "grid" });
+  const rest = make("div", { class: isSigned() ? "grid" : "grid aside" }, ...atom.sides.flatMap(drawSideFacts));
   if (atom.logits) rest.append(drawLogits(atom.logits));
   rest.append(drawNearest(atom));
   if (atom.neurons) rest.append(make("section", { class: "card" }, make("h3", {}, "Largest entries of the atom"), bars(atom.neurons.map(([index, value]) => ({ name: `coordinate ${index}`, value, text: value.toFixed(2) })))));
   if (atom.truth) rest.append(make("section", { class: "card" }, make("h3", {}, "True features"), make("p", { class: "faint" }, `matched one to one with feature ${atom.truth.match < 0 ? "none" : atom.truth.match}`), bars(atom.truth.features.map(([index, cosine]) => ({ name: `feature ${index}`, value: cosine, text: cosine.toFixed(2) })))));
   if (atom.probes) rest.append(make("section", { class: "card" }, make("h3", {}, "Labels it predicts (AUC)"), bars(atom.probes.map(([label, auc]) => ({ name: page.info.probes[label], value: auc - 0.5, text: auc.toFixed(2) })))));
-  view.replaceChildren(nav, make("h2", { id: "atom-title", tabindex: "-1" }, `Atom ${number}`), ...parts, rest);
+  view.replaceChildren(nav, make("h2", { id: "atom-title", tabindex: "-1" }, `Atom ${number}`), make("div", { class: isSigned() ? "" : "beside" }, ...parts, rest));
   document.title = `Atom ${number} · ${page.info.label}`;
   scrollTo(0, 0);
 }
