@@ -70,7 +70,7 @@ def extract_image_slice(
     prepared = parse(ImageSettings, manifest["settings"], "images")
     model = load_image_model(checked.model, gpus=gpus)
     hook = find_hook(model.loaded, checked.layer, checked.hook_module)
-    reader = _TileReader(Path(prepared.folder).expanduser(), model, hook)
+    reader = TileReader(Path(prepared.folder).expanduser(), model, hook)
     first = next(record for record in records if record.split is not None)
     probe = Tile(0, first, 0, prepared.list_boxes(first.width, first.height)[0], np.arange(0))
     kept, width = reader.find_positions(probe, checked.image_tokens)
@@ -109,7 +109,7 @@ def _describe_extraction(
     }
 
 
-class _TileReader:
+class TileReader:
     """Runs tiles through the model up to a site in it.
 
     Parameters
@@ -124,6 +124,12 @@ class _TileReader:
         self.folder, self.model, self.hook = folder, model, hook
         self._open: tuple[ImageRecord, Image.Image] | None = None
         self._size: torch.Size | None = None  # of the model's input: the same for all tiles
+
+    @property
+    def input_size(self) -> torch.Size:
+        """Shape of the model's input for a tile, known once one was run."""
+        assert self._size is not None
+        return self._size
 
     def find_positions(self, tile: Tile, which: str) -> tuple[np.ndarray, int]:
         """Return the positions of the wanted tokens in the model's sequence, and the width d.

@@ -135,11 +135,11 @@ def _find_slot(state, f, low, high, rank):
 
 
 @njit(nogil=True, cache=True)
-def _keep(state, f, slot, rank, order, contexts, c, row, indices, values, before):
+def _keep(state, f, slot, rank, order, contexts, c, row, indices, values, before, after):
     """Write the context c with its peak at `row` into a slot."""
     place, size = contexts.position[row], state.window.shape[2]
     first = max(place - before, 0)
-    stop = min(first + size, place - before + size, contexts.length[c])
+    stop = min(place + after + 1, first + size, contexts.length[c])
     state.rank[f, slot] = rank
     state.order[f, slot] = order
     state.document[f, slot] = contexts.document[c]
@@ -161,7 +161,7 @@ def _keep(state, f, slot, rank, order, contexts, c, row, indices, values, before
 
 
 @njit(nogil=True, cache=True)
-def add_contexts(state, contexts, indices, values, top, before, seed, order):
+def add_contexts(state, contexts, indices, values, top, before, after, seed, order):
     """Take the codes of contexts into the statistics; see :class:`FeatureState`.
 
     Parameters
@@ -174,8 +174,8 @@ def add_contexts(state, contexts, indices, values, top, before, seed, order):
         Codes, values ≥ 0; a slot of value 0 is not used.
     top : int
         Slots of the top contexts; the others are the sample.
-    before : int
-        Positions shown before a peak.
+    before, after : int
+        Positions shown around a peak, as far as the windows are wide enough.
     seed : int
         Of the sample.
     order : int
@@ -213,5 +213,5 @@ def add_contexts(state, contexts, indices, values, top, before, seed, order):
                 if slot >= 0:
                     _keep(
                         state, f, slot, rank, order + c, contexts, c, peak_row[f], indices, values,
-                        before,
+                        before, after,
                     )  # fmt: skip

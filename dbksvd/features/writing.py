@@ -16,11 +16,13 @@ from dbksvd.base.files import hash_files, replace_folder, write_json
 from dbksvd.base.provenance import describe_run
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.features.collector import Collector
-from dbksvd.features.contexts import ContextSource, TextContexts
+from dbksvd.features.contexts import ContextSource
 from dbksvd.features.geometry import draw_map, list_neighbours, list_neurons, match_truth
+from dbksvd.features.image_contexts import ImageContexts
 from dbksvd.features.logits import find_unembedding, measure_logits
 from dbksvd.features.probes import Probes, score_probes
 from dbksvd.features.settings import ExampleSettings
+from dbksvd.features.text_contexts import TextContexts
 from dbksvd.features.token_texts import show_tokens
 
 SCHEMA_VERSION = 1
@@ -62,17 +64,18 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
         for name, dictionary in parts.dictionaries.items()
     }
     entries: list[dict[str, Any]] = []
-    documents: set[int] = set()
+    shown: set[tuple[int, int]] = set()  # (document, tile)
     tokens: set[int] = set()
     with replace_folder(output) as folder:
         for name, collector in parts.collectors.items():
             arrays = collector.finish()
+            places = np.stack([arrays["example_document"], arrays["example_tile"]], axis=1)
+            shown.update((document, tile) for document, tile in np.unique(places, axis=0).tolist())
             if parts.source.kind != "images":
                 del arrays["example_tile"]
             arrays |= _describe_atoms(name, geometry, parts, unembedding)
             if probes is not None:
                 arrays |= score_probes(parts.dictionaries[name], probes)
-            documents.update(np.unique(arrays["example_document"]).tolist())
             for key in ("token_id", "logit_token"):
                 tokens.update(np.unique(arrays.get(key, [])).tolist())
             file = folder / name_atoms_file(name)
@@ -83,7 +86,7 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
                 | collector.describe()
                 | {"weights_sha256": parts.weights[name]}
             )
-        sources = _write_shown(parts.source, folder, documents, tokens - {-1})
+        sources = _write_shown(parts.source, folder, shown, tokens - {-1})
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "kind": parts.source.kind,
@@ -125,11 +128,13 @@ def _describe_atoms(
 
 
 def _write_shown(
-    source: ContextSource, folder: Path, documents: set[int], tokens: set[int]
+    source: ContextSource, folder: Path, shown: set[tuple[int, int]], tokens: set[int]
 ) -> list[str]:
     """Write the tokens or tiles that the examples show; return the names of text sources."""
     if isinstance(source, TextContexts):
-        return _write_text(source, folder, documents, tokens)
+        return _write_text(source, folder, {document for document, _ in shown}, tokens)
+    if isinstance(source, ImageContexts):
+        write_json(folder / TILES_FILE, source.describe_tiles(shown))
     return []
 
 
