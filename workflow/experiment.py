@@ -66,6 +66,7 @@ class Experiment:
         check_consistency(self.config)
         self.folder = f"results/{self.config.experiment}"
         self.fits = sorted(set(self._list_fits()))
+        self._check_pages()
 
     @property
     def sites(self) -> list[str]:
@@ -296,6 +297,47 @@ class Experiment:
             }
         )
 
+    def page_fits(self, site: str) -> list[Fit]:
+        """Return the dictionaries of a site that have feature pages, in the order of methods."""
+        if self.config.pages is None:
+            return []
+        here = [fit for fit in self.fits if fit.site == site]
+        wanted = self.config.pages.dictionaries
+        if wanted is not None:
+            return [fit for fit in here if fit.name in wanted]
+        of_methods = [
+            [fit for fit in here if fit.method == method] for method in self.config.methods
+        ]
+        return [choose_typical(fits) for fits in of_methods if fits]
+
+    def _check_pages(self) -> None:
+        """Check that dictionaries which shall have pages are fitted."""
+        known = {fit.name for fit in self.fits}
+        wanted = (self.config.pages and self.config.pages.dictionaries) or ()
+        for place, name in enumerate(wanted):
+            if name not in known:
+                raise SettingsError(
+                    f"pages.dictionaries[{place}]: expected a dictionary of `fits`"
+                    f"{suggest(name, known)}, got {name!r}"
+                )
+
+    def page_examples(self) -> str:
+        """Return the param of collecting examples."""
+        return self._dump_pages("examples")
+
+    def page_extraction(self, site: str, layer: int | None) -> str:
+        """Return the param that says how the activations of a site were extracted."""
+        is_drawn = site == SYNTHETIC
+        return as_param(None) if is_drawn else self._choose_extraction(layer)
+
+    def page_settings(self) -> str:
+        """Return the param of rendering pages."""
+        return as_param({"experiment": self.config.experiment, "labels": self.labels})
+
+    def _dump_pages(self, name: str) -> str:
+        pages = self.config.pages
+        return as_param(None if pages is None else pages.dump()[name])
+
     def ground_truth_file(self, fit: Fit) -> str | None:
         """Path of a dictionary's scores against known features; None where they are not known."""
         if fit.site != SYNTHETIC:
@@ -328,6 +370,15 @@ class Experiment:
                 check_sizes(methods[method], m, k, f"methods.{method}", place)
                 for site in sites:
                     yield Fit(site, method, m, k, seed)
+
+
+def choose_typical(fits: Sequence[Fit]) -> Fit:
+    """Return the fit of most atoms, the middle k and the first seed."""
+    most = max(fit.n_atoms for fit in fits)
+    largest = [fit for fit in fits if fit.n_atoms == most]
+    sparsities = sorted({fit.k for fit in largest})
+    middle = sparsities[(len(sparsities) - 1) // 2]
+    return min((fit for fit in largest if fit.k == middle), key=lambda fit: fit.seed)
 
 
 def as_param(content: Any) -> str:
