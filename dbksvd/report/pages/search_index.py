@@ -11,7 +11,9 @@ import numpy as np
 
 WORD = re.compile(r"\w+")
 BUCKET_POSTINGS = 25_000  # atoms listed in a bucket, about 150 kB of JSON and 60 kB on disk
-MOST_SHOWN = 0.25  # words that more than this share of the atoms show are listed where atoms fire
+# Of a word that more atoms show, and more than a quarter of all, only those that fire on it are
+# listed.
+MOST_SHOWN = 2000
 
 
 class Words:
@@ -78,7 +80,7 @@ def index_words(
     words, atoms = pairs // n_atoms, pairs % n_atoms
     bounds = np.flatnonzero(np.r_[True, words[1:] != words[:-1], True]) if len(words) else [0]
     for low, high in pairwise(bounds):
-        if high - low <= max(8, MOST_SHOWN * n_atoms):
+        if high - low <= max(MOST_SHOWN, n_atoms // 4):
             index[names[int(words[low])]] = [[], atoms[low:high].tolist()]
     for atom, text in fired:
         for found in WORD.finditer(text.lower()):
