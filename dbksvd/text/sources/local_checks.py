@@ -14,6 +14,7 @@ from typing import Any
 from dbksvd.base.files import read_json
 from dbksvd.base.local_files import expand_user, is_path, require_file, require_folder
 from dbksvd.base.settings import suggest
+from dbksvd.text.sources.tables import choose_split, is_saved, list_tables, sort_by_split
 
 HEAD_BYTES = 2**16
 MOST_FILES = 100  # of a folder that are looked at
@@ -72,11 +73,13 @@ def check_local_dataset(settings: Any, where: str) -> None:
         _check_table(path, settings.column, where)
         return
     require_folder(path, f"{where}.path", "a folder")
-    tables = sorted(path.glob("*.parquet")) or sorted(path.glob("*.csv"))
-    for table in tables[:MOST_FILES]:
-        _check_table(table, settings.column, where)
-    if not tables:
+    if is_saved(path):
         _check_saved(path, settings, where)
+        return
+    splits = sort_by_split(path, list_tables(path, where))
+    split = choose_split(list(splits), settings.split, path, where)
+    for table in splits[split][:MOST_FILES]:
+        _check_table(table, settings.column, where)
 
 
 def _check_table(path: Path, column: str, where: str) -> None:
@@ -109,11 +112,7 @@ def _check_saved(path: Path, settings: Any, where: str) -> None:
     found = path
     if (path / "dataset_dict.json").is_file():
         splits = read_json(path / "dataset_dict.json").get("splits", [])
-        if settings.split not in splits:
-            raise ValueError(
-                f"{where}.split: expected one of {', '.join(splits)}, got {settings.split!r}"
-            )
-        found = path / settings.split
+        found = path / choose_split(splits, settings.split, path, where)
     if not (found / "state.json").is_file() or not (found / "dataset_info.json").is_file():
         raise ValueError(
             f"{where}.path: expected .parquet or .csv files, or a folder written by save_to_disk, "
