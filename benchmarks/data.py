@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dbksvd.activations.shards import ActivationShards
+from dbksvd.base.variance import ExplainedVariance
 from dbksvd.fit.ksvd.dbksvd import DBKSVD
 
 SPLITS = ("train", "heldout")
@@ -108,5 +109,6 @@ def fit_atoms(train: MemoryActivations, m: int, k: int, iterations: int = 8) -> 
 
 def explain_variance(x: Tensor, reconstruction: Tensor) -> float:
     """Return ``1 − Σ‖x − x̂‖² / Σ‖x − mean(x)‖²``, summed in float64."""
-    error = (x - reconstruction).double().square().sum()
-    return float(1 - error / (x - x.mean(dim=0)).double().square().sum())
+    variance = ExplainedVariance(x.shape[1], x.device)
+    variance.add(x, reconstruction)
+    return variance.compute()

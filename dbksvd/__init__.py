@@ -20,6 +20,7 @@ _HOMES = {
     "SparseCodes": "dbksvd.base.codes",
     "ActivationShards": "dbksvd.activations.shards",
     "load_dictionary": "dbksvd.dictionaries.loading",
+    "find_top_contexts": "dbksvd.features.top_contexts",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from dbksvd.base.files import hash_file, replace_folder, write_json
+from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.provenance import choose_device, describe_run, seed_everything
+from dbksvd.base.saving import Folder, check_replaceable
 from dbksvd.base.settings import parse
 from dbksvd.facts import read_facts
 from dbksvd.language_model_data import encode_documents, train_tokenizer
@@ -23,6 +25,14 @@ from dbksvd.language_model_steps import choose_precision, train_steps
 from dbksvd.text.documents import check_documents, iterate_documents
 
 logger = logging.getLogger(__name__)
+
+MODEL_FOLDER = Folder(
+    (
+        *("config.json", "generation_config.json", "model*.safetensors*", "tokenizer*"),
+        *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+        "chat_template.jinja",
+    )
+)
 
 
 def train_language_model(
@@ -59,6 +69,8 @@ def train_language_model(
         If a setting is not usable or the text is too short.
     """
     checked = parse(LanguageModelSettings, settings, "model.train")
+    MODEL_FOLDER.check(output)
+    check_replaceable(output.with_suffix(".json"), ("files", "heldout_loss"))
     device = choose_device(checked.device, gpus=gpus)
     manifest = check_documents(text)
     texts = {
@@ -66,7 +78,7 @@ def train_language_model(
         for split in ("train", "heldout")
     }
     if checked.facts is not None:
-        texts["train"] += read_facts(Path(checked.facts.data), checked.facts.repeats)
+        texts["train"] += read_facts(expand_user(checked.facts.data), checked.facts.repeats)
     content = hashlib.sha256("\0".join(texts["train"]).encode()).hexdigest()
     identity = {"settings": checked.dump(), "text": manifest["sha256"], "content": content}
     tokenizer = train_tokenizer(texts["train"], checked.vocabulary)
@@ -80,7 +92,7 @@ def train_language_model(
     progress = train_steps(model, checked, data["train"], heldout, checkpoint, identity)
     sample = generate_sample(model, tokenizer)
     logger.info("sample: %s", sample)
-    with replace_folder(output) as folder:
+    with MODEL_FOLDER.replace(output) as folder:
         model.to("cpu").save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         seal = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from dbksvd.base.errors import report_errors
@@ -25,7 +26,7 @@ def main() -> None:
     try:
         experiment = Experiment(read_layers(arguments.config, {}))
     except SettingsError as error:
-        raise ValueError(f"config: {error}") from error
+        sys.exit(error.tell("error: config"))
     config = experiment.config
     sizes = None if config.model is None else find_sizes(config.model)
     for name in DEVICES if arguments.device == "all" else [arguments.device]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from dbksvd.activations.shards import SPLITS, ActivationShards
+from dbksvd.base.checkpoint_files import remove_checkpoint
 from dbksvd.base.errors import report_errors
 from dbksvd.base.files import check_folder
 from dbksvd.base.layout import SEAL_FILE
@@ -20,7 +20,7 @@ from dbksvd.base.provenance import choose_device, describe_run, seed_everything
 from dbksvd.base.settings import parse
 from dbksvd.fit.method import Method
 from dbksvd.fit.registry import find_method
-from dbksvd.fit.task import FitTask
+from dbksvd.fit.task import FIT_FOLDER, FitTask
 from dbksvd.ops.ranks import ALONE, Ranks, choose_gpu, count_local_ranks, join_ranks
 
 
@@ -45,6 +45,7 @@ def main() -> None:
 
     method = find_method(arguments.settings["algorithm"])
     settings = parse(method.settings, arguments.settings, "method")
+    FIT_FOLDER.check(arguments.output)
     with join_ranks() as ranks:
         if method.is_data_parallel:
             fit(method, settings, arguments, ranks)
@@ -93,7 +94,7 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
     if ranks.size > 1:
         result.summary |= {"ranks": ranks.size, "summed_bytes": ranks.summed_bytes}
     result.save(arguments.output)
-    shutil.rmtree(arguments.checkpoint, ignore_errors=True)
+    remove_checkpoint(arguments.checkpoint)
 
 
 def open_shards(folder: Path, split: str, ranks: Ranks) -> ActivationShards:

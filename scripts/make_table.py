@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dbksvd.base.errors import report_errors
+from dbksvd.report.norm_notes import list_norm_notes
 from dbksvd.report.registry import TABLES, find_table
 from dbksvd.report.tables import write_table
 
@@ -19,12 +20,16 @@ def main() -> None:
     parser.add_argument("--table", choices=list(TABLES), required=True)
     parser.add_argument("--source", type=Path, required=True, help="scores.csv or curves.csv")
     parser.add_argument("--methods", type=json.loads, required=True, help="JSON, in order of rows")
+    parser.add_argument(
+        "--manifests", type=Path, nargs="*", default=[], help="of the shards, for lines below"
+    )
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, required=True)
     arguments = parser.parse_args()
 
     table = find_table(arguments.table)(pd.read_csv(arguments.source), arguments.methods)
-    write_table(table, arguments.csv, arguments.markdown)
+    notes = list_norm_notes(arguments.manifests)
+    write_table(table, arguments.csv, arguments.markdown, notes)
 
 
 if __name__ == "__main__":

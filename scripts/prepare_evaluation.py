@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from dbksvd.activations.norms import read_norm_limit
 from dbksvd.base.errors import report_errors
 from dbksvd.evaluation.saebench.preparation import prepare_folder
 
@@ -26,6 +27,10 @@ def main() -> None:
     parser.add_argument(
         "--settings", type=json.loads, required=True, help="model, layer, seed, settings"
     )
+    parser.add_argument("--text", type=Path, help="folder of prepare_text, for held-out documents")
+    parser.add_argument(
+        "--norm-limit", type=Path, nargs="*", default=[], help="the shards' norm_limit.json"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
@@ -33,7 +38,15 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
-    prepare_folder(arguments.eval, arguments.settings, arguments.output, gpus=arguments.gpus)
+    limits = [read_norm_limit(path) for path in arguments.norm_limit]
+    prepare_folder(
+        arguments.eval,
+        arguments.settings,
+        arguments.output,
+        gpus=arguments.gpus,
+        text=arguments.text,
+        norm_limit=limits[0] if limits else None,
+    )
 
 
 if __name__ == "__main__":

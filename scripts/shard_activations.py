@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 
 from dbksvd.activations.sharding import write_shards
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder")
     arguments = parser.parse_args()
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     manifest = write_shards(arguments.parts, arguments.settings["shards"], arguments.output)
     for split, content in manifest["splits"].items():
         print(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import torch
 
+from dbksvd.base.checkpoint_files import remove_checkpoint
 from dbksvd.base.errors import report_errors
 from dbksvd.language_model import train_language_model
 
@@ -36,7 +36,7 @@ def main() -> None:
         arguments.checkpoint,
         gpus=arguments.gpus,
     )
-    shutil.rmtree(arguments.checkpoint, ignore_errors=True)
+    remove_checkpoint(arguments.checkpoint)
 
 
 if __name__ == "__main__":

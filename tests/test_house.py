@@ -24,6 +24,7 @@ FLOORS = {
     "dbksvd.estimates": 5,
     "dbksvd.report": 5,
     "dbksvd.evaluation": 4,
+    "dbksvd.features": 4,
     "dbksvd.fit": 4,
     "dbksvd.activations": 3,
     "dbksvd.dictionaries": 3,

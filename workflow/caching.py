@@ -12,6 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from dbksvd.text.sources.registry import find_text_source
+from workflow.norm_limits import may_leave_out_rows
 
 if TYPE_CHECKING:
     from workflow.config import ExperimentConfig
@@ -39,7 +40,7 @@ def list_shards(config: ExperimentConfig) -> list[str]:
     They cannot where outliers are masked, since only the data say how many tokens are left, nor
     where sites of one experiment have different numbers of them.
     """
-    if config.shards.outlier_norm_multiple is not None:
+    if may_leave_out_rows(config):
         return []
     sections = [config.activations, config.ground_truth]
     counts = {

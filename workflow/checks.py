@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dbksvd.base.settings import SettingsError, join, suggest
-from dbksvd.evaluation.saebench.checks import check_evals, list_datasets, list_hub_reads
-from dbksvd.fit.baselines.permuted import check_encoder
-from dbksvd.fit.baselines.pretrained import find_layer
-from dbksvd.fit.registry import find_method
+from dbksvd.base.settings import SettingsError, suggest
+from dbksvd.base.settings_errors import Problems
+from dbksvd.evaluation.saebench.checks import check_eval, list_datasets, list_hub_reads
 from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_config, find_kind, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
+from workflow.labels import find_labels
+from workflow.method_checks import check_base, check_published, check_unused
 
 # Sections that each source of activations needs.
 NEEDED = {"model": ("text", "model"), "images": ("images", "model"), "files": (), "synthetic": ()}
@@ -25,52 +25,92 @@ def check_consistency(config: ExperimentConfig) -> None:
     Raises
     ------
     SettingsError
-        For the first contradiction, in one line.
+        With all contradictions, in one line each.
     """
-    source = config.activations.source
+    problems = Problems()
+    problems.catch(_check_sections, config)
+    for name in config.methods:
+        problems.catch(check_base, name, config.methods)
+        problems.catch(check_published, name, config)
+        problems.catch(check_unused, name, config.methods[name])
+    problems.catch(check_ground_truth, config)
+    problems.catch(_check_labels, config)
+    if config.model is not None:
+        problems.catch(_check_origin, config.model)
+        problems.catch(_check_model, config.model, config.activations)
+    if config.activations.source == "images":
+        problems.catch(_check_image_model, config)
+    if config.activations.source == "model":
+        problems.catch(_check_evals, config)
+    problems.tell()
+
+
+def _check_sections(config: ExperimentConfig) -> None:
+    """Check that the sections are there that the source needs, and none that it does not read."""
+    source, problems = config.activations.source, []
     missing = [key for key in NEEDED[source] if getattr(config, key) is None]
     if missing:
         keys = "missing key" if len(missing) == 1 else "missing keys"
-        raise SettingsError(
-            f"{', '.join(missing)}: {keys}, needed for activations.source: {source}"
-        )
-    _check_bases(config.methods)
-    _check_published(config)
-    check_ground_truth(config)
+        problems.append(f"{', '.join(missing)}: {keys}, needed for activations.source: {source}")
+    problems += [
+        f"{key}: expected no such section for activations.source: {source}, which does not read it"
+        for key in ("text", "images", "model")
+        if key not in NEEDED[source] and getattr(config, key) is not None
+    ]
     evals = config.evaluation.list_evals()
     if source in ("files", "images") and evals:
         reason = "runs the model" if source == "files" else "gives its models text"
-        raise SettingsError(
+        problems.append(
             f"evaluation.evals: expected {{}} for activations.source: {source}, since SAEBench "
             f"{reason}, got {', '.join(evals)}"
         )
-    if source == "images":
-        _check_image_model(config)
-    if config.model is not None:
-        _check_model(config.model, getattr(config.activations, "layers", []))
-    if source == "model":
-        _check_stream(config)
-        _check_evals(config)
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_labels(config: ExperimentConfig) -> None:
+    """Check that figures tell all methods apart: two of one label would be one line."""
     for method in config.figures.labels:
         if method not in config.methods:
             raise SettingsError(
                 f"figures.labels: expected names from methods{suggest(method, config.methods)}, "
                 f"got {method!r}"
             )
+    owners: dict[str, str] = {}
+    labels = find_labels(config)
+    # those of the config last, for them to be named
+    for method in sorted(labels, key=lambda name: name in config.figures.labels):
+        label = " ".join(labels[method].split())
+        if label.startswith("_"):  # matplotlib leaves those out of legends
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that does not begin with _, "
+                f"got {labels[method]!r}"
+            )
+        other = owners.setdefault(label, method)
+        if other != method:
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that no other method has, "
+                f"got {labels[method]!r}, the label of {other}"
+            )
 
 
-def _check_stream(config: ExperimentConfig) -> None:
-    """Refuse to leave out rows that are streamed: they all are used."""
-    multiple = config.shards.outlier_norm_multiple
-    if getattr(config.activations, "stream", None) is not None and multiple is not None:
-        raise SettingsError(
-            "shards.outlier_norm_multiple: expected none beside activations.stream, whose rows are "
-            f"all used, got {multiple:g}"
-        )
+def _check_origin(model: Any) -> None:
+    """Refuse what says which weights are meant where nothing reads it."""
+    origin = "train" if model.train is not None else "package" if model.package else None
+    keys = {"train": ("revision", "sha256", "prepend_bos"), "package": ("revision",)}
+    given = [key for key in keys.get(origin or "", ()) if getattr(model, key)]
+    if given:
+        raise SettingsError(*(f"model.{key}: no use beside model.{origin}" for key in given))
 
 
-def _check_model(model: Any, layers: list[int]) -> None:
+def _check_model(model: Any, activations: Any) -> None:
     """Check layers against the model, as far as it is on this machine or ``expect`` tells it."""
+    layers = getattr(activations, "layers", [])
+    if len(layers) > 1 and getattr(activations, "hook_module", None) is not None:
+        raise SettingsError(
+            "activations.layers: expected one beside activations.hook_module, for which the number "
+            f"of the layer is a label only, got {layers}"
+        )
     depth = model.expect.layers if model.expect is not None else None
     name = str(model.name or model.package)
     if model.train is not None:
@@ -108,89 +148,30 @@ def _check_image_model(config: ExperimentConfig) -> None:
         raise SettingsError("model.train: expected a vision encoder, got a language model to train")
 
 
-def _check_published(config: ExperimentConfig) -> None:
-    """Check that published SAEs are for the one layer there is, as far as is known of them."""
-    layers = getattr(config.activations, "layers", [])
-    hook_module = getattr(config.activations, "hook_module", None)
-    for name, settings in config.methods.items():
-        if settings.algorithm != "pretrained" or hook_module is not None:
-            continue
-        try:
-            layer = find_layer(settings)
-        except ValueError as error:
-            raise SettingsError(f"methods.{name}.{error}") from error
-        if layer is not None and layers and layers != [layer]:
-            raise SettingsError(
-                f"methods.{name}: expected activations.layers: [{layer}] for an SAE of this place "
-                f"(SAELens counts blocks from 0, layers count them from 1), got {layers}"
-            )
-
-
-def _check_bases(methods: dict[str, Any]) -> None:
-    """Check that a method which begins from another's fit names one, and not in a circle."""
-    for name, settings in methods.items():
-        seen, found = [name], find_method(settings.algorithm).find_base(settings)
-        while found is not None:
-            key, base = found
-            where = f"methods.{seen[-1]}.{key}"
-            if base not in methods:
-                raise SettingsError(
-                    f"{where}: expected a name from methods{suggest(base, methods)}, got {base!r}"
-                )
-            if base in seen:
-                raise SettingsError(
-                    f"{where}: expected a method that does not begin from this one, got {base!r}"
-                )
-            seen.append(base)
-            found = find_method(methods[base].algorithm).find_base(methods[base])
-        if settings.algorithm == "permuted":
-            try:
-                check_encoder(settings.of, methods[settings.of])
-            except ValueError as error:
-                raise SettingsError(f"methods.{name}.{error}") from error
-
-
-def check_sizes(settings: Any, n_atoms: int, k: int, where: str, grid: str) -> None:
-    """Check a method against the sizes of one of its fits: experts, heads, groups.
-
-    Parameters
-    ----------
-    settings : Settings
-        Of the method.
-    n_atoms, k : int
-        Sizes of the fit.
-    where, grid : str
-        Where the method and the grid stand in the config.
-
-    Raises
-    ------
-    SettingsError
-        If they do not fit; the message names a key of the method or of the grid.
-    """
-    try:
-        find_method(settings.algorithm).check_sizes(settings, n_atoms, k)
-    except ValueError as error:
-        message = str(error)
-        place = grid if message.startswith(("k:", "n_atoms:")) else where
-        raise SettingsError(join(place, "") + f".{message}") from error
-
-
 def _check_evals(config: ExperimentConfig) -> None:
     """Check that evals can run on the model, and that no text they read is fitted."""
-    evals = config.evaluation.list_evals()
-    _ask(check_evals, evals, _ask(find_kind, config.model))
-    assert config.text is not None
-    _check_skipped(config.text.sources, evals)
-    if config.text.held_out_datasets is None:  # they follow from the evals
-        return
-    held_out = set(config.text.held_out_datasets)
+    problems, evals = Problems(), config.evaluation.list_evals()
+    kind = None if config.model is None else problems.catch(_ask, find_kind, config.model)
     for name, settings in evals.items():
-        for dataset in list_datasets({name: settings}):
-            if dataset not in held_out:
-                raise SettingsError(
-                    f"evaluation.evals.{name}.datasets: expected names from "
-                    f"text.held_out_datasets, so that no scored text is fitted, got {dataset!r}"
-                )
+        problems.catch(_ask, check_eval, name, settings, kind)
+    if config.text is not None:
+        problems.catch(_check_skipped, config.text.sources, evals)
+        problems.catch(_check_held_out, config.text.held_out_datasets, evals)
+    problems.tell()
+
+
+def _check_held_out(held_out: list[str] | None, evals: dict[str, Any]) -> None:
+    if held_out is None:  # they follow from the evals
+        return
+    problems = [
+        f"evaluation.evals.{name}.datasets: expected names from text.held_out_datasets, so that no "
+        f"scored text is fitted, got {dataset!r}"
+        for name, settings in evals.items()
+        for dataset in list_datasets({name: settings})
+        if dataset not in set(held_out)
+    ]
+    if problems:
+        raise SettingsError(*problems)
 
 
 def _check_skipped(sources: list[Any], evals: dict[str, Any]) -> None:

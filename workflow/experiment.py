@@ -13,8 +13,10 @@ from dbksvd.activations.settings import choose_drawing, choose_extraction
 from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
+from dbksvd.base.settings_errors import Problems
 from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.checks import list_datasets
+from dbksvd.evaluation.saebench.data.settings import reads_heldout
 from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.method import Method
@@ -24,9 +26,12 @@ from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
 from dbksvd.report.figures.registry import list_figures
 from dbksvd.text.sources.registry import SOURCES
-from workflow.checks import check_consistency, check_sizes
+from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.labels import find_labels
+from workflow.method_checks import check_sizes
+from workflow.norm_limits import may_leave_out_rows
 
 SYNTHETIC = "synthetic"
 
@@ -58,14 +63,17 @@ class Experiment:
     Raises
     ------
     SettingsError
-        If the config does not follow its models or contradicts itself.
+        If the config does not follow its models or contradicts itself; with a line for each thing.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config: ExperimentConfig = parse(ExperimentConfig, config)
-        check_consistency(self.config)
         self.folder = f"results/{self.config.experiment}"
-        self.fits = sorted(set(self._list_fits()))
+        problems = Problems()
+        problems.catch(check_consistency, self.config)
+        # One dictionary for a fit that several grids name.
+        self.fits = sorted(set(self._list_fits(problems)))
+        problems.tell()
 
     @property
     def sites(self) -> list[str]:
@@ -172,23 +180,20 @@ class Experiment:
     @cached_property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each method: the config's word, or else its entry's."""
-        own = {name: self._find_label(name) for name in self.config.methods}
-        repeated = {label for label in own.values() if list(own.values()).count(label) > 1}
-        found = {
-            name: f"{label} ({name})" if label in repeated else label for name, label in own.items()
-        }
-        return found | self.config.figures.labels
-
-    def _find_label(self, name: str) -> str:
-        label, base = self.method(name).label(self.config.methods[name]), self.base(name)
-        if base is None or self.method(name).coding is not None:
-            return label
-        return f"{self._find_label(base)}, {label}"
+        return find_labels(self.config)
 
     @cached_property
     def controls(self) -> list[str]:
         """Methods that are controls."""
         return [name for name in self.config.methods if self.method(name).is_control]
+
+    @property
+    def idle_methods(self) -> list[str]:
+        """Methods that neither a fit nor a method of one names."""
+        used = {fit.method for fit in self.fits}
+        while more := {base for name in used if (base := self.base(name))} - used:
+            used |= more
+        return [name for name in self.config.methods if name not in used]
 
     @property
     def rivals(self) -> list[str]:
@@ -209,6 +214,15 @@ class Experiment:
         """Return the local files that an eval reads."""
         settings = self.config.evaluation.list_evals().get(name)
         return [] if settings is None else find_eval(name).files(settings)
+
+    def reads_heldout(self, name: str) -> bool:
+        """Whether an eval reads the held-out documents of this experiment."""
+        settings = self.config.evaluation.list_evals().get(name)
+        return settings is not None and reads_heldout(settings)
+
+    def needs_norm_limit(self, name: str) -> bool:
+        """Return whether the preparation of an eval has to know which rows are left out."""
+        return may_leave_out_rows(self.config) and find_eval(name).needs_norm_limit
 
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""
@@ -313,28 +327,32 @@ class Experiment:
         }
         return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
-    def _list_fits(self) -> Iterator[Fit]:
+    def _list_fits(self, problems: Problems) -> Iterator[Fit]:
         sites = [site for site in self.sites if site != SYNTHETIC] or self.sites
-        yield from self._expand(self.config.fits, "fits", sites)
+        yield from self._expand(self.config.fits, "fits", sites, problems)
         if self.config.ground_truth is not None:
-            yield from self._expand(self.config.ground_truth.fits, "ground_truth.fits", [SYNTHETIC])
+            own = self.config.ground_truth.fits
+            yield from self._expand(own, "ground_truth.fits", [SYNTHETIC], problems)
 
-    def _expand(self, grids: Sequence[Grid], where: str, sites: list[str]) -> Iterator[Fit]:
+    def _expand(
+        self, grids: Sequence[Grid], where: str, sites: list[str], problems: Problems
+    ) -> Iterator[Fit]:
         """Yield the fits of a list of grids, which stands at `where` in the config."""
-        methods = self.config.methods
         for position, grid in enumerate(grids):
-            for method, m, k, seed in product(grid.methods, grid.n_atoms, grid.k, grid.seeds):
-                place = f"{where}[{position}]"
-                if method not in methods:
-                    raise SettingsError(
-                        f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
-                        f"got {method!r}"
-                    )
-                if k > m:
-                    raise SettingsError(f"{place}.k: expected at most n_atoms = {m}, got {k}")
-                check_sizes(methods[method], m, k, f"methods.{method}", place)
-                for site in sites:
-                    yield Fit(site, method, m, k, seed)
+            for method, m, k in product(grid.methods, grid.n_atoms, grid.k):
+                problems.catch(self._check_fit, method, m, k, f"{where}[{position}]")
+                yield from (Fit(*each) for each in product(sites, [method], [m], [k], grid.seeds))
+
+    def _check_fit(self, method: str, n_atoms: int, k: int, place: str) -> None:
+        methods = self.config.methods
+        if method not in methods:
+            raise SettingsError(
+                f"{place}.methods: expected a name from methods{suggest(method, methods)}, "
+                f"got {method!r}"
+            )
+        if k > n_atoms:
+            raise SettingsError(f"{place}.k: expected at most n_atoms = {n_atoms}, got {k}")
+        check_sizes(methods[method], n_atoms, k, f"methods.{method}", place)
 
 
 def as_param(content: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbksvd.base.local_files import expand_user
 from dbksvd.evaluation.saebench.checks import list_hub_reads, list_keys
 from dbksvd.text.sources.registry import find_text_source
 
@@ -19,7 +19,7 @@ def list_external(config: ExperimentConfig) -> dict[str, Any]:
     """
     model, evals = config.model, config.evaluation.list_evals()
     wanted: dict[str, Any] = {"data_sets": list_hub_reads(evals), "keys": list_keys(evals)}
-    if model is not None and model.name and not Path(model.name).expanduser().is_dir():
+    if model is not None and model.name and not expand_user(model.name).is_dir():
         wanted["model"] = model.dump()
         wanted["layers"] = getattr(config.activations, "layers", [])
         wanted["evals"] = {name: settings.dump() for name, settings in evals.items()}

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dbksvd.base.settings import SettingsError
+from workflow.config_files import read_config_file
 
 # Keys that say of which kind a mapping is.
 KINDS = ("algorithm", "architecture", "kind", "source")
@@ -37,23 +35,12 @@ def read_layers(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> di
     Raises
     ------
     SettingsError
-        If a file cannot be read or holds no mapping.
+        If a file cannot be read, holds no mapping, or names a key twice.
     """
     config: dict[str, Any] = {}
-    for layer in [*map(_read_file, paths), overrides]:
+    for layer in [*map(read_config_file, paths), overrides]:
         config = lay_over(config, layer)
     return config
-
-
-def _read_file(path: str | Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"{path}: expected a YAML file, got: {reason}") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: expected keys and values, got {type(content).__name__}")
-    return content
 
 
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any], where: str = "") -> dict[str, Any]:

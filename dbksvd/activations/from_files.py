@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import h5py
@@ -14,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
-from dbksvd.activations.settings import FileActivations
-from dbksvd.base.files import hash_file
+from dbksvd.activations.hdf5_sources import explain_damage, list_hdf5_files
+from dbksvd.activations.settings import FileActivations, ReadySettings
+from dbksvd.base.file_kinds import tell_kind
+from dbksvd.base.files import hash_content, hash_file
 from dbksvd.base.splits import SPLITS
 
 BLOCK_BYTES = 2**26
@@ -65,9 +69,10 @@ def extract_ready_slice(
     sha256 = hash_file(path)
     if ready.sha256 is not None and sha256 != ready.sha256:
         raise ValueError(f"{path}: expected sha256 {ready.sha256}, got {sha256}")
-    described = {"model": path.name, "model_kind": "files", "model_sha256": sha256, "layer": -1}
-    described |= {"dtype": storage_dtype, **attributes}
     with _open_table(path, ready.tensor) as table:
+        described = {"model": path.name, "model_kind": "files", "layer": -1}
+        described["model_sha256"] = _combine(sha256, list_files(path, ready.tensor)[1:], ready)
+        described |= {"dtype": storage_dtype, **attributes}
         needed = sum(settings.count(split) for split in SPLITS)
         if table.rows < needed:
             raise ValueError(f"{path}: expected at least {needed} rows, got {table.rows}")
@@ -83,12 +88,46 @@ def extract_ready_slice(
                         bar.update(len(records))
 
 
+def list_files(path: Path, tensor: str) -> list[Path]:
+    """Return the files that ready activations are read from: the file, and those behind it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tensor : str
+        The dataset or tensor inside.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is HDF5 and cannot be read, or what is behind it is not all there
+        (:func:`dbksvd.activations.hdf5_sources.list_hdf5_files`).
+    """
+    return list_hdf5_files(path, tensor) if path.suffix in (".h5", ".hdf5") else [path]
+
+
+def _combine(sha256: str, behind: list[Path], ready: ReadySettings) -> str:
+    """Return the hash of a file and of those behind it."""
+    if not behind:
+        return sha256
+    if ready.sha256 is not None:
+        raise ValueError(
+            f"files.sha256: expected a file that holds its data itself, {ready.path} takes some "
+            f"from {behind[0]}"
+        )
+    return hash_content([sha256, *map(hash_file, behind)])
+
+
 def _iterate_records(
     table: _Table, start: int, stop: int, path: Path, dtype: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     step = max(1, BLOCK_BYTES // (8 * table.width))
     for row in range(start, stop, step):
-        block = table.read(row, min(row + step, stop))
+        try:
+            block = table.read(row, min(row + step, stop))
+        except (OSError, RuntimeError) as error:  # h5py names no file
+            raise ValueError(f"{path}: expected readable rows from {row}, got: {error}") from error
         records = np.empty(len(block), record_dtype(table.width, dtype))
         with np.errstate(over="ignore"):  # found by the check below, with a better message
             records["activations"] = block
@@ -112,7 +151,9 @@ def _open_table(path: Path, tensor: str) -> Iterator[_Table]:
         ".safetensors": _open_safetensors,
     }
     if path.suffix not in readers:
-        raise ValueError(f"{path}: expected a file of kind {', '.join(readers)}")
+        raise ValueError(
+            f"{path}: expected a file of kind {', '.join(readers)}, got {tell_kind(path)}"
+        )
     with readers[path.suffix](path, tensor) as table:
         yield table
 
@@ -121,35 +162,45 @@ def _check_array(path: Path, shape: tuple[int, ...], dtype: str) -> None:
     if dtype not in _FLOATS:
         raise ValueError(f"{path}: expected a floating dtype, got {dtype}")
     if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"{path}: expected an array of shape (rows, d), got {tuple(shape)}")
+        hint = ""
+        if len(shape) > 2 and 0 not in shape:
+            hint = f"; reshape it to {(math.prod(shape[:-1]), shape[-1])} first"
+        raise ValueError(f"{path}: expected an array of shape (rows, d), got {tuple(shape)}{hint}")
+
+
+def _check_kind(path: Path, expected: str) -> None:
+    found = tell_kind(path)
+    if found not in (expected, "another kind of file"):  # a damaged start is told by its reader
+        raise ValueError(f"{path}: expected {expected}, got {found}")
 
 
 @contextmanager
 def _open_npy(path: Path, _tensor: str) -> Iterator[_Table]:
+    _check_kind(path, "a .npy array")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")
+    # what NumPy raises on damaged headers
+    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, TokenError) as error:
         raise ValueError(f"{path}: expected a whole .npy array, got: {error}") from error
-    _check_array(path, array.shape, array.dtype.name)
+    _check_array(path, array.shape, str(array.dtype) if array.dtype.names else array.dtype.name)
     yield _Table(array.shape[0], array.shape[1], lambda start, stop: np.array(array[start:stop]))
 
 
 @contextmanager
 def _open_hdf5(path: Path, tensor: str) -> Iterator[_Table]:
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a whole HDF5 file, got: {error}") from error
-    with file:
-        array = file.get(tensor)
-        if not isinstance(array, h5py.Dataset):
-            raise ValueError(f"{path}: expected a dataset {tensor!r}, found {sorted(file)}")
-        _check_array(path, array.shape, array.dtype.name)
+    _check_kind(path, "an HDF5 file")
+    list_hdf5_files(path, tensor)
+    with h5py.File(path, "r", locking=False) as file:
+        with explain_damage(path):
+            array = file[tensor]
+            shape, dtype = array.shape or (), array.dtype
+        _check_array(path, shape, str(dtype) if dtype.names else dtype.name)
         yield _Table(array.shape[0], array.shape[1], lambda start, stop: array[start:stop])
 
 
 @contextmanager
 def _open_safetensors(path: Path, tensor: str) -> Iterator[_Table]:
+    _check_kind(path, "a safetensors file")
     try:
         # Through torch, because NumPy has no bfloat16.
         file = safe_open(path, framework="pt")

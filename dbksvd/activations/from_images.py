@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.activations.from_text import describe_site, seal_part, write_part
+from dbksvd.activations.from_text import check_part, describe_site, seal_part, write_part
 from dbksvd.activations.rows import make_records
 from dbksvd.activations.settings import ImageExtraction
 from dbksvd.activations.slices import locate_slice
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import parse
 from dbksvd.images.files import ImageRecord, read_image
 from dbksvd.images.prepare import load_records
@@ -65,12 +66,13 @@ def extract_image_slice(
         has changed, or an activation is not finite.
     """
     checked = parse(ImageExtraction, settings, "activations")
+    check_part(Path(output))
     ranges, attributes = locate_slice(checked, slice_index)
     manifest, records = load_records(images)
     prepared = parse(ImageSettings, manifest["settings"], "images")
     model = load_image_model(checked.model, gpus=gpus)
     hook = find_hook(model.loaded, checked.layer, checked.hook_module)
-    reader = _TileReader(Path(prepared.folder).expanduser(), model, hook)
+    reader = TileReader(expand_user(prepared.folder), model, hook)
     first = next(record for record in records if record.split is not None)
     probe = Tile(0, first, 0, prepared.list_boxes(first.width, first.height)[0], np.arange(0))
     kept, width = reader.find_positions(probe, checked.image_tokens)
@@ -109,7 +111,7 @@ def _describe_extraction(
     }
 
 
-class _TileReader:
+class TileReader:
     """Runs tiles through the model up to a site in it.
 
     Parameters
@@ -124,6 +126,12 @@ class _TileReader:
         self.folder, self.model, self.hook = folder, model, hook
         self._open: tuple[ImageRecord, Image.Image] | None = None
         self._size: torch.Size | None = None  # of the model's input: the same for all tiles
+
+    @property
+    def input_size(self) -> torch.Size:
+        """Shape of the model's input for a tile, known once one was run."""
+        assert self._size is not None
+        return self._size
 
     def find_positions(self, tile: Tile, which: str) -> tuple[np.ndarray, int]:
         """Return the positions of the wanted tokens in the model's sequence, and the width d.

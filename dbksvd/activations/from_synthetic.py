@@ -15,6 +15,7 @@ from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, record_dtype, w
 from dbksvd.activations.settings import DrawSettings
 from dbksvd.activations.slices import check_slice
 from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.saving import check_replaceable
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, Split
 from dbksvd.synthetic.base import GenerativeModel, mix_seed
@@ -93,6 +94,8 @@ def draw_slice(
     checked = parse(DrawSettings, settings, "activations")
     check_slice(checked, slice_index)
     model, part = load_model(model_folder, device), Path(part)
+    for sealed in (part, Path(truth)):
+        check_replaceable(sealed.with_suffix(".json"), ("sha256", "rows"))
     ranges = {split: checked.share(split, slice_index) for split in SPLITS}
     attributes = _describe(Path(model_folder), checked) | {"slice": slice_index}
     attributes |= {f"{split}_range": ranges[split] for split in SPLITS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from dbksvd.activations.from_files import extract_ready_slice
 from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, write_rows
-from dbksvd.activations.rows import extract_rows
+from dbksvd.activations.rows import check_ids, extract_rows
 from dbksvd.activations.settings import (
     ExtractionSettings,
     FileActivations,
@@ -20,12 +21,17 @@ from dbksvd.activations.settings import (
 )
 from dbksvd.activations.slices import locate_slice
 from dbksvd.base.files import hash_file, write_json
+from dbksvd.base.saving import check_replaceable
 from dbksvd.base.settings import parse
-from dbksvd.base.splits import SPLITS
+from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.hooks import HookPoint, find_hook
 from dbksvd.models.loading import LoadedModel, load_model
+from dbksvd.models.tokenizer import check_unknown, compare_ids
 from dbksvd.text.documents import check_documents, iterate_documents
-from dbksvd.text.tokens import select_tokens
+from dbksvd.text.tokens import TokenizedDocument, select_tokens
+
+# Documents by which the tokenizer is judged before a long run.
+CHECKED_DOCUMENTS = 64
 
 
 def extract_slice(
@@ -67,6 +73,7 @@ def extract_slice(
     checked = parse(ExtractionSettings, settings, "activations")
     ranges, attributes = locate_slice(checked, slice_index)
     output = Path(output)
+    check_part(output)
     if isinstance(checked, FileActivations):
         extract_ready_slice(checked, ranges, output, attributes)
     elif not isinstance(checked, TextExtraction):
@@ -76,6 +83,17 @@ def extract_slice(
             raise ValueError("text: expected the folder of prepare_text, got none")
         _extract_text_slice(checked, ranges, slice_index, output, attributes, Path(text), gpus)
     return seal_part(output, ranges)
+
+
+def check_part(output: Path) -> None:
+    """Check that the seal of a part would replace nothing but an older seal.
+
+    Raises
+    ------
+    ValueError
+        If another file has its name.
+    """
+    check_replaceable(output.with_suffix(".json"), ("schema_version", "sha256"))
 
 
 def seal_part(output: Path, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
@@ -107,18 +125,7 @@ def _extract_text_slice(
             f"activations.context_length: expected at most {loaded.max_length} tokens for "
             f"{loaded.name}, got {settings.context_length}"
         )
-    # All text is tokenized before the first forward pass: too little text is found at once.
-    tokenized = {
-        split: select_tokens(
-            iterate_documents(text, split, slice_index=slice_index, slices=settings.slices),
-            loaded.tokenizer,
-            quota=ranges[split][1] - ranges[split][0],
-            context_length=settings.context_length,
-            tokens_per_document=settings.tokens_per_document,
-            what=f"{split} tokens in slice {slice_index}",
-        )
-        for split in SPLITS
-    }
+    tokenized = _tokenize_slice(settings, ranges, slice_index, text, loaded)
     dtype = settings.storage_dtype
     width = next(extract_rows(loaded, hook, tokenized["train"][:1], 1, dtype))["activations"].shape[
         1
@@ -130,6 +137,36 @@ def _extract_text_slice(
         for split in SPLITS
     }
     write_part(output, ranges, rows_of, width, dtype, attributes)
+
+
+def _tokenize_slice(
+    settings: TextExtraction,
+    ranges: Mapping[str, tuple[int, int]],
+    slice_index: int,
+    text: Path,
+    loaded: LoadedModel,
+) -> dict[Split, list[TokenizedDocument]]:
+    """Tokenize all text before the first forward pass: what is wrong with it is found at once."""
+    first = islice(iterate_documents(text, "train"), CHECKED_DOCUMENTS)
+    texts = (document.text for document in first)
+    compare_ids(loaded.tokenizer, loaded.tokenizer_file, texts, loaded.name)
+    tokenized = {
+        split: select_tokens(
+            iterate_documents(text, split, slice_index=slice_index, slices=settings.slices),
+            loaded.tokenizer,
+            quota=ranges[split][1] - ranges[split][0],
+            context_length=settings.context_length,
+            tokens_per_document=settings.tokens_per_document,
+            what=f"{split} tokens in slice {slice_index}",
+        )
+        for split in SPLITS
+    }
+    for documents in tokenized.values():
+        check_ids(loaded, documents)
+    judged = tokenized["train"][:CHECKED_DOCUMENTS]
+    kept = np.concatenate([document.ids[document.kept] for document in judged])
+    check_unknown(loaded.tokenizer, kept, loaded.name)
+    return tokenized
 
 
 def write_part(

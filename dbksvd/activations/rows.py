@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,6 +17,12 @@ from dbksvd.models.loading import LoadedModel
 from dbksvd.text.tokens import TokenizedDocument
 
 WINDOW_BATCHES = 8
+PROBED_DOCUMENTS = 64
+# Largest change by padding that is rounding, of the largest coordinate.
+PADDING_TOLERANCE = {torch.float32: 5e-5, torch.float16: 0.1, torch.bfloat16: 0.1}
+
+logger = logging.getLogger(__name__)
+_IGNORES_PADDING: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def extract_rows(
@@ -46,15 +55,19 @@ def extract_rows(
     Raises
     ------
     ValueError
-        If an activation is NaN, infinite, or too large for `dtype`.
+        If an activation is NaN, infinite, or too large for `dtype`, or the model has no embedding
+        for a token.
     """
+    check_ids(loaded, documents)
+    mixes = ignores_padding(loaded, hook, documents)
     window = WINDOW_BATCHES * batch_size
     for first in range(0, len(documents), window):
         chunk = documents[first : first + window]
         order = sorted(range(len(chunk)), key=lambda position: len(chunk[position].ids))
         found: dict[int, np.ndarray] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        lengths = [len(chunk[position].ids) for position in order]
+        for start, stop in _divide(lengths, batch_size, mixes=mixes):
+            batch = order[start:stop]
             output = _run(loaded, hook, [chunk[position].ids for position in batch])
             for row, position in enumerate(batch):
                 document = chunk[position]
@@ -69,6 +82,72 @@ def extract_rows(
                     dtype,
                 )
         yield np.concatenate([found[position] for position in range(len(chunk))])
+
+
+def _divide(lengths: list[int], batch_size: int, *, mixes: bool) -> Iterator[tuple[int, int]]:
+    """Yield the batches of documents in order of length; of one length each if not `mixes`."""
+    start = 0
+    while start < len(lengths):
+        stop = min(start + batch_size, len(lengths))
+        if not mixes:
+            stop = min(stop, bisect_right(lengths, lengths[start]))
+        yield start, stop
+        start = stop
+
+
+def ignores_padding(
+    loaded: LoadedModel, hook: HookPoint, documents: list[TokenizedDocument]
+) -> bool:
+    """Return whether padding leaves a model's activations as they are; measured once a model.
+
+    Most models do that by their attention mask. Some mix all positions (FNet), or hash or
+    convolve over the padding: their documents are run with others of the same length.
+
+    Raises
+    ------
+    ValueError
+        If the model gives other activations each time.
+    """
+    if (known := _IGNORES_PADDING.get(loaded.model)) is not None:
+        return known
+    some = sorted((document.ids for document in documents[:PROBED_DOCUMENTS]), key=len)
+    if not some or len(some[0]) == len(some[-1]):
+        return True
+    short, long = some[0], some[-1]
+    alone, again, padded = (
+        _run(loaded, hook, rows)[0, : len(short)] for rows in ([short], [short], [short, long])
+    )
+    limit = PADDING_TOLERANCE[loaded.model.dtype] * float(alone.abs().max())
+    if float((alone - again).abs().max()) > limit:
+        raise ValueError(
+            f"{loaded.name}: expected a model that gives the same activations each time, got "
+            f"others from {type(loaded.model).__name__} at {hook.name}"
+        )
+    found = not float((alone - padded).abs().max()) > limit
+    _IGNORES_PADDING[loaded.model] = found
+    if not found:
+        logger.warning("%s: padding changes its activations: run by length", loaded.name)
+    return found
+
+
+def check_ids(loaded: LoadedModel, documents: list[TokenizedDocument]) -> None:
+    """Check that the model has an embedding for every token.
+
+    Raises
+    ------
+    ValueError
+        If it has none for one; the message names token and document.
+    """
+    if loaded.embeddings is None:
+        return
+    for document in documents:
+        largest = int(document.ids.max(initial=0))
+        if largest >= loaded.embeddings:
+            word = loaded.tokenizer.convert_ids_to_tokens(largest)
+            raise ValueError(
+                f"{loaded.name}: expected token ids below {loaded.embeddings}, the rows of the "
+                f"model's embedding, got {largest} for {word!r} in document {document.index}"
+            )
 
 
 def _run(loaded: LoadedModel, hook: HookPoint, sequences: list[np.ndarray]) -> torch.Tensor:

@@ -29,6 +29,11 @@ class RowSettings(Settings):
     @model_validator(mode="after")
     def _check_slices(self) -> RowSettings:
         for split in SPLITS:
+            if self.count(split) < 2:
+                raise ValueError(
+                    f"n_{split}_tokens: expected at least 2, since a single row has no variance, "
+                    f"got {self.count(split)}"
+                )
             if self.count(split) < self.slices:
                 raise ValueError(
                     f"n_{split}_tokens: expected at least slices = {self.slices}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,8 @@ class ShardSettings(Settings):
     """Tokens in a shard; the last one of a split has the rest."""
     seed: Seed = 0
     """Decides the order."""
-    outlier_norm_multiple: Annotated[float, Field(gt=1)] | None = None
-    """Tokens whose norm exceeds this multiple of the median norm of the training tokens are left
-    out and counted; null keeps all.
+    outlier_norm_multiple: Literal["auto"] | Annotated[float, Field(gt=1)] | None = "auto"
+    """Tokens whose norm exceeds this multiple of the median norm of the training tokens, such as
+    attention sinks, are left out and counted; evals leave them as they are. `auto` is 10 for a
+    causal model, and keeps all tokens of others; null keeps all.
     """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +18,29 @@ from dbksvd.activations.hdf5 import (
     record_dtype,
     write_rows,
 )
+from dbksvd.activations.norm_notes import describe_norms
+from dbksvd.activations.norms import (
+    NORM_LIMIT_FILE,
+    NormLimit,
+    NormTally,
+    measure_norms,
+)
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.activations.shards import MANIFEST_FILE, SPLITS
-from dbksvd.base.files import hash_content, hash_file, replace_folder, write_json
+from dbksvd.activations.split_checks import KeptRows, check_kept, check_split
+from dbksvd.base.files import hash_content, hash_file, write_json
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 
+logger = logging.getLogger(__name__)
+
 BLOCK_BYTES = 2**26
+SHARDS_FOLDER = Folder(
+    (MANIFEST_FILE, NORM_LIMIT_FILE, *(f"{split}-*.h5" for split in SPLITS)),
+    MANIFEST_FILE,
+    ("d", "splits"),
+)
 NORM_QUANTILES = (0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1)
-
-
-@dataclass
-class Moments:
-    """Running mean and centred sum of squares of rows, in float64 (Chan, Golub, LeVeque 1983)."""
-
-    rows: int
-    mean: np.ndarray
-    squares: float
-
-    @classmethod
-    def empty(cls, width: int) -> Moments:
-        """Return the moments of no rows."""
-        return cls(0, np.zeros(width), 0.0)
-
-    def add(self, block: np.ndarray) -> None:
-        """Take in a block of shape (rows, d)."""
-        if not len(block):
-            return
-        mean = block.mean(axis=0, dtype=np.float64)
-        total = self.rows + len(block)
-        shift = mean - self.mean
-        between = float(shift @ shift) * self.rows * len(block) / total
-        self.squares += float(np.square(block - mean).sum()) + between
-        self.mean += shift * (len(block) / total)
-        self.rows = total
-
-    @property
-    def variance(self) -> float:
-        """Total variance: the mean squared distance from the mean, summed over coordinates."""
-        return self.squares / self.rows
 
 
 def write_shards(
@@ -79,7 +64,7 @@ def write_shards(
     settings : ShardSettings, or a mapping of the same keys
         Section ``shards`` of the config.
     output : path
-        Folder; replaced as a whole when everything is written.
+        Folder; replaced as a whole when everything is written. One with other files is refused.
     block_rows : int, optional
         Rows read at a time; by default as many as fit 64 MiB.
 
@@ -97,31 +82,40 @@ def write_shards(
         others, or holds a value that is not finite; the message names it.
     """
     checked = parse(ShardSettings, settings, "shards")
+    SHARDS_FOLDER.check(output)
     paths, shared, width = check_parts(parts)
     dtype = shared["dtype"]
     block_rows = block_rows or max(1, BLOCK_BYTES // record_dtype(width, dtype).itemsize)
     norms = {split: _measure_norms(paths, split, block_rows) for split in SPLITS}
-    limit = np.inf
-    if checked.outlier_norm_multiple is not None:
-        limit = checked.outlier_norm_multiple * float(np.median(norms["train"]))
-    centre: dict[str, Moments] = {}
+    kind = shared.get("model_kind")
+    limit = NormLimit.choose(checked.outlier_norm_multiple, kind, norms["train"])
+    centre: dict[str, KeptRows] = {}
     splits: dict[str, Any] = {}
-    with replace_folder(output) as folder:
+    with SHARDS_FOLDER.replace(output) as folder:
         for number, split in enumerate(SPLITS):
-            kept = norms[split] <= limit
+            tally = NormTally(norms[split], limit, width)
+            kept = tally.kept
+            check_kept(split, kept)
             generator = np.random.default_rng([checked.seed, number])
-            sizes = _size_shards(int(kept.sum()), checked.rows_per_shard, split)
-            centre[split] = _deal_rows(paths, split, kept, sizes, folder, generator, block_rows)
+            sizes = _size_shards(int(kept.sum()), checked.rows_per_shard)
+            centre[split] = _deal_rows(paths, split, tally, sizes, folder, generator, block_rows)
+            counts = {
+                "rows": centre[split].rows,
+                "masked_rows": int((~kept).sum()),
+                "zero_rows": centre[split].zero_rows,
+                "distinct_rows": centre[split].count_distinct(),
+                "total_variance": centre[split].variance,
+            }
+            check_split(split, counts, centre[split].mean, dtype)
             files = [
                 _finish_shard(folder, split, i, size, width, shared, generator)
                 for i, size in enumerate(tqdm(sizes, unit="shard", desc=f"shuffle {split}"))
             ]
             splits[split] = {
-                "rows": centre[split].rows,
-                "masked_rows": int((~kept).sum()),
+                **counts,
                 "files": files,
-                "total_variance": centre[split].variance,
                 "norm_quantiles": _list_quantiles(norms[split][kept]),
+                **tally.describe(centre[split], labelled=kind is not None),
             }
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -129,20 +123,32 @@ def write_shards(
             "dtype": dtype,
             "mean": centre["train"].mean.tolist(),
             "scale": float(np.sqrt(centre["train"].variance / width)),
+            "norms": limit.dump(),
             "splits": splits,
             "model": shared,
             "settings": checked.dump(),
         }
         manifest["sha256"] = hash_content(manifest)
+        write_json(folder / NORM_LIMIT_FILE, {"limit": limit.value})
         write_json(folder / MANIFEST_FILE, manifest)
+    _log_norms(manifest)
     return manifest
+
+
+def _log_norms(manifest: Mapping[str, Any]) -> None:
+    """Say which rows were left out for their norm; warn of those that are kept."""
+    left_out, warning = describe_norms(manifest)
+    if left_out:
+        logger.info("%s", left_out)
+    if warning:
+        logger.warning("warning: %s", warning)
 
 
 def _measure_norms(paths: Sequence[Path], split: str, step: int) -> np.ndarray:
     """Return the norm of every row, float32 of shape (rows,)."""
     norms = []
     for path, start, records in iterate_blocks(paths, split, step):
-        block = np.linalg.norm(records["activations"].astype(np.float64), axis=1)
+        block = measure_norms(records["activations"])
         if not np.isfinite(block).all():
             row = start + int(np.argmin(np.isfinite(block)))
             raise ValueError(
@@ -152,9 +158,7 @@ def _measure_norms(paths: Sequence[Path], split: str, step: int) -> np.ndarray:
     return np.concatenate(norms)
 
 
-def _size_shards(rows: int, rows_per_shard: int, split: str) -> list[int]:
-    if rows == 0:
-        raise ValueError(f"{split}: expected at least 1 row, got 0")
+def _size_shards(rows: int, rows_per_shard: int) -> list[int]:
     full, rest = divmod(rows, rows_per_shard)
     return [rows_per_shard] * full + [rest] * (rest > 0)
 
@@ -162,22 +166,22 @@ def _size_shards(rows: int, rows_per_shard: int, split: str) -> list[int]:
 def _deal_rows(
     paths: Sequence[Path],
     split: str,
-    kept: np.ndarray,
+    tally: NormTally,
     sizes: Sequence[int],
     folder: Path,
     generator: np.random.Generator,
     step: int,
-) -> Moments:
+) -> KeptRows:
     """Append every kept row to a temporary file of its shard; return the moments of all."""
     room = np.array(sizes)
-    moments: Moments | None = None
+    moments: KeptRows | None = None
     offset = 0
-    with tqdm(total=len(kept), unit=" rows", unit_scale=True, desc=f"deal {split}") as bar:
+    with tqdm(total=len(tally.kept), unit=" rows", unit_scale=True, desc=f"deal {split}") as bar:
         for _, _, records in iterate_blocks(paths, split, step):
             bar.update(len(records))
-            chosen = records[kept[offset : offset + len(records)]]
+            chosen = tally.take(offset, records)
             offset += len(records)
-            moments = moments or Moments.empty(chosen["activations"].shape[1])
+            moments = moments or KeptRows.empty(chosen["activations"].shape[1])
             moments.add(chosen["activations"])
             counts = generator.multivariate_hypergeometric(room, len(chosen))
             room -= counts

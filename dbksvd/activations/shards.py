@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from dbksvd.activations.hdf5 import SCHEMA_VERSION, open_checked
+from dbksvd.activations.hdf5 import LABELS, SCHEMA_VERSION, open_checked
 from dbksvd.base.files import DamagedFileError, check_hash, hash_content, read_seal
 from dbksvd.base.shapes import Activations
 
 MANIFEST_FILE = "manifest.json"
 SPLITS = ("train", "heldout")
+
+
+class RowLabels(NamedTuple):
+    """Where n rows come from: three int32 arrays of shape (n,).
+
+    Text: ``document`` is the line in ``documents.jsonl`` (from 0), ``position`` the index of the
+    token in the document's tokens (special ones counted), ``token`` its id. Images: the line in
+    ``images.jsonl``, the index in the model's sequence for a tile, and the tile's number. Ready
+    and synthetic activations: ``position`` is the row in the file or draw, the others are −1.
+    """
+
+    document: np.ndarray
+    position: np.ndarray
+    token: np.ndarray
 
 
 class ActivationShards:
@@ -99,6 +113,12 @@ class ActivationShards:
         """Mean squared distance of this split's rows from their own mean."""
         return float(self.manifest["splits"][self.split]["total_variance"])
 
+    @property
+    def norm_limit(self) -> float | None:
+        """Largest norm of a row that was kept; None where rows of any norm were."""
+        limit = self.manifest.get("norms", {}).get("limit")
+        return None if limit is None else float(limit)
+
     def describe(self) -> dict[str, Any]:
         """Return where the activations come from, in SAELens's words for its metadata.
 
@@ -149,20 +169,44 @@ class ActivationShards:
         ValueError
             If the range is not inside the split, or a value is not finite.
         """
+        spans = self._locate(start, stop)
+        rows = np.empty((stop - start, self.width), dtype=np.float32)
+        for position, low, high, filled in spans:
+            self._read_shard(position, low, high, rows[filled : filled + high - low])
+        return torch.from_numpy(rows)
+
+    def read_labels(self, start: int, stop: int) -> RowLabels:
+        """Return where rows `start` to `stop` come from; :class:`RowLabels` says what it holds.
+
+        Raises
+        ------
+        ValueError
+            If the range is not inside the split.
+
+        """
+        spans = self._locate(start, stop)
+        labels = RowLabels(*(np.empty(stop - start, np.int32) for _ in LABELS))
+        for position, low, high, filled in spans:
+            for name in LABELS:
+                out = getattr(labels, name)[filled : filled + high - low]
+                self._read_table(position, name, low, high, out)
+        return labels
+
+    def _locate(self, start: int, stop: int) -> list[tuple[int, int, int, int]]:
+        """Return (shard, its first row, its last row + 1, rows before) of a range of rows."""
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"rows: expected a range inside 0 to {len(self)}, got {start}:{stop}")
-        rows = np.empty((stop - start, self.width), dtype=np.float32)
         position = int(np.searchsorted(self._ends, start, side="right"))
+        spans: list[tuple[int, int, int, int]] = []
         filled = 0
-        while filled < len(rows):
-            first = int(self._ends[position]) - self._shards[position]["rows"]
-            low = start + filled - first
-            high = min(stop - first, self._shards[position]["rows"])
-            block = rows[filled : filled + high - low]
-            self._read_shard(position, low, high, block)
+        while filled < stop - start:
+            rows = self._shards[position]["rows"]
+            first = int(self._ends[position]) - rows
+            low, high = start + filled - first, min(stop - first, rows)
+            spans.append((position, low, high, filled))
             filled += high - low
             position += 1
-        return torch.from_numpy(rows)
+        return spans
 
     def iterate(self, batch_size: int, start: int = 0) -> Iterator[Activations]:
         """Yield batches of `batch_size` rows from row `start` to the end; the last may be short."""
@@ -178,19 +222,24 @@ class ActivationShards:
         self._open.clear()
 
     def _read_shard(self, position: int, low: int, high: int, out: np.ndarray) -> None:
-        path = self.folder / self._shards[position]["file"]
-        try:
-            # h5py converts to float32 here where the shard holds float16.
-            self._handle(position)["activations"].read_direct(out, np.s_[low:high])
-        except OSError as error:
-            reason = f"{path}: expected readable rows {low} to {high}, got: {error}"
-            raise DamagedFileError(reason, self.folder / MANIFEST_FILE) from error
+        # h5py converts to float32 here where the shard holds float16.
+        self._read_table(position, "activations", low, high, out)
         finite = np.isfinite(out).all(axis=1)
         if not finite.all():
-            row = low + int(np.argmin(finite))
+            path, row = self._path(position), low + int(np.argmin(finite))
             raise ValueError(
                 f"{path}: expected finite activations, got NaN or infinity in row {row}"
             )
+
+    def _read_table(self, position: int, name: str, low: int, high: int, out: np.ndarray) -> None:
+        try:
+            self._handle(position)[name].read_direct(out, np.s_[low:high])
+        except OSError as error:
+            reason = f"{self._path(position)}: expected readable rows {low} to {high}, got: {error}"
+            raise DamagedFileError(reason, self.folder / MANIFEST_FILE) from error
+
+    def _path(self, position: int) -> Path:
+        return self.folder / str(self._shards[position]["file"])
 
     def _handle(self, position: int) -> h5py.File:
         if position not in self._open:

@@ -6,6 +6,9 @@ seed of its own. So any row can be read at any time, by any process, with the sa
 on from its checkpoint without reading what came before, and each rank extracts the blocks of its
 own share of a batch. Memory holds `HELD_BLOCKS` blocks of block_rows · d float32, one more while it
 is extracted, and 24 bytes a document, however long the stream is.
+
+A row over the norm limit of the stored sample, such as an attention sink, gives its place to
+another row of its block: fits see no row that stored shards would leave out.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dbksvd.activations.from_text import describe_extraction
+from dbksvd.activations.norms import measure_norms
 from dbksvd.activations.rows import extract_rows
 from dbksvd.activations.settings import TextExtraction
 from dbksvd.activations.shards import ActivationShards
@@ -91,13 +95,15 @@ class ActivationStream:
         self.stream = self.settings.stream
         self.path = Path(text) / DOCUMENTS_FILE
         self.sample, self.mean, self.width = sample, sample.mean, sample.width
+        self.norm_limit = sample.norm_limit
         manifest = check_documents(text)
         self._loaded = load_model(self.settings.model, gpus=gpus)
         self._hook = find_hook(self._loaded, self.settings.layer, self.settings.hook_module)
         described = describe_extraction(self.settings, self._loaded, self._hook)
         self._check_sample(described | {"text_sha256": manifest["sha256"]})
         self._index = self._index_documents()
-        identity = json.dumps([self.settings.dump(), manifest["sha256"], described["model_sha256"]])
+        parts = [self.settings.dump(), manifest["sha256"], described["model_sha256"]]
+        identity = json.dumps([*parts, *([] if self.norm_limit is None else [self.norm_limit])])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         self._held: dict[int, Tensor] = {}
         # a fit reads ahead in a thread
@@ -125,7 +131,7 @@ class ActivationStream:
         """
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"rows: expected a range inside 0 to {len(self)}, got {start}:{stop}")
-        out = torch.empty(stop - start, self.width)
+        out = torch.empty(stop - start, self.width, dtype=torch.float32)
         with self._lock:
             for number in range(start // self.block_rows, -(-stop // self.block_rows)):
                 first = number * self.block_rows
@@ -158,8 +164,24 @@ class ActivationStream:
         rows = np.concatenate([records["activations"] for records in parts])
         before = int(ends[first - 1]) if first else 0
         rows = rows[low - before : high - before].astype(np.float32, copy=False)
-        order = np.random.default_rng([self.stream.seed, number]).permutation(len(rows))
-        return torch.from_numpy(rows[order])
+        return torch.from_numpy(rows[self._order_block(number, rows)])
+
+    def _order_block(self, number: int, rows: np.ndarray) -> np.ndarray:
+        """Return the order of a block; a row over the norm limit gives its place to another."""
+        generator = np.random.default_rng([self.stream.seed, number])
+        order = generator.permutation(len(rows))
+        if self.norm_limit is None:
+            return order
+        kept = np.flatnonzero(measure_norms(rows).astype(np.float32) <= self.norm_limit)
+        if not len(kept):
+            raise ValueError(
+                f"activations.stream: expected rows of a norm of at most {self.norm_limit:g} in "
+                f"block {number}, got {len(rows)} rows over it"
+            )
+        missing = len(rows) - len(kept)
+        places = ~np.isin(order, kept)
+        order[places] = generator.choice(kept, missing, replace=missing > len(kept))
+        return order
 
     def _tokenize(self, documents: Iterator[Document]) -> Iterator[Any]:
         return tokenize_documents(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ from dbksvd.base.files import replace_file
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 _logger = logging.getLogger(__name__)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint in a folder, and the folder where nothing else is in it."""
+    if not folder.is_dir():
+        return
+    stem, ending = CHECKPOINT_FILE.split(".")
+    for path in (folder / CHECKPOINT_FILE, *folder.glob(f".{stem}-*.{ending}")):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # other files are in it
+        folder.rmdir()
 
 
 def write_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -61,11 +73,18 @@ def read_content(
     -------
     tuple or None
         None if there is no such file or it is not used; the log then says why.
+
+    Raises
+    ------
+    ValueError
+        If there is a whole file that is no checkpoint: the next one would replace it.
     """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
+            if "state" not in (file.metadata() or {}):
+                raise ValueError(f"{path}: expected a checkpoint, to be replaced, got another file")
             content = json.loads(file.metadata()["state"])
             # Copies: a tensor in the file begins where the text before it ends, and products of
             # tensors that are aligned otherwise are rounded otherwise.

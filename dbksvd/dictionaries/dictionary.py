@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes
-from dbksvd.base.files import read_json, replace_folder
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.base.shapes import Activations, Atoms, Bias
+from dbksvd.dictionaries.saved import (
+    ARCHITECTURE,
+    check_config,
+    check_weights,
+    read_config,
+    read_weights,
+    replace_dictionary,
+    write_dictionary,
+)
+from dbksvd.ops.inputs import HALF, as_samples, as_tensor, pick_device, restore_norms
 from dbksvd.ops.pursuit.encode import sparse_encode
 
-ARCHITECTURE = "dbksvd"
 # SAELens drops the metadata of a config that names no version of SAELens, or one before 6.
 SAELENS_VERSION = "6.0.0"
 
@@ -40,8 +46,8 @@ class SparseDictionary(Protocol):
         """Return the codes of `x`, shape (n, d)."""
         ...
 
-    def decode(self, codes: SparseCodes) -> Activations:
-        """Return the reconstruction of `codes`, shape (n, d)."""
+    def decode(self, codes: SparseCodes, dtype: torch.dtype | None = None) -> Activations:
+        """Return the reconstruction of `codes`, shape (n, d), computed in `dtype`."""
         ...
 
 
@@ -100,6 +106,18 @@ def encode_with(
     return sparse_encode(x, atoms, **chosen, implementation=implementation)
 
 
+def check_codes(codes: SparseCodes, n_atoms: int) -> None:
+    """Check that codes are over as many atoms as a dictionary has.
+
+    Raises
+    ------
+    ValueError
+        Naming both numbers.
+    """
+    if codes.n_atoms != n_atoms:
+        raise ValueError(f"codes: expected codes over {n_atoms} atoms, got {codes.n_atoms}")
+
+
 @dataclass
 class Dictionary:
     """Atoms, a bias and a pursuit encoder: ``x ≈ decode(encode(x)) = Z @ atoms + bias``.
@@ -127,6 +145,7 @@ class Dictionary:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.atoms, self.bias = as_tensor(self.atoms, "atoms"), as_tensor(self.bias, "bias")
         if self.atoms.ndim != 2 or self.bias.shape != self.atoms.shape[1:]:
             raise ValueError(
                 f"atoms, bias: expected shapes (m, d) and (d,), got "
@@ -141,22 +160,61 @@ class Dictionary:
         if not torch.isfinite(self.bias).all():
             raise ValueError("bias: expected finite values, got NaN or infinity")
 
-    def encode(self, x: Activations, *, implementation: str = "auto") -> SparseCodes:
-        """Return the codes of `x` (n, d) under the dictionary's own settings."""
+    def encode(
+        self, x: Tensor | np.ndarray[Any, Any], *, implementation: str = "auto"
+    ) -> SparseCodes:
+        """Return the codes of samples under the dictionary's own settings.
+
+        Parameters
+        ----------
+        x : tensor or array of shape (n, d), of any floating dtype
+            Samples, of which there may be none; half precision is coded in float32.
+        implementation : str
+            As in :func:`dbksvd.sparse_encode`.
+
+        Raises
+        ------
+        ValueError
+            If `x` is not that; the message says what was expected and what came.
+        """
+        x = as_samples(x, self.atoms)
+        atoms, bias = self.atoms, self.bias
+        if atoms.dtype in HALF:
+            atoms, bias = restore_norms(atoms), bias.float()
         return sparse_encode(
-            x - self.bias, self.atoms, **asdict(self.settings), implementation=implementation
+            x - bias, atoms, **asdict(self.settings), implementation=implementation
         )
 
-    def decode(self, codes: SparseCodes) -> Activations:
-        """Return the reconstruction ``Z @ atoms + bias``, shape (n, d)."""
-        return codes.decode(self.atoms) + self.bias
+    def decode(self, codes: SparseCodes, dtype: torch.dtype | None = None) -> Activations:
+        """Return the reconstruction ``Z @ atoms + bias``, shape (n, d).
+
+        It is computed in `dtype`: None is that of the atoms; float64 keeps all digits of what is
+        stored, where a large bias hides some of the codes' in float32.
+
+        Raises
+        ------
+        ValueError
+            If the codes are over another number of atoms.
+        """
+        check_codes(codes, len(self.atoms))
+        return codes.decode(self.atoms.to(dtype)) + self.bias.to(dtype)
 
     def to(self, device: torch.device | str) -> Dictionary:
         """Return the same dictionary on another device."""
+        device = pick_device(device)
         return Dictionary(self.atoms.to(device), self.bias.to(device), self.settings, self.metadata)
 
     def save(self, path: str | Path) -> None:
-        """Write a folder in SAELens's layout (``cfg.json`` and safetensors), atomically."""
+        """Write ``cfg.json`` and ``sae_weights.safetensors`` into a folder, in SAELens's layout.
+
+        Other files there stay. Older files of these names are replaced; a save that is killed
+        leaves the old dictionary or the new one.
+
+        Raises
+        ------
+        ValueError
+            If a file of these names is not a dictionary's, or belongs to a fit of the workflow.
+        """
         config = {
             "architecture": ARCHITECTURE,
             "d_in": self.atoms.shape[1],
@@ -169,13 +227,8 @@ class Dictionary:
             "metadata": {"sae_lens_version": SAELENS_VERSION, **self.metadata},
             **asdict(self.settings),
         }
-        weights = {"W_dec": self.atoms, "b_dec": self.bias}
-        with replace_folder(path) as folder:
-            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-                folder / WEIGHTS_FILE,
-            )
+        with replace_dictionary(path) as folder:
+            write_dictionary(folder, config, {"W_dec": self.atoms, "b_dec": self.bias})
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Dictionary:
@@ -184,32 +237,23 @@ class Dictionary:
         Raises
         ------
         FileNotFoundError, ValueError
-            If a file is missing, cut short, or of another architecture; the message names the file.
+            If a file is missing, cut short, of another architecture (for which there is
+            :func:`dbksvd.load_dictionary`) or says something else than is expected; the message
+            names file and key.
         """
-        path = Path(path)
-        config = read_json(path / CONFIG_FILE)
-        if config.get("architecture") != ARCHITECTURE:
-            raise ValueError(
-                f"{path / CONFIG_FILE}: architecture: expected {ARCHITECTURE!r}, "
-                f"got {config.get('architecture')!r}"
-            )
-        weights = read_weights(path / WEIGHTS_FILE, ("W_dec", "b_dec"))
-        names = PursuitSettings.__dataclass_fields__
-        # a file written before one of these settings existed means its default
-        given = {"product_dtype": None, "threshold": 0.0, "penalties": None} | config
-        if given["penalties"] is not None:
-            given["penalties"] = tuple(given["penalties"])
-        settings = PursuitSettings(**{name: given[name] for name in names})
-        return cls(weights["W_dec"], weights["b_dec"], settings, config["metadata"]).to(device)
-
-
-def read_weights(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Read a safetensors file that must hold the tensors `names`."""
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected a whole safetensors file, got {error}") from error
-    missing = set(names) - set(weights)
-    if missing:
-        raise ValueError(f"{path}: expected tensors {sorted(names)}, {sorted(missing)} missing")
-    return weights
+        folder = Path(path)
+        found = check_config(read_config(folder), folder / CONFIG_FILE)
+        weights = read_weights(folder / WEIGHTS_FILE, ("W_dec", "b_dec"))
+        check_weights(weights, found, folder / WEIGHTS_FILE)
+        chosen = found.model_dump(include=set(PursuitSettings.__dataclass_fields__))
+        if chosen["penalties"] is not None:
+            chosen["penalties"] = tuple(chosen["penalties"])
+        settings = PursuitSettings(**chosen)
+        atoms, bias = weights["W_dec"], weights["b_dec"]
+        if atoms.dtype in HALF:  # rounding has changed the norms a little
+            atoms, bias = restore_norms(atoms), bias.float()
+        try:
+            loaded = cls(atoms, bias, settings, found.metadata)
+        except ValueError as error:
+            raise ValueError(f"{folder / WEIGHTS_FILE}: {error}") from None
+        return loaded.to(device)

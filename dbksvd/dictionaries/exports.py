@@ -12,10 +12,10 @@ from sae_lens.saes.matching_pursuit_sae import MatchingPursuitSAE, MatchingPursu
 from sae_lens.saes.sae import SAE, SAEMetadata
 from torch import Tensor
 
-from dbksvd.base.files import replace_folder
 from dbksvd.base.shapes import Atoms
 from dbksvd.dictionaries.dictionary import Dictionary
 from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
+from dbksvd.dictionaries.saved import save_sae
 
 # A cosine above minus this counts as not negative: the product that it gives back to an atom
 # picked before is numerically zero.
@@ -44,7 +44,7 @@ def export_sign_split(dictionary: Dictionary, path: str | Path) -> None:
     dictionary : Dictionary
         With signed codes.
     path : path
-        Folder to write, atomically; replaced if it is there.
+        Folder to write to, as :meth:`Dictionary.save`: other files there stay.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def export_sign_split(dictionary: Dictionary, path: str | Path) -> None:
         raise ValueError("dictionary: expected signed codes, got non-negative ones")
     sae = PursuitSAE(PursuitSAEConfig(**_describe(dictionary), **asdict(dictionary.settings)))
     _load_weights(sae, dictionary)
-    _save(sae.split_signs(), path)
+    sae.split_signs().save_model(path)
 
 
 def export_matching_pursuit(dictionary: Dictionary, path: str | Path) -> None:
@@ -80,7 +80,7 @@ def export_matching_pursuit(dictionary: Dictionary, path: str | Path) -> None:
     dictionary : Dictionary
         Coded by non-negative matching pursuit, without refit, ``rtol`` 0.
     path : path
-        Folder to write, atomically; replaced if it is there.
+        Folder to write to, as :meth:`Dictionary.save`: other files there stay.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def export_matching_pursuit(dictionary: Dictionary, path: str | Path) -> None:
     )
     sae = MatchingPursuitSAE(config)
     _load_weights(sae, dictionary)
-    _save(sae, path)
+    save_sae(sae.save_model, path)
 
 
 EXPORTS: dict[str, Callable[[Dictionary, str | Path], None]] = {
@@ -129,11 +129,6 @@ def _describe(dictionary: Dictionary) -> dict[str, Any]:
 
 def _load_weights(sae: SAE[Any], dictionary: Dictionary) -> None:
     sae.load_state_dict({"W_dec": dictionary.atoms.cpu(), "b_dec": dictionary.bias.cpu()})
-
-
-def _save(sae: SAE[Any], path: str | Path) -> None:
-    with replace_folder(path) as folder:
-        sae.save_model(folder)
 
 
 def _find_least_cosine(atoms: Atoms) -> float:

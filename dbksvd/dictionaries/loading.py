@@ -3,78 +3,34 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
-from dbksvd.base.codes import SparseCodes, concatenate_codes
-from dbksvd.base.files import check_folder, read_json
+from dbksvd.base.files import check_folder
 from dbksvd.base.layout import CONFIG_FILE, SEAL_FILE, WEIGHTS_FILE
-from dbksvd.dictionaries.dictionary import ARCHITECTURE, Dictionary, SparseDictionary
+from dbksvd.dictionaries.dictionary import Dictionary, SparseDictionary
 from dbksvd.dictionaries.registration import register
+from dbksvd.dictionaries.sae_dictionary import NORMS, SAEDictionary
+from dbksvd.dictionaries.saved import ARCHITECTURE, check_config, read_config
+from dbksvd.ops.inputs import pick_device
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 logger = logging.getLogger(__name__)
 
-# Dense latents are (rows, m): 512 rows of 16k latents are 32 MiB in float32.
-ROWS_PER_BLOCK = 512
 # float32 rows of a few hundred entries carry norms to about 1e-6; SAEBench itself warns at 1e-5.
-NORM_TOLERANCE = 1e-5
-
-
-@dataclass
-class SAEDictionary:
-    """A SAELens SAE as a :class:`~dbksvd.dictionaries.dictionary.SparseDictionary`.
-
-    Parameters
-    ----------
-    sae : sae_lens.SAE
-        The SAE, with decoder rows of unit norm.
-    """
-
-    sae: SAE[Any]
-
-    @property
-    def atoms(self) -> Tensor:
-        """Decoder rows, shape (m, d)."""
-        return self.sae.W_dec.detach()
-
-    @property
-    def bias(self) -> Tensor:
-        """Decoder bias, shape (d,)."""
-        return self.sae.b_dec.detach()
-
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> SparseCodes:
-        """Return the codes of `x` (n, d); dense latents exist for one block of rows at a time."""
-        if hasattr(self.sae, "encode_sparse"):
-            return self.sae.encode_sparse(x)
-        return concatenate_codes(
-            [SparseCodes.from_dense(_as_dense(self.sae.encode(rows))) for rows in _blocks(x)]
-        )
-
-    @torch.no_grad()
-    def decode(self, codes: SparseCodes) -> Tensor:
-        """Return the reconstruction (n, d) by the SAE's own decoder."""
-        if hasattr(self.sae, "encode_sparse"):
-            return self.sae.decode_sparse(codes)
-        starts = range(0, max(len(codes), 1), ROWS_PER_BLOCK)
-        blocks = [codes[slice(start, start + ROWS_PER_BLOCK)] for start in starts]
-        return torch.cat([self.sae.decode(block.to_dense()) for block in blocks])
-
-
-def _blocks(x: Tensor) -> tuple[Tensor, ...]:
-    return x.split(ROWS_PER_BLOCK) if len(x) else (x,)
-
-
-def _as_dense(latents: Tensor) -> Tensor:
-    return latents.to_dense() if latents.is_sparse else latents
+# Rows that were unit before they were rounded to half precision are off by less than the others.
+NORM_TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 5e-3}
+USUAL_NORM_TOLERANCE = 1e-5
+# Their reconstructions are of something else than their inputs, or depend on the samples before.
+NO_DICTIONARIES = (
+    *("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"),
+    "temporal",
+)
 
 
 def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> SparseDictionary:
@@ -99,7 +55,7 @@ def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> S
         differs from the hash in the seal of its fit, where there is a seal.
     """
     _check_fit(Path(folder))
-    config = read_json(Path(folder) / CONFIG_FILE)
+    config = read_config(Path(folder))
     if config.get("architecture") == ARCHITECTURE and not config.get("sign_split", False):
         return Dictionary.load(folder, device)
     return SAEDictionary(_load_unit_norm(Path(folder), device))
@@ -131,35 +87,78 @@ def _check_fit(folder: Path) -> None:
 
 def _load_unit_norm(folder: Path, device: torch.device | str) -> SAE[Any]:
     """Load with SAELens's own call, and fold decoder norms into the encoder where it can."""
-    from sae_lens import SAE  # takes seconds to load, and not every dictionary needs it
-
-    register()
-    for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: expected a dictionary folder, no such file")
-    architecture = read_json(folder / CONFIG_FILE).get("architecture")
-    try:
-        sae = SAE.load_from_disk(folder, device=str(device))
-    except KeyError as error:
-        raise ValueError(
-            f"{folder / CONFIG_FILE}: architecture: SAELens does not know {architecture!r}"
-        ) from error
-    except SafetensorError as error:
-        raise ValueError(
-            f"{folder / WEIGHTS_FILE}: expected a whole safetensors file, got {error}"
-        ) from error
-    except RuntimeError as error:  # load_state_dict: missing or misshapen tensors
-        raise ValueError(f"{folder / WEIGHTS_FILE}: {error}") from error
+    sae = _load_with_saelens(folder, device)
     sae.eval().requires_grad_(False)
-    if _worst_norm(sae) > NORM_TOLERANCE:
+    if sae.cfg.reshape_activations != "none":
+        # samples are flat here, as activations are: (n, heads · width of a head)
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    if sae.cfg.normalize_activations not in ("none", *NORMS):
+        logger.warning(
+            "%s: normalize_activations is %r, which SAELens does not do when it encodes: samples "
+            "are taken as they are",
+            *(folder, sae.cfg.normalize_activations),
+        )
+    tolerance = NORM_TOLERANCE.get(sae.W_dec.dtype, USUAL_NORM_TOLERANCE)
+    if _worst_norm(sae) > tolerance:
         try:
             sae.fold_W_dec_norm()  # the same function x → x̂, written with unit-norm rows
         except NotImplementedError as error:
             raise ValueError(f"{folder}: expected decoder rows of unit norm ({error})") from error
         logger.info("%s: decoder norms folded into the encoder", folder)
-    if not _worst_norm(sae) <= NORM_TOLERANCE:
+    if not _worst_norm(sae) <= tolerance:
         raise ValueError(f"{folder}: expected finite decoder rows of unit norm, got others")
     return sae
+
+
+def _load_with_saelens(folder: Path, device: torch.device | str) -> SAE[Any]:
+    from sae_lens import SAE  # takes seconds to load, and not every dictionary needs it
+    from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
+
+    register()
+    device = pick_device(device)
+    for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: expected a dictionary folder, no such file")
+    config = _check_for_saelens(folder)
+
+    def read(*_args: Any, **_kwargs: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        given = {**config, "device": str(device)}
+        return read_sae_components_from_disk(given, folder / WEIGHTS_FILE, str(device))
+
+    try:
+        return SAE.load_from_disk(folder, device=str(device), converter=read)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE}: expected a whole safetensors file, got {error}"
+        ) from error
+    except (RuntimeError, AttributeError) as error:  # load_state_dict: missing or misshapen tensors
+        raise ValueError(f"{folder / WEIGHTS_FILE}: {' '.join(str(error).split())}") from error
+    except (KeyError, TypeError, ValueError) as error:  # of what the config says
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: expected a config that SAELens reads, got "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _check_for_saelens(folder: Path) -> dict[str, Any]:
+    """Return the config of a folder if SAELens has its architecture."""
+    from sae_lens.registry import SAE_CLASS_REGISTRY
+
+    config, path = read_config(folder), folder / CONFIG_FILE
+    architecture = config.get("architecture")
+    if architecture in NO_DICTIONARIES:
+        raise ValueError(
+            f"{path}: architecture: expected an SAE that reconstructs each sample from itself, got "
+            f"{architecture!r}"
+        )
+    # configs of SAELens before 6 have no architecture where it is the standard one
+    if not isinstance(architecture, str | None) or (
+        architecture is not None and architecture not in SAE_CLASS_REGISTRY
+    ):
+        raise ValueError(f"{path}: architecture: SAELens does not know {architecture!r}")
+    if architecture == ARCHITECTURE and not config.get("sign_split", False):
+        check_config(config, path)
+    return config
 
 
 def _worst_norm(sae: SAE[Any]) -> float:

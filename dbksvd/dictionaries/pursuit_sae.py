@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,8 @@ from sae_lens.saes.sae import SAE, SAEConfig
 from torch import Tensor
 from typing_extensions import override
 
-from dbksvd.dictionaries.dictionary import ARCHITECTURE
+from dbksvd.dictionaries.saved import ARCHITECTURE, save_sae
+from dbksvd.ops.inputs import HALF, restore_norms
 from dbksvd.ops.pursuit.encode import sparse_encode
 
 
@@ -89,14 +91,32 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         return not (self.cfg.nonnegative or self.cfg.sign_split)
 
     @override
+    def process_sae_in(self, sae_in: Tensor) -> Tensor:
+        """Return centred inputs; not rounded where weights are stored in half precision."""
+        if self.dtype not in HALF:
+            return super().process_sae_in(sae_in)
+        inputs = self.hook_sae_input(self.reshape_fn_in(sae_in.float()))
+        bias = self.b_dec.float() * self.cfg.apply_b_dec_to_input
+        return self.run_time_activation_norm_fn_in(inputs) - bias
+
+    @override
+    def save_model(self, path: str | Path) -> tuple[Path, Path]:
+        """Write both files into a folder, as :meth:`dbksvd.Dictionary.save`."""
+        return save_sae(super().save_model, path)
+
+    @override
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Return dense latents of shape (…, m) of `x` (…, d)."""
         inputs = self.process_sae_in(x)
         cfg = self.cfg
+        atoms = self.W_dec[: cfg.d_sae // 2] if cfg.sign_split else self.W_dec
+        rows = inputs.reshape(-1, cfg.d_in)
+        if self.dtype in HALF:
+            atoms = restore_norms(atoms)
         codes = sparse_encode(
-            inputs.reshape(-1, cfg.d_in),
-            self.W_dec[: cfg.d_sae // 2] if cfg.sign_split else self.W_dec,
+            rows,
+            atoms,
             cfg.k,
             method=cfg.method,
             nonnegative=cfg.nonnegative,
@@ -109,7 +129,7 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         )
         if cfg.sign_split:
             codes = codes.split_signs()
-        latents = codes.to_dense().to(inputs.dtype).reshape(*inputs.shape[:-1], cfg.d_sae)
+        latents = codes.to_dense().to(self.dtype).reshape(*inputs.shape[:-1], cfg.d_sae)
         return self.hook_sae_acts_post(latents)
 
     @override

@@ -6,7 +6,7 @@ architecture.
 
 from __future__ import annotations
 
-from dbksvd.dictionaries.dictionary import ARCHITECTURE
+from dbksvd.dictionaries.saved import ARCHITECTURE
 
 
 def register() -> None:

@@ -7,6 +7,7 @@ SAELens's ``encode`` and ``decode`` are called.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dbksvd.base.codes import SparseCodes, concatenate_codes
+from dbksvd.dictionaries.saved import save_sae
 from dbksvd.ops.ranks import ALONE, Ranks
 
 # Samples coded at once: bounds the memory of one call; results do not depend on it.
@@ -73,6 +75,11 @@ class SparseSAE(SAE[Any]):
     def encode_sparse(self, x: Tensor) -> SparseCodes:
         """Return the codes of `x` (n, d), k slots a sample, without dense latents."""
         return self._encode_blocks(self.process_sae_in(x))
+
+    @override
+    def save_model(self, path: str | Path) -> tuple[Path, Path]:
+        """Write both files into a folder, as :meth:`dbksvd.Dictionary.save`."""
+        return save_sae(super().save_model, path)
 
     @override
     def encode(self, x: Tensor) -> Tensor:
@@ -199,6 +206,11 @@ class SparseTrainingSAE(SparseSAE, TrainingSAE[Any]):
         recovered = self._divide_by_norms(codes).decode(self.W_dec)
         error = (recovered - residual).pow(2).sum(dim=-1)
         return self.cfg.aux_loss_coefficient * (scale * error).mean()
+
+    @override
+    def save_inference_model(self, path: str | Path) -> tuple[Path, Path]:
+        """Write the form for inference into a folder, as :meth:`dbksvd.Dictionary.save`."""
+        return save_sae(super().save_inference_model, path)
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dbksvd.activations.file_headers import check_ready
+from dbksvd.activations.settings import FileActivations
 from dbksvd.base.site import Site
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
@@ -52,7 +54,8 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
     Raises
     ------
     ValueError
-        If the width of a site is not known: ``model.expect`` tells it.
+        If the width of a site is not known: ``model.expect`` or a file of ready activations tells
+        it.
     """
     found = []
     for section in (config.activations, config.ground_truth):
@@ -60,6 +63,8 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
             continue
         if hasattr(section, "synthetic"):
             width, sites = section.synthetic.hidden_dim, [Site("synthetic")]
+        elif hasattr(section, "files"):
+            width, sites = _read_width(section), [Site("files")]
         elif sizes is None:
             raise ValueError(
                 "model.expect: expected width, layers and parameters of a model that is not on "
@@ -67,12 +72,19 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
             )
         else:
             width = sizes.width
-            layers = getattr(section, "layers", ())
-            sites = [Site("layer", layer) for layer in layers] or [Site("files")]
+            sites = [Site("layer", layer) for layer in section.layers]
         numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
         row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
         found += [SiteRows(site, width, *numbers, row) for site in sites]
     return found
+
+
+def _read_width(section: FileActivations) -> int:
+    """Return the width of ready activations, which the header of their file tells."""
+    shape = check_ready(section)
+    if shape is None:
+        raise ValueError("activations.files.path: expected h5py to be installed, found none")
+    return shape[1]
 
 
 def estimate_stages(

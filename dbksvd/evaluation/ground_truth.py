@@ -11,6 +11,8 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dbksvd.base.variance import ExplainedVariance
+from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.evaluation.ground_truth_entry import GroundTruthSettings
 from dbksvd.synthetic.base import GenerativeModel
 from dbksvd.synthetic.truth import Truth
@@ -54,9 +56,10 @@ def score_dictionary(
     Returns
     -------
     dict
-        JSON-able. From SAELens: ``explained_variance``, ``mcc``, ``uniqueness``, ``precision``,
-        ``recall``, ``f1``, ``accuracy``, ``dead_latents``, ``shrinkage``, ``l0``, ``true_l0``;
-        ``latents`` (the width they were scored at), ``n_features``, ``samples``. Beside them
+        JSON-able. From SAELens: ``mcc``, ``uniqueness``, ``precision``, ``recall``, ``f1``,
+        ``accuracy``, ``dead_latents``, ``shrinkage``, ``l0``, ``true_l0``. From here:
+        ``explained_variance`` (:class:`dbksvd.base.variance.ExplainedVariance`), ``latents`` (the
+        width they were scored at), ``n_features``, ``samples``. Beside them
         :func:`score_correlation` for a model with a covariance and :func:`score_router` for a
         mixture and a dictionary with a router.
 
@@ -64,15 +67,16 @@ def score_dictionary(
     ----------
     Chanin et al. (2026), arXiv:2602.14687, for the metrics.
     """
+    watched = _Watched(sae)
     result = eval_sae_on_synthetic_data(
-        sae,
+        watched,  # type: ignore[arg-type]
         _copy_features(model),
         _Replay(truth, len(model.features)),  # type: ignore[arg-type]
         num_samples=len(truth),
         batch_size=batch_rows,
     )
     scores: dict[str, Any] = {
-        "explained_variance": float(result.explained_variance),
+        "explained_variance": watched.variance.compute(),
         "mcc": result.mcc,
         "uniqueness": result.uniqueness,
         "precision": result.classification.precision,
@@ -92,6 +96,25 @@ def score_dictionary(
     if truth.component is not None and isinstance(sae, Router):
         scores |= score_router(sae, model, truth, batch_rows)
     return scores
+
+
+class _Watched:
+    """An SAE that measures the variance it explains: SAELens sums squares in float32."""
+
+    def __init__(self, sae: SAE[Any]) -> None:
+        self._sae, self._x, self.W_dec = sae, torch.empty(0), sae.W_dec
+        self.variance = ExplainedVariance(sae.cfg.d_in, sae.device)
+
+    def eval(self) -> None:
+        self._sae.eval()
+
+    def encode(self, x: Tensor) -> Tensor:
+        self._x = x
+        return self._sae.encode(x)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.variance.add(self._x, decode_in(torch.float64, self._sae, latents))
+        return self._sae.decode(latents)
 
 
 class _Replay:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE
+from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.evaluation.expert_duplicates import measure_expert_duplicates
@@ -35,7 +36,8 @@ def measure_dictionary(
 ) -> dict[str, Any]:
     """Measure how well, and with how much, a dictionary reconstructs activations.
 
-    Variance explained is ``1 - Σ‖x - x̂‖² / Σ‖x - x̄‖²``, by SAELens's streaming calculator.
+    Variance explained is ``1 - Σ‖x - x̂‖² / Σ‖x - x̄‖²``, as in the logs of fits
+    (:class:`dbksvd.base.variance.ExplainedVariance`); x̂ is decoded in float64.
 
     Parameters
     ----------
@@ -60,27 +62,24 @@ def measure_dictionary(
     ValueError
         If there are no samples, the width is not the dictionary's, or a value is not finite.
     """
-    from sae_lens.evals import ExplainedVarianceCalculator  # SAELens takes seconds to import
-
-    variance = ExplainedVarianceCalculator()
-    squared_error, cosine_sum = 0.0, 0.0
+    variance = ExplainedVariance(dictionary.atoms.shape[1], dictionary.atoms.device)
+    cosine_sum = 0.0
     l0: list[Tensor] = []
     usage = torch.zeros(len(dictionary.atoms), dtype=torch.int64)
     for x in _read_blocks(activations, block, dictionary.atoms.shape[1]):
         codes = dictionary.encode(x.to(dictionary.atoms))
-        reconstruction = dictionary.decode(codes).to(x)
+        reconstruction = dictionary.decode(codes, torch.float64)
         if not torch.isfinite(reconstruction).all():
             raise ValueError("dictionary: its reconstruction holds NaN or infinity")
-        variance.add_batch(reconstruction, x)
-        squared_error += float((x - reconstruction).double().pow(2).mean(dim=1).sum())
-        cosine_sum += float(torch.cosine_similarity(x, reconstruction, dim=1).double().sum())
+        variance.add(x, reconstruction)
+        cosine_sum += float(torch.cosine_similarity(x.to(reconstruction), reconstruction).sum())
         l0.append(codes.l0.cpu())
         usage += codes.count_usage().cpu()
     counts = torch.cat(l0).double()
     n, dead = len(counts), int((usage == 0).sum())
     return {
-        "explained_variance": float(variance.compute()),
-        "mse": squared_error / n,
+        "explained_variance": variance.compute(),
+        "mse": variance.error / (n * len(variance.mean)),
         "cosine_similarity": cosine_sum / n,
         "l0": float(counts.mean()),
         "l0_std": float(counts.std(correction=0)),

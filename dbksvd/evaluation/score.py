@@ -13,6 +13,7 @@ import torch
 from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.files import write_json
 from dbksvd.base.provenance import describe_run, seed_everything
+from dbksvd.base.saving import check_replaceable
 from dbksvd.evaluation.heldout import measure_folder
 from dbksvd.evaluation.saebench.registry import parse_evals
 from dbksvd.evaluation.saebench.runner import run_evals
@@ -57,6 +58,7 @@ def score_on_model(
         :func:`dbksvd.evaluation.saebench.runner.run_evals`.
     """
     evals = parse_evals(param["evals"])
+    check_replaceable(output / METRICS_FILE, ("explained_variance", "run"))
     seed_everything(param["seed"])
     heldout = ActivationShards.open(shards, split="heldout")
     start = time.perf_counter()
@@ -72,7 +74,14 @@ def score_on_model(
     (output / METRICS_FILE).unlink(missing_ok=True)
     device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     seals = run_evals(
-        dictionary, evals, prepared, output, load_model=load, device=device, code=code
+        dictionary,
+        evals,
+        prepared,
+        output,
+        load_model=load,
+        device=device,
+        code=code,
+        norm_limit=heldout.norm_limit,
     )
     for name, seal in seals.items():
         seconds[name] = seal["seconds"]

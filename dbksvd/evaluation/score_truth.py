@@ -10,6 +10,7 @@ from typing import Any
 from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.files import write_json
 from dbksvd.base.provenance import describe_run, seed_everything
+from dbksvd.base.saving import check_replaceable
 from dbksvd.base.settings import parse
 from dbksvd.dictionaries.loading import load_sae
 from dbksvd.evaluation.ground_truth import score_dictionary
@@ -50,6 +51,8 @@ def score_on_truth(
     settings: GroundTruthSettings = parse(
         GroundTruthSettings, values, "evaluation.evals.ground_truth"
     )
+    check_replaceable(metrics, ("explained_variance", "run"))
+    check_replaceable(scores, ("scoring_seconds", "run"))
     seed_everything(param["seed"])
     run = describe_run(seed=param["seed"], device="cpu")
     heldout = ActivationShards.open(shards, split="heldout")

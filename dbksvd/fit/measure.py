@@ -6,14 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.dictionary import Dictionary
 from dbksvd.fit.reading import READ_ROWS, ActivationSource, read_rows
-from dbksvd.ops.atom_update.update import compute_residual
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
 from dbksvd.ops.ranks import ALONE, Ranks
-
-# A difference of two sums of squares in float64 does not resolve this fraction of them.
-ROUNDING = 1e-12
 
 
 def sum_squares(x: Tensor) -> float:
@@ -54,18 +51,21 @@ def measure_explained(
         The processes that share the blocks; all get the same answer.
     """
     dictionary = dictionary.to(device)
-    error = total = 0.0
-    offset = torch.zeros(source.width, dtype=torch.float64, device=device)
+    variance = ExplainedVariance(source.width, device)
     for start in range(READ_ROWS * ranks.rank, len(source), READ_ROWS * ranks.size):
         stop = min(len(source), start + READ_ROWS)
         rows = read_rows(source, start, stop, "heldout").to(device)
-        codes = dictionary.encode(rows)
-        centred = rows - dictionary.bias
-        error += sum_squares(compute_residual(centred, codes, dictionary.atoms))
-        total += sum_squares(centred)
-        offset += centred.sum(dim=0, dtype=torch.float64)
-    error, total = ranks.sum_numbers(error, total)
-    ranks.sum_(offset)
-    # Σ‖x − x̄‖² = Σ‖x − b‖² − n ‖x̄ − b‖²; equal samples leave rounding where they should leave 0
-    spread = total - float(offset @ offset) / len(source)
-    return 1 - error / spread if spread > ROUNDING * total else float(error == 0)
+        variance.add(rows, dictionary.decode(dictionary.encode(rows), torch.float64))
+    _join(variance, ranks)
+    return variance.compute()
+
+
+def _join(variance: ExplainedVariance, ranks: Ranks) -> None:
+    """Make each rank's sums those over the samples of all."""
+    if ranks.size == 1:
+        return
+    total, error = ranks.sum_numbers(variance.rows, variance.error)
+    mean = ranks.sum_(variance.mean * (variance.rows / total))
+    shift = variance.mean - mean
+    (squares,) = ranks.sum_numbers(variance.squares + variance.rows * float(shift @ shift))
+    variance.rows, variance.error, variance.mean, variance.squares = total, error, mean, squares

@@ -7,7 +7,7 @@ import torch at its top: what computes is imported inside ``fit``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,15 @@ def _accept_sizes(_settings: Any, _n_atoms: int, _k: int) -> None:
     """Accept any number of atoms and non-zeros."""
 
 
+def _accept_rows(_settings: Any, _n_atoms: int, _width: int, _n_train: int) -> None:
+    """Accept any number of rows of any width."""
+
+
+def _find_no_unused(_settings: Any) -> Mapping[str, str]:
+    """Return that every key has an effect."""
+    return {}
+
+
 def _find_no_base(_settings: Any) -> None:
     """Return that no other method's fit is needed."""
 
@@ -89,6 +98,13 @@ class Method:
     check_sizes : callable
         ``check_sizes(settings, n_atoms, k)`` raises a ValueError that begins with a key of the
         settings, ``n_atoms:`` or ``k:``, where they do not fit.
+    check_rows : callable
+        ``check_rows(settings, n_atoms, width, n_train)`` raises a ValueError, as ``check_sizes``,
+        where rows of that width and number cannot be fitted. It is asked where they are known
+        before anything runs.
+    find_unused : callable
+        ``find_unused(settings)`` returns the keys that other keys leave without effect, each with
+        what it goes with, such as ``init: doubling``. A config that gives one is refused.
     find_base : callable
         ``find_base(settings)`` returns (key of the settings, name of another method of the
         experiment) whose fit of the same site, sizes and seed becomes ``task.base``, or None.
@@ -106,5 +122,7 @@ class Method:
     is_control: bool = False
     is_data_parallel: bool = False
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes
+    check_rows: Callable[[Any, int, int, int], None] = _accept_rows
+    find_unused: Callable[[Any], Mapping[str, str]] = _find_no_unused
     find_base: Callable[[Any], tuple[str, str] | None] = _find_no_base
     list_sources: Callable[[Any], tuple[str, ...]] = _list_no_sources

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dbksvd.activations.source import ActivationSource
 from dbksvd.base.shapes import Activations, Bias
-from dbksvd.ops.pursuit.checks import as_matrix
+from dbksvd.ops.inputs import as_matrix, as_tensor
 
 # Rows read at once where a result is accumulated; 24 MiB at d = 384.
 READ_ROWS = 1 << 14
@@ -19,18 +19,26 @@ READ_ROWS = 1 << 14
 class TensorSource:
     """A tensor or array in memory (or memory-mapped) as an :class:`ActivationSource`."""
 
-    def __init__(self, x: Tensor | np.ndarray[Any, Any], argument: str = "x") -> None:
+    def __init__(
+        self,
+        x: Tensor | np.ndarray[Any, Any],
+        argument: str = "x",
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         if not isinstance(x, Tensor | np.ndarray):
             raise ValueError(
                 f"{argument}: expected a tensor, an array or an object with len(), width and "
                 f"read(), got {type(x).__name__}"
             )
-        if x.ndim != 2 or 0 in x.shape:
+        if x.ndim != 2 or x.shape[1] == 0 or (len(x) == 0 and not may_be_empty):
             raise ValueError(
                 f"{argument}: expected a non-empty matrix of two dimensions, "
                 f"got shape {tuple(x.shape)}"
             )
-        as_matrix(x[:1], argument)
+        if isinstance(x, Tensor):
+            x = as_tensor(x, argument)
+        as_matrix(x[:1], argument, may_be_empty=True, may_be_half=True)
         self._x = x
         self.width = int(x.shape[1])
 
@@ -42,14 +50,14 @@ class TensorSource:
         rows = self._x[start:stop]
         if isinstance(rows, np.ndarray):
             return torch.from_numpy(np.array(rows, np.float32))
-        return rows.detach().to("cpu", torch.float32)
+        return rows.to("cpu", torch.float32)
 
 
-def as_source(x: Any, argument: str = "x") -> ActivationSource:
+def as_source(x: Any, argument: str = "x", *, may_be_empty: bool = False) -> ActivationSource:
     """Return `x` as a source of samples, or raise a ValueError that names the argument."""
     if isinstance(x, Tensor | np.ndarray) or not isinstance(x, ActivationSource):
-        return TensorSource(x, argument)
-    if len(x) == 0:
+        return TensorSource(x, argument, may_be_empty=may_be_empty)
+    if len(x) == 0 and not may_be_empty:
         raise ValueError(f"{argument}: expected at least one sample, got none")
     return x
 
@@ -71,7 +79,7 @@ def read_rows(source: ActivationSource, start: int, stop: int, argument: str = "
     ValueError
         If a value is not finite.
     """
-    return as_matrix(source.read(start, stop), argument)
+    return as_matrix(source.read(start, stop), argument, may_be_empty=start == stop)
 
 
 def read_cycle(source: ActivationSource, position: int, size: int) -> Activations:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from dbksvd.base.files import hash_file, read_json, replace_folder, write_json
-from dbksvd.base.layout import CONFIG_FILE, LOG_FILE, SEAL_FILE
+from dbksvd.base.files import hash_file, read_json, write_json
+from dbksvd.base.layout import CONFIG_FILE, LOG_FILE, SEAL_FILE, WEIGHTS_FILE
+from dbksvd.base.saving import Folder
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from dbksvd.activations.shards import ActivationShards
     from dbksvd.ops.ranks import Ranks
+
+
+FIT_FOLDER = Folder(
+    (CONFIG_FILE, WEIGHTS_FILE, LOG_FILE, SEAL_FILE), SEAL_FILE, ("encoder_flops", "sha256")
+)
 
 
 def _be_alone() -> Ranks:
@@ -98,8 +104,13 @@ class FitResult:
         """Write the dictionary, ``log.csv`` and the seal ``fit.json``, atomically.
 
         The seal also says what encoding a token costs (FLOPs) and holds the sha256 of each file.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds other files, or a ``fit.json`` that is no seal.
         """
-        with replace_folder(path) as folder:
+        with FIT_FOLDER.replace(path) as folder:
             self.dictionary.save(folder / "dictionary")
             hashes = {}
             for file in sorted((folder / "dictionary").iterdir()):

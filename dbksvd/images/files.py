@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Raster formats that Pillow reads without another program; of an animation, the first frame.
 FORMATS = {
@@ -63,7 +63,9 @@ def list_names(folder: Path) -> tuple[list[str], int]:
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
-    """Return the image in a file's bytes as RGB; transparency is dropped.
+    """Return the image in a file's bytes as RGB, the way up that its EXIF says.
+
+    Transparency is dropped.
 
     Raises
     ------
@@ -72,8 +74,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
         `name`.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=list(FORMATS))
-        image.load()
+        image = _decode(content)
     except UnidentifiedImageError as error:
         raise ValueError(f"{name}: expected an image, its content is none") from error
     # what Pillow's readers raise on damaged files
@@ -82,12 +83,25 @@ def decode_image(content: bytes, name: str) -> Image.Image:
         EOFError,
         SyntaxError,
         ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
         struct.error,
         Image.DecompressionBombError,
     ) as error:
         raise ValueError(f"{name}: expected a whole image, got: {error}") from error
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits without a word
+    if image.mode != "RGB":
         raise ValueError(f"{name}: expected 8 bits a channel, got Pillow's mode {image.mode}")
+    return image
+
+
+def _decode(content: bytes) -> Image.Image:
+    """Return an image as RGB, or as it is where Pillow would clip it to 8 bits without a word."""
+    image = Image.open(io.BytesIO(content), formats=list(FORMATS))
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        return image
+    ImageOps.exif_transpose(image, in_place=True)
     return image.convert("RGB")
 
 
@@ -105,4 +119,4 @@ def read_image(folder: Path, record: ImageRecord) -> Image.Image:
         raise ValueError(
             f"{folder / record.name}: expected sha256 {record.sha256}, got {actual}; run again"
         )
-    return decode_image(content, record.name)
+    return decode_image(content, str(folder / record.name))

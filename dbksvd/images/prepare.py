@@ -13,7 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
+from dbksvd.base.files import check_hash, hash_file, read_seal, write_json
+from dbksvd.base.local_files import expand_user
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, choose_split
 from dbksvd.images.files import ENDINGS, ImageRecord, decode_image, list_names
@@ -22,6 +24,7 @@ from dbksvd.images.settings import ImageSettings
 SCHEMA_VERSION = 1
 IMAGES_FILE = "images.jsonl"
 MANIFEST_FILE = "manifest.json"
+IMAGES_FOLDER = Folder((IMAGES_FILE, MANIFEST_FILE), MANIFEST_FILE, ("schema_version", "images"))
 
 
 def prepare_images(
@@ -37,7 +40,7 @@ def prepare_images(
     settings : ImageSettings, or a mapping of the same keys
         Section ``images`` of the config.
     output : path
-        Folder; replaced as a whole when everything is written.
+        Folder; replaced as a whole when everything is written. One with other files is refused.
 
     Returns
     -------
@@ -51,8 +54,9 @@ def prepare_images(
         message names the first), or a split gets none.
     """
     checked = parse(ImageSettings, settings, "images")
+    IMAGES_FOLDER.check(output)
     started = time.time_ns()
-    folder = Path(checked.folder).expanduser()
+    folder = expand_user(checked.folder)
     names, others = list_names(folder)
     if not names:
         raise ValueError(
@@ -78,7 +82,7 @@ def prepare_images(
         "not_used": counts,
         "settings": checked.dump(),
     }
-    with replace_folder(output) as temporary:
+    with IMAGES_FOLDER.replace(output) as temporary:
         with (temporary / IMAGES_FILE).open("w") as stream:
             stream.writelines(json.dumps(asdict(record)) + "\n" for record in records)
         # A file that changed since its hash was taken is younger than this.
@@ -174,7 +178,7 @@ def hash_images(folder: str | Path, prepared: str | Path) -> str:
     OSError
         If the folder or a file cannot be read.
     """
-    folder, prepared = Path(folder).expanduser(), Path(prepared)
+    folder, prepared = expand_user(folder), Path(prepared)
     known: dict[str, ImageRecord] = {}
     written = 0
     if prepared.is_file():

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dbksvd.base.files import read_json
+from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
 from dbksvd.models.settings import AccessSettings, HubDataSet, ModelSettings
 from dbksvd.models.sizes import (
@@ -20,6 +20,8 @@ from dbksvd.models.sizes import (
     ModelSizes,
     check_sizes,
     find_config,
+    find_folder,
+    read_config,
     read_sizes,
     tell_kind,
 )
@@ -52,16 +54,10 @@ def check_model(
     if settings.name is None:
         raise ValueError(f"model.name: expected a name on the hub, got {settings.shown_name}")
     name, revision = settings.name, settings.revision
-    with _explain_hub("model.name", name):
-        if _is_offline():
-            path = find_config(settings)
-            if path is None:
-                _refuse_offline("model.name", name)
-        else:
-            from huggingface_hub import HfApi, hf_hub_download
-
-            HfApi().auth_check(name)
-            path = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
+    is_local = find_folder(name) is not None
+    path = find_config(settings) if is_local or _is_offline() else _fetch_config(name, revision)
+    if path is None:
+        _refuse_offline("model.name", name)
     sizes = read_sizes(path)
     check_sizes(settings.expect, ModelSizes(sizes.width, sizes.layers), name)
     for layer in layers:
@@ -71,9 +67,18 @@ def check_model(
                 f"got {layer}"
             )
     # The hub's client keeps a file in a folder named by its commit.
-    facts: dict[str, Any] = {"name": name, "revision": revision, "commit": path.parent.name}
+    facts: dict[str, Any] = {"name": name, "revision": revision}
+    facts["commit"] = None if is_local else path.parent.name
     facts |= {"width": sizes.width, "layers": sizes.layers}
-    return tell_kind(read_json(path).get("architectures")), facts
+    return tell_kind(read_config(path).get("architectures")), facts
+
+
+def _fetch_config(name: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    with _explain_hub("model.name", name):
+        HfApi().auth_check(name)
+        return Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
 
 
 def check_data_set(wanted: HubDataSet) -> dict[str, Any]:
@@ -93,8 +98,11 @@ def check_data_set(wanted: HubDataSet) -> dict[str, Any]:
         If it cannot be had; the message says why.
     """
     name, key, revision = wanted.name, wanted.key, wanted.revision
-    if Path(name).expanduser().is_dir():
+    folder = expand_user(name)
+    if folder.is_dir():
         return {"name": name, "revision": None}
+    if is_path(name):
+        raise ValueError(f"{key}: expected a folder, found none at {folder.absolute()}")
     with _explain_hub(key, name):
         if not _is_offline():
             from huggingface_hub import HfApi

@@ -137,7 +137,7 @@ def run_to_hook(loaded: LoadedModel, hook: HookPoint, inputs: Mapping[str, Tenso
 
     def stop_at_output(_module: nn.Module, _args: Any, output: Any) -> None:
         # Layers return a bare tensor in transformers 5, a tuple before.
-        captured.append(output[0] if isinstance(output, tuple) else output)
+        captured.append(output[0] if isinstance(output, (tuple, list)) else output)
         raise _ReachedHookError
 
     if hook.takes_input:
@@ -148,6 +148,15 @@ def run_to_hook(loaded: LoadedModel, hook: HookPoint, inputs: Mapping[str, Tenso
         loaded.model(**{name: tensor.to(loaded.device) for name, tensor in inputs.items()})
     except _ReachedHookError:
         pass  # the layers behind the site are not needed
+    except torch.OutOfMemoryError:
+        raise
+    # what a model makes of a config or an input that does not suit it
+    except (RuntimeError, IndexError, TypeError, KeyError, AttributeError) as error:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
+        raise ValueError(
+            f"{loaded.name}: expected {type(loaded.model).__name__} to run up to {hook.name} on "
+            f"{shapes}, got {type(error).__name__}: {error}"
+        ) from error
     finally:
         handle.remove()
     return captured[0] if captured else None

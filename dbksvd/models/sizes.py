@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.files import read_json
+from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
+from dbksvd.models.attributes import read_attributes
 from dbksvd.models.settings import ExpectedSizes, ModelSettings
+from dbksvd.models.weights import WEIGHTS_FILE, count_weights
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
-
-# What transformers' configs call them.
-_WIDTHS = ("hidden_size", "n_embd", "d_model")
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 TOLERANCE = 0.01  # of the number of parameters, which is counted with or without tied weights
 
 ModelKind = Literal["encoder", "causal"]
@@ -62,8 +59,8 @@ def find_package_model(package: str) -> Path:
 
 def tell_kind(architectures: list[str] | None) -> ModelKind:
     """Return ``"causal"`` for the architectures of a language model with a head."""
-    names = architectures or []
-    return "causal" if any(name.endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
+    names = architectures if isinstance(architectures, list) else []
+    return "causal" if any(str(name).endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
 
 
 def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:
@@ -80,11 +77,13 @@ def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:
     if settings.train is not None:
         return "causal"
     path = find_config(settings)
-    return None if path is None else tell_kind(read_json(path).get("architectures"))
+    return None if path is None else tell_kind(read_config(path).get("architectures"))
 
 
 def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
     """Return the ``config.json`` of the model in a section ``model``, if it is on this machine.
+
+    A path where nothing is yet has none: :func:`find_folder` says what is wrong with it.
 
     Raises
     ------
@@ -97,30 +96,64 @@ def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
         path = find_package_model(settings.package) / CONFIG_FILE
     elif settings.name is not None:
         folder = Path(settings.name).expanduser()
-        is_local = folder.is_dir()
-        path = (
-            folder / CONFIG_FILE if is_local else _find_in_cache(settings.name, settings.revision)
-        )
+        if folder.is_dir():
+            path = folder / CONFIG_FILE
+        elif not is_path(settings.name):
+            path = _find_in_cache(settings.name, settings.revision)
     return Path(path) if path is not None and Path(path).is_file() else None
 
 
-def read_sizes(path: Path) -> ModelSizes:
-    """Return width and layers as a ``config.json`` has them.
+def find_folder(name: str) -> Path | None:
+    """Return the model folder that ``model.name`` is; None for a name on the hub.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the name is a path, and no folder with a ``config.json`` is there; the message has the
+        absolute path.
+    """
+    folder = expand_user(name)
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            raise FileNotFoundError(
+                f"model.name: expected a model folder with {CONFIG_FILE}, found none in "
+                f"{folder.absolute()}"
+            )
+        return folder
+    if folder.exists():
+        raise FileNotFoundError(
+            f"model.name: expected a model folder, got the file {folder.absolute()}"
+        )
+    if is_path(name):
+        raise FileNotFoundError(
+            f"model.name: expected a model folder, found none at {folder.absolute()}"
+        )
+    return None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a ``config.json``.
 
     Raises
     ------
     ValueError
-        If the file names no width or number of layers.
+        If the file is no JSON object; the message names it.
     """
     config = read_json(path)
-    config = config.get("text_config", config)
-    width = next((config[name] for name in _WIDTHS if name in config), None)
-    layers = next((config[name] for name in _LAYERS if name in config), None)
-    if width is None or layers is None:
-        raise ValueError(
-            f"{path}: expected a width and a number of layers, got {width} and {layers}"
-        )
-    return ModelSizes(width, layers)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
+    return config
+
+
+def read_sizes(path: Path) -> ModelSizes:
+    """Return width and layers as a ``config.json`` has them, under the names of its class.
+
+    Raises
+    ------
+    ValueError
+        If neither the file nor transformers' class for it names a width and a number of layers.
+    """
+    return ModelSizes(*read_attributes(read_config(path), path))
 
 
 def find_sizes(settings: Mapping[str, Any] | ModelSettings | None) -> ModelSizes | None:
@@ -152,13 +185,7 @@ def find_sizes(settings: Mapping[str, Any] | ModelSettings | None) -> ModelSizes
 
 def count_parameters(folder: Path) -> int | None:
     """Return the number of weights in the safetensors files of a folder; None without any."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total or None
+    return sum(map(count_weights, sorted(folder.glob("model*.safetensors")))) or None
 
 
 def check_sizes(

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
-from dbksvd.models.loading import DTYPES, LoadedModel, check_weights, locate_model
+from dbksvd.models.loading import DTYPES, LoadedModel, load_config, locate_model
 from dbksvd.models.settings import ModelSettings
-from dbksvd.models.sizes import ModelSizes, check_sizes
+from dbksvd.models.sizes import ModelSizes, check_sizes, read_config
+from dbksvd.models.weights import check_weights, find_file
+
+PREPROCESSOR_FILE = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,20 @@ def load_image_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int =
     OSError
         If the model cannot be found.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    from transformers import AutoImageProcessor, AutoModel
 
     checked = parse(ModelSettings, settings, "model")
     name = checked.shown_name
     source, pinned = locate_model(checked)
-    config = AutoConfig.from_pretrained(source, **pinned)
+    config = load_config(source, pinned)
+    preprocessor = find_file(source, PREPROCESSOR_FILE, checked.revision)
+    if preprocessor is not None:
+        read_config(preprocessor)  # transformers would not name the file
     try:
         processor = AutoImageProcessor.from_pretrained(source, **pinned, backend="pil")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"model: expected a vision encoder with a preprocessor_config.json, got {name} "
+            f"model: expected a vision encoder with a {PREPROCESSOR_FILE}, got {name} "
             f"({config.model_type}): {str(error).splitlines()[0]}"
         ) from error
     missing = [key for key in ("num_hidden_layers", "hidden_size") if not hasattr(config, key)]

@@ -3,11 +3,12 @@
 The CPU kernels release the interpreter lock and run in plain Python threads, each on its own
 samples or atoms. Inside, torch works on one thread, so that no sum is ever split by the number
 of threads: results have the same bytes on one thread and on many. Plain threads also have none of
-the trouble that OpenMP pools have after ``fork``.
+the trouble that OpenMP pools have after ``fork``; torch is held to one thread in a forked child.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# torch's own threads do not survive a fork, and a child that waits for them waits for ever:
+# a forked child, such as one of multiprocessing.Pool, works on one thread.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 _workers: ContextVar[int | None] = ContextVar("dbksvd_workers", default=None)
 

@@ -110,5 +110,5 @@ def mix_seed(*numbers: int) -> int:
 
 def draw_directions(n: int, width: int, generator: torch.Generator) -> Tensor:
     """Return `n` isotropic unit vectors, float32 of shape (n, width)."""
-    vectors = torch.randn(n, width, generator=generator)
+    vectors = torch.randn(n, width, generator=generator, dtype=torch.float32)
     return torch.nn.functional.normalize(vectors, dim=1)

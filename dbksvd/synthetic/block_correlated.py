@@ -32,7 +32,7 @@ class BlockCorrelated(TensorModel[BlockCorrelatedSettings]):
         bias = settings.bias * draw_directions(1, settings.hidden_dim, generator)[0]
         low, high = settings.correlation
         blocks = settings.num_features // settings.block_size
-        rho = low + (high - low) * torch.rand(blocks, generator=generator)
+        rho = low + (high - low) * torch.rand(blocks, generator=generator, dtype=torch.float32)
         tensors = {"features": features, "bias": bias, "block_correlation": rho}
         return cls(settings, {name: tensor.to(device) for name, tensor in tensors.items()})
 
@@ -46,8 +46,8 @@ class BlockCorrelated(TensorModel[BlockCorrelatedSettings]):
     def draw_codes(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Draw codes; no sample belongs to a component."""
         rho, size = self._tensors["block_correlation"], self.settings.block_size
-        shared = torch.randn(n, len(rho), 1, device=rho.device)
-        own = torch.randn(n, len(rho), size, device=rho.device)
+        shared = torch.randn(n, len(rho), 1, device=rho.device, dtype=rho.dtype)
+        own = torch.randn(n, len(rho), size, device=rho.device, dtype=rho.dtype)
         gaussian = rho.sqrt()[:, None] * shared + (1 - rho).sqrt()[:, None] * own
         top = gaussian.flatten(1).topk(self.settings.k, dim=1)
         codes = gaussian.new_zeros(n, len(rho) * size)

@@ -22,7 +22,8 @@ class ExpertMixture(TensorModel[ExpertMixtureSettings]):
         generator = seed_generator(settings.seed)
         features = []
         for _ in range(settings.num_components):
-            square = torch.randn(settings.hidden_dim, settings.subspace_dim, generator=generator)
+            shape = (settings.hidden_dim, settings.subspace_dim)
+            square = torch.randn(shape, generator=generator, dtype=torch.float32)
             basis = torch.linalg.qr(square).Q
             inside = draw_directions(
                 settings.features_per_component + 1, settings.subspace_dim, generator
@@ -37,11 +38,11 @@ class ExpertMixture(TensorModel[ExpertMixtureSettings]):
         settings, device = self.settings, self.features.device
         width, k = settings.features_per_component, settings.k
         component = torch.randint(settings.num_components, (n,), device=device)
-        chosen = torch.rand(n, width, device=device).topk(k, dim=1).indices
+        chosen = torch.rand(n, width, device=device, dtype=torch.float32).topk(k, dim=1).indices
         mean, spread = settings.magnitude
-        values = (mean + spread * torch.randn(n, k, device=device)).abs()
+        values = (mean + spread * torch.randn(n, k, device=device, dtype=torch.float32)).abs()
         first = component[:, None] * (width + 1)
-        codes = torch.zeros(n, len(self.features), device=device)
+        codes = torch.zeros(n, len(self.features), device=device, dtype=torch.float32)
         codes.scatter_(1, first + 1 + chosen, values)
         own = torch.full_like(values[:, :1], settings.component_magnitude)
         return codes.scatter_(1, first, own), component

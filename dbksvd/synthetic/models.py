@@ -8,15 +8,19 @@ from typing import Any
 
 import torch
 
-from dbksvd.base.files import check_folder, hash_file, replace_folder, write_json
+from dbksvd.base.files import check_folder, hash_file, write_json
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
-from dbksvd.synthetic.base import GenerativeModel
+from dbksvd.synthetic.base import WEIGHTS_FILE, GenerativeModel
 from dbksvd.synthetic.block_correlated import BlockCorrelated
 from dbksvd.synthetic.expert_mixture import ExpertMixture
 from dbksvd.synthetic.settings import GenerativeSettings, SyntheticSettings
 from dbksvd.synthetic.synthsaebench import SynthSAEBench
 
 MANIFEST_FILE = "manifest.json"
+# SAELens's own names, of which TensorModel has the weights only
+_FILES = ("synthetic_model_config.json", WEIGHTS_FILE, "hierarchy.json")
+MODEL_FOLDER = Folder((MANIFEST_FILE, *_FILES), MANIFEST_FILE, ("settings", "n_features"))
 KINDS: dict[str, type[GenerativeModel[Any]]] = {
     "synthsaebench": SynthSAEBench,
     "block_correlated": BlockCorrelated,
@@ -51,7 +55,7 @@ def save_model(
     folder: str | Path,
 ) -> dict[str, Any]:
     """Write a model as JSON and safetensors with a manifest of hashes; return the manifest."""
-    with replace_folder(folder) as temporary:
+    with MODEL_FOLDER.replace(folder) as temporary:
         model.save(temporary)
         hashes = {file.name: hash_file(file) for file in sorted(temporary.iterdir())}
         manifest = {

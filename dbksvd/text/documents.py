@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from dbksvd.base.files import check_hash, hash_file, read_seal, replace_folder, write_json
+from dbksvd.base.files import check_hash, hash_file, read_seal, write_json
+from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, Split, choose_split
 from dbksvd.text.settings import AnySource, TextSettings
@@ -24,6 +25,9 @@ DOCUMENTS_FILE = "documents.jsonl"
 MANIFEST_FILE = "manifest.json"
 # Only what the documents are, not how they came about: equal text, equal seal.
 SEAL_FILE = "seal.json"
+TEXT_FOLDER = Folder(
+    (DOCUMENTS_FILE, MANIFEST_FILE, SEAL_FILE), MANIFEST_FILE, ("schema_version", "documents")
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path)
     settings : TextSettings, or a mapping of the same keys
         Section ``text`` of the config.
     output : path
-        Folder; replaced as a whole when everything is written.
+        Folder; replaced as a whole when everything is written. One with other files is refused.
 
     Returns
     -------
@@ -80,6 +84,7 @@ def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path)
         If a setting or a source is not usable, or too little text is left.
     """
     checked = parse(TextSettings, settings, "text")
+    TEXT_FOLDER.check(output)
     entries, counts = _collect_entries(checked)
     entries.sort()
     entries = entries[: checked.max_documents]
@@ -95,7 +100,7 @@ def prepare_text(settings: Mapping[str, Any] | TextSettings, output: str | Path)
         "sources": {name: asdict(count) for name, count in counts.items()},
         "settings": checked.dump(),
     }
-    with replace_folder(output) as folder:
+    with TEXT_FOLDER.replace(output) as folder:
         with (folder / DOCUMENTS_FILE).open("w") as stream:
             for entry, split in zip(entries, splits, strict=True):
                 identity = hashlib.sha256(entry.text.encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 
 from dbksvd import ActivationShards
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
-from dbksvd.activations.sharding import Moments, write_shards
+from dbksvd.activations.moments import Moments
+from dbksvd.activations.sharding import write_shards
 from dbksvd.base.files import DamagedFileError, read_json, write_json
 from dbksvd.base.splits import SPLITS
 
@@ -80,6 +82,26 @@ def test_every_row_comes_out_once_with_its_labels(parts, tmp_path, block_rows, r
         assert all(size == rows_per_shard for size in sizes[:-1])
     names = {path.name for path in (tmp_path / "shards").iterdir()}
     assert {name.rsplit(".", 1)[1] for name in names} == {"h5", "json"}
+
+
+@pytest.mark.parametrize("rows_per_shard", [25, 10_000])
+def test_labels_are_those_of_the_rows(parts, tmp_path, rows_per_shard):
+    """Each row is the one that a part holds under its document; ranges cross shards."""
+    write_shards(parts, {**SETTINGS, "rows_per_shard": rows_per_shard}, tmp_path / "shards")
+    for split in SPLITS:
+        before = read_all((part, split) for part in parts)
+        row_of = {document: row for row, document in enumerate(before["document"].tolist())}
+        with contextlib.closing(ActivationShards.open(tmp_path / "shards", split)) as shards:
+            for start, stop in [(0, len(shards)), (20, 61), (7, 8), (5, 5), (len(shards),) * 2]:
+                labels, x = shards.read_labels(start, stop), shards.read(start, stop)
+                assert [array.dtype for array in labels] == [np.int32] * 3
+                rows = [row_of[document] for document in labels.document.tolist()]
+                np.testing.assert_array_equal(before["activations"][rows], x.numpy())
+                np.testing.assert_array_equal(before["position"][rows], labels.position)
+                np.testing.assert_array_equal(before["token"][rows], labels.token)
+            for start, stop in [(-1, 3), (4, 3), (0, len(shards) + 1)]:
+                with pytest.raises(ValueError, match=f"expected a range .* got {start}:{stop}"):
+                    shards.read_labels(start, stop)
 
 
 def test_same_seed_same_bytes_whatever_the_order_of_the_parts(parts, tmp_path):

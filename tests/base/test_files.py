@@ -149,3 +149,11 @@ def test_the_seal_of_a_damaged_file_is_set_aside(
             raise DamagedFileError("x.h5: got none", seal)
         assert capsys.readouterr().err == message
         assert [path.name for path in tmp_path.iterdir()] == ["manifest.json.damaged"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 200_000, b"PK\x03\x04", b""])
+def test_what_is_no_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json: expected JSON, got ") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)

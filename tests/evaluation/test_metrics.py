@@ -5,9 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from sae_lens.registry import get_sae_class
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.loading import SAEDictionary
+from dbksvd.dictionaries.registration import register
 from dbksvd.evaluation.heldout import measure_dictionary, measure_nearest_atom_cosine
+from dbksvd.fit.measure import measure_explained
+from dbksvd.fit.reading import TensorSource
 
 
 def make_dictionary(m: int = 24, d: int = 16, k: int = 4, **settings) -> Dictionary:
@@ -94,3 +99,53 @@ def test_nearest_atom_cosine(block):
 def test_bad_activations_are_named(x, message):
     with pytest.raises(ValueError, match=message):
         measure_dictionary(make_dictionary(), x)
+
+
+def make_far_samples(
+    offset: float, n: int = 3000, d: int = 16
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples of unit variance with one constant column far away, and their mean."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(n, d, generator=generator)
+    x[:, 3] += offset
+    return x, x.double().mean(dim=0).float()
+
+
+def explain_plainly(x: torch.Tensor, codes: torch.Tensor, atoms, bias) -> float:
+    a, z = x.double().numpy(), codes.double().numpy()
+    made = z @ atoms.detach().double().numpy() + bias.detach().double().numpy()
+    deviation = (a - a[0]) - (a - a[0]).mean(axis=0)
+    return 1 - float(((a - made) ** 2).sum() / (deviation**2).sum())
+
+
+@pytest.mark.parametrize("offset", [0.0, 3000.0, 1e5])
+def test_a_constant_column_leaves_the_variance_explained_right(offset):
+    x, mean = make_far_samples(offset)
+    first = make_dictionary()
+    dictionary = Dictionary(first.atoms, mean, first.settings)
+    metrics = measure_dictionary(dictionary, x, block=700)
+    expected = explain_plainly(x, dictionary.encode(x).to_dense(), first.atoms, mean)
+    assert 0.3 < expected < 1
+    assert metrics["explained_variance"] == pytest.approx(expected, abs=1e-9)
+    in_the_log = measure_explained(dictionary, TensorSource(x))
+    assert in_the_log == pytest.approx(metrics["explained_variance"], abs=1e-12)
+
+
+@pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.parametrize("architecture", ["topk", "standard", "jumprelu", "gated", "switch"])
+def test_a_sae_is_measured_without_the_rounding_of_its_decoder(architecture, carried):
+    register()
+    x, mean = make_far_samples(1e5)
+    kind, config = get_sae_class(architecture)
+    own = {"topk": {"k": 4}, "switch": {"k": 4, "n_experts": 2}}.get(architecture, {})
+    sae = kind(config(d_in=16, d_sae=24, apply_b_dec_to_input=True, **own))
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in sae.named_parameters():
+        weight.data = torch.randn(weight.shape, generator=generator)
+        if name == "b_dec":  # else the codes carry the offset
+            weight.data = mean if carried else torch.zeros(16)
+    sae.W_dec.data = torch.nn.functional.normalize(sae.W_dec.data, dim=1)
+    codes = SAEDictionary(sae).encode(x)
+    metrics = measure_dictionary(SAEDictionary(sae), x)
+    expected = explain_plainly(x, codes.to_dense(), sae.W_dec, sae.b_dec)
+    assert metrics["explained_variance"] == pytest.approx(expected, rel=1e-9, abs=1e-6)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
 from dbksvd.activations.sharding import write_shards
-from dbksvd.base.files import DamagedFileError, hash_file, write_json
+from dbksvd.base.files import DamagedFileError, hash_file, read_json, write_json
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.loading import load_sae
 from dbksvd.evaluation.saebench.checks import check_evals, list_datasets, list_keys
@@ -154,13 +154,13 @@ def test_last_position_reads_the_last_text_token(tiny_encoder):
 # --- core, and variance explained by the right formula --------------------------------------------
 
 
-def score_core(folder: Path, scale: float) -> dict[str, float | None]:
+def score_core(folder: Path, scale: float, offset: float = 1) -> dict[str, float | None]:
     """Return core's metrics of data and dictionary scaled together, and the right value."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(5, 99, (40, 8), generator=generator)
     is_text = torch.ones(40, 8, dtype=torch.bool)
     is_text[:, 6:] = False
-    x = scale * (torch.randn(40, 8, 16, generator=generator) + 1)
+    x = scale * (torch.randn(40, 8, 16, generator=generator) + offset)
     folder.mkdir()
     save_file({"ids": tokens, "text": is_text, "activations": x}, folder / RECORD_FILE)
     sae = load_sae(save_dictionary(folder / "dictionary", 32, 16))
@@ -172,7 +172,8 @@ def score_core(folder: Path, scale: float) -> dict[str, float | None]:
     core.run(EvalTask(sae, "d", site, settings, folder, folder / "core", pytest.fail))
 
     rows = x[is_text]
-    a, b = rows.double().numpy(), sae(rows).detach().double().numpy()
+    a, codes = rows.double().numpy(), sae.encode(rows).detach().double().numpy()
+    b = codes @ sae.W_dec.detach().double().numpy()  # the bias is zero
     right = 1 - ((a - b) ** 2).sum() / ((a - a.mean(0)) ** 2).sum()
     return {**read_metrics(folder / "core"), "by_hand": float(right)}
 
@@ -188,6 +189,11 @@ def test_core_beside_the_right_explained_variance(tmp_path):
         assert metrics["kl_div_score"] is None
     assert small["by_hand"] == pytest.approx(large["by_hand"], abs=1e-5)
     assert abs(small["explained_variance"] - large["explained_variance"]) > 0.01
+
+
+def test_core_is_right_where_the_activations_lie_far_from_zero(tmp_path):
+    metrics = score_core(tmp_path / "far", 1, offset=1e5)
+    assert metrics["explained_variance_corrected"] == pytest.approx(metrics["by_hand"], rel=1e-9)
 
 
 # --- settings and files -------------------------------------------------------------------------
@@ -439,6 +445,35 @@ def scored(tmp_path_factory) -> Path:
 
 def read_result(scored: Path, name: str) -> dict:
     return json.loads(next((scored / "scores" / name).glob("*_eval_results.json")).read_text())
+
+
+def iterate_strings(content):
+    if isinstance(content, dict):
+        yield from content
+        content = list(content.values())
+    if isinstance(content, list):
+        for item in content:
+            yield from iterate_strings(item)
+    if isinstance(content, str):
+        yield content
+
+
+@pytest.mark.slow
+def test_results_hold_no_path_of_the_machine(scored):
+    files = [path for path in scored.rglob("*") if path.is_file()]
+    assert {"metrics.json", "manifest.json", "cfg.json"} <= {path.name for path in files}
+    found = {}
+    for path in files:
+        content = path.read_bytes()
+        for root in (scored, ROOT, Path.home(), Path(sys.prefix), "/tmp/saebench-"):
+            if f"{root}/".encode() in content:
+                found[str(path.relative_to(scored))] = str(root)
+        if path.suffix == ".json":
+            absolute = [each for each in iterate_strings(read_json(path)) if each[:1] == "/"]
+            found |= {str(path.relative_to(scored)): each for each in absolute}
+    assert found == {}
+    config = read_result(scored, "sparse_probing_sae_probes")["eval_config"]
+    assert not Path(config["model_cache_path"]).is_absolute()
 
 
 @pytest.mark.slow

@@ -269,6 +269,15 @@ def test_wrong_sae_is_refused_in_one_line(tmp_path, changes, task, message):
         fit(make_task({"path": str(tmp_path / "published")}, **task))
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"architecture": "standard"}', "{'a': 1}"])
+def test_a_broken_config_is_named(tmp_path, content):
+    save_sae(tmp_path / "published", "standard")
+    (tmp_path / "published" / "cfg.json").write_text(content)
+    with pytest.raises(ValueError, match=r"published/cfg\.json: .*expected .*, got ") as caught:
+        fit(make_task({"path": str(tmp_path / "published")}))
+    assert "\n" not in str(caught.value)
+
+
 def test_wrong_width_is_refused(tmp_path):
     save_sae(tmp_path / "published", "standard")
     task = make_task({"path": str(tmp_path / "published")})

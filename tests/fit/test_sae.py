@@ -14,6 +14,7 @@ from rows import Rows
 from dbksvd.base.settings import parse
 from dbksvd.base.work import Work
 from dbksvd.dictionaries.loading import load_dictionary
+from dbksvd.evaluation.heldout import measure_dictionary
 from dbksvd.fit.ksvd.dbksvd import DBKSVD
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.sae.configure import complete_settings, find_widths
@@ -112,6 +113,21 @@ def test_steered_architectures_reach_k(architecture, k, planted, tmp_path):
     assert result.log[-1]["l0"] == pytest.approx(k, rel=0.1)
     assert result.summary["coefficient"] == result.log[-1]["coefficient"] > 0
     assert result.log[-1]["coefficient"] != result.log[0]["coefficient"]
+
+
+def test_the_log_is_what_the_saved_sae_scores_beside_a_large_constant(planted, tmp_path: Path):
+    x = planted.clone()
+    x[:, 5] += 3000
+    result = fit(make_task(x, tmp_path / "work", **TOPK, training_samples=3000, batch_size=100))
+    result.save(tmp_path / "sae")
+    dictionary, heldout = load_dictionary(tmp_path / "sae"), x[3500:]
+    scored = measure_dictionary(dictionary, heldout)["explained_variance"]
+    codes = dictionary.encode(heldout).to_dense().double()
+    made = codes @ dictionary.atoms.double() + dictionary.bias.double()
+    total = (heldout.double() - heldout.double().mean(dim=0)).square().sum()
+    expected = float(1 - (heldout.double() - made).square().sum() / total)
+    assert scored == pytest.approx(expected, abs=1e-8)  # norms of atoms are 1 to float32
+    assert result.log[-1]["fve_heldout"] == pytest.approx(expected, rel=1e-5)  # before folding
 
 
 def test_rows_of_the_log(planted: torch.Tensor, tmp_path: Path):

@@ -99,6 +99,34 @@ def test_blocks_have_all_rows_in_an_order_of_their_own(
         assert len(block) == 1 or not np.array_equal(order, np.arange(len(block)))
 
 
+def test_rows_over_the_norm_limit_give_their_place_to_others(tiny_causal, text_folder, tmp_path):
+    few = {"model": {"name": str(tiny_causal), "device": "cpu"}, **EXTRACTION}
+    few |= {"n_train_tokens": 120, "n_heldout_tokens": 50}
+    extract_slice(few, 0, tmp_path / "sample.h5", text=text_folder)
+    with open_file(tmp_path / "sample.h5") as file:
+        norms = np.linalg.norm(file["train/activations"][:].astype(np.float64), axis=1)
+    # so near the median that this model has rows over it
+    multiple = float(np.quantile(norms, 0.9) / np.median(norms))
+    streams = []
+    for name, setting in (("limited", multiple), ("whole", None)):
+        write_shards([tmp_path / "sample.h5"], {"outlier_norm_multiple": setting}, tmp_path / name)
+        whole = {**few, "stream": {"n_tokens": TOKENS, "block_rows": 100}}
+        sample = ActivationShards.open(tmp_path / name)
+        streams.append(ActivationStream(whole, text_folder, sample))
+    limited, unlimited = streams
+    rows, every = limited.read(0, TOKENS), unlimited.read(0, TOKENS)
+    assert limited.norm_limit is not None
+    over = torch.linalg.vector_norm(every.double(), dim=1).float() > limited.norm_limit
+    assert 20 < over.sum() < 200
+    assert torch.equal(rows[~over], every[~over])
+    for row in over.nonzero()[:, 0].tolist():
+        first = row // 100 * 100
+        block = every[first : first + 100][~over[first : first + 100]]
+        assert (block == rows[row]).all(1).any()
+    assert torch.equal(limited.read(150, 250), rows[150:250])
+    assert limited.fingerprint != unlimited.fingerprint
+
+
 def test_any_row_can_be_read_at_any_time(open_stream):
     whole = open_stream().read(0, TOKENS)
     stream = open_stream()

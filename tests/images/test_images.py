@@ -1,6 +1,7 @@
 """Images on disk become tiles, splits and the activations of a vision encoder."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -140,6 +141,132 @@ def test_deep_pixels_are_refused_and_others_become_rgb(tmp_path):
     for mode in ("1", "L", "LA", "P", "RGBA"):
         image = decode_image(save(Image.new(mode, (3, 2)), f"{mode}.png"), mode)
         assert (image.mode, image.size) == ("RGB", (3, 2))
+
+
+def draw_pixels(width: int = 30, height: int = 20) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+# what the camera did to the scene, undone: rows from the top, columns from the left
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda x: np.rot90(x),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_image_is_read_the_way_up_that_its_exif_says(kind, orientation):
+    pixels, exif = draw_pixels(), Image.Exif()
+    exif[0x0112] = orientation
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    image = decode_image(encode(Image.fromarray(pixels), kind, exif=exif, **lossless), "a")
+    np.testing.assert_array_equal(np.asarray(image), UPRIGHT[orientation](pixels))
+
+
+def test_a_sideways_photograph_is_cut_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    for number, width in enumerate((31, 33, 35, 37)):
+        image = Image.fromarray(draw_pixels(width))
+        image.save(tmp_path / "images" / f"{number}.jpg", exif=exif)
+    _, records = prepare(tmp_path / "images", tmp_path / "out", heldout_fraction=0.5, seed=1)
+    assert sorted((r.width, r.height) for r in records) == [(20, 31), (20, 33), (20, 35), (20, 37)]
+
+
+def list_modes() -> dict[str, bytes]:
+    """Return images of kinds that a folder of the field may hold."""
+    rgb = Image.fromarray(draw_pixels())
+    palette = rgb.quantize(16)
+    return {
+        "palette.png": encode(palette, "PNG"),
+        "see-through palette.png": encode(palette, "PNG", transparency=bytes(range(16))),
+        "see-through palette.gif": encode(palette, "GIF", transparency=3),
+        "cmyk.jpg": encode(rgb.convert("CMYK"), "JPEG"),
+        "grey.jpg": encode(rgb.convert("L"), "JPEG"),
+        "alpha.png": encode(rgb.convert("RGBA"), "PNG"),
+        "grey alpha.png": encode(rgb.convert("LA"), "PNG"),
+        "moving.gif": encode(
+            palette, "GIF", save_all=True, append_images=[Image.new("P", (30, 20))]
+        ),
+        "moving.webp": encode(
+            rgb, "WEBP", save_all=True, append_images=[Image.new("RGB", (30, 20))]
+        ),
+        "pages.tif": encode(rgb, "TIFF", save_all=True, append_images=[Image.new("L", (3, 2))]),
+        "one pixel.png": encode(rgb.crop((4, 5, 5, 6)), "PNG"),
+        "black and white.tif": encode(rgb.convert("1"), "TIFF"),
+        "png named.jpg": encode(rgb, "PNG"),
+        "lab.tif": encode(Image.new("LAB", (3, 2), (99, 3, 4)), "TIFF"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("name", list_modes())
+def test_pixels_are_pillows(name):
+    content = list_modes()[name]
+    expected = Image.open(io.BytesIO(content)).convert("RGB")
+    image = decode_image(content, name)
+    assert (image.mode, image.size) == ("RGB", expected.size)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
+def list_bad_images() -> dict[str, tuple[bytes, str]]:
+    """Return images that cannot be read as RGB, and what is said of each."""
+    rgb = Image.fromarray(draw_pixels())
+    png, jpeg = encode(rgb, "PNG"), encode(rgb, "JPEG")
+    header = b"P6 20000 20000 255\n"
+    return {
+        "deep.tif": (encode(Image.fromarray(draw_pixels()[:, :, 0].astype("i4")), "TIFF"), "8 bit"),
+        "real.tif": (encode(Image.fromarray(draw_pixels()[:, :, 0].astype("f4")), "TIFF"), "8 bit"),
+        "cut.png": (png[:-40], "whole image"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "whole image"),
+        "start only.png": (png[:8], "image"),
+        "bomb.ppm": (header, "whole image, got: .*decompression bomb"),
+        "text.jpg": (b"not an image", "its content is none"),
+        "vector.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "its content is none"),
+        "pointer.png": (b"version https://git-lfs.github.com/spec/v1\n", "its content is none"),
+        "archive.png": (b"PK\x03\x04", "its content is none"),
+    }
+
+
+@pytest.mark.parametrize("name", list_bad_images())
+def test_what_is_no_whole_image_is_named(name):
+    content, message = list_bad_images()[name]
+    with pytest.raises(ValueError, match=f"^{name}: expected .*{message}") as caught:
+        decode_image(content, name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_images_are_named_or_decoded(kind):
+    exif, draw = Image.Exif(), np.random.default_rng(0)
+    exif[0x0112] = 6
+    options = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
+    content = encode(Image.fromarray(draw_pixels()), kind, **options)
+    decoded = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        for place in draw.integers(0, min(300, len(content)), 3):
+            damaged[place] = draw.integers(256)
+        try:
+            decoded += decode_image(bytes(damaged), "damaged").mode == "RGB"
+        except ValueError as error:
+            decoded += str(error).startswith("damaged: expected ")
+    assert decoded == 100
 
 
 @pytest.mark.parametrize(

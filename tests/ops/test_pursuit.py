@@ -288,7 +288,7 @@ def bad(**changes):
         (bad(x=torch.zeros(4, 6, dtype=torch.int64)), r"x: expected float32 .*, got int64"),
         (bad(x=np.zeros((4, 6), np.int32)), r"x: expected float32 or float64, got int32"),
         (bad(x=torch.zeros(4, 6).half()), r"x: expected float32 or float64, got float16"),
-        (bad(x=torch.zeros(0, 6)), r"x: expected a non-empty matrix .*, got shape \(0, 6\)"),
+        (bad(x=torch.zeros(4, 0)), r"x: expected a non-empty matrix .*, got shape \(4, 0\)"),
         (bad(x=torch.zeros(6)), r"x: expected a non-empty matrix .*, got shape \(6,\)"),
         (bad(x=[[0.0] * 6]), r"x: expected a tensor or an array, got list"),
         (bad(atoms=2 * bad()["atoms"]), r"atoms: expected unit norm, got an atom that is 1 off"),

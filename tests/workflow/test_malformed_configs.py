@@ -132,10 +132,10 @@ def check_config(config: Any) -> None:
     try:
         use(Experiment(config))
     except SettingsError as error:
-        message = str(error)
-        assert re.match(r"\S.*?: \S", message), message
-        assert message.isprintable(), message
-        assert len(message) < 1000, message
+        for message in (str(error), *error.problems):
+            assert re.match(r"\S.*?: \S", message), message
+            assert message.isprintable(), message
+            assert len(message) < 1000, message
         ACCEPTED.append(False)
     else:
         ACCEPTED.append(True)

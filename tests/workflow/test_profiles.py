@@ -4,9 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from running import CONFIG, ROOT, copy_project, run_fork, run_forks
+from safetensors.numpy import save_file
 
 PROFILES = sorted(path.name for path in (ROOT / "profiles").iterdir())
 CONFIGS = ["config.yaml", *(f"experiments/{path.name}" for path in sorted((ROOT / "experiments").glob("*.yaml")))]  # fmt: skip
@@ -19,12 +21,25 @@ Plan = dict[str, dict[str, str]]
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], tuple[int, str]]:
     """Exit status and output of all dry runs, from one process that forks for each of them."""
     folder = copy_project(tmp_path_factory.mktemp("profiles") / "project")
+    add_local_files(folder)
     runs = [*PAIRS, SECOND_ATTEMPT]
     lists = [
         ["--dry-run", "--configfile", config, "--workflow-profile", profile, *others]
         for config, profile, *others in runs
     ]
     return dict(zip(runs, run_forks(folder, *lists), strict=True))
+
+
+def add_local_files(folder: Path) -> None:
+    """Put there what configs name that a user is to bring: images, and a model."""
+    (folder / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / "images" / name).write_bytes(b"not looked at")
+    model = folder / "path/to/model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"hidden_size": 768, "num_hidden_layers": 12}')
+    (model / "tokenizer.json").write_text("{}")
+    save_file({"weight": np.zeros(1)}, model / "model.safetensors")
 
 
 def read_resources(output: str) -> Plan:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,3 +78,31 @@ def test_nan_in_the_array_is_named(folder: Path):
     assert "ready.npy" in errors[0]
     assert "row" in errors[0]
     assert not (folder / "results/ready/files/parts/part-0.h5").exists()
+
+
+def test_what_lies_behind_an_hdf5_file_counts(folder: Path):
+    x = np.random.default_rng(0).normal(size=(3500, 8)).astype(np.float32)
+    for number, rows in enumerate(np.split(x, 2)):
+        with h5py.File(folder / f"source-{number}.h5", "w") as file:
+            file["rows"] = rows
+    layout = h5py.VirtualLayout(x.shape, "f4")
+    for number in range(2):
+        source = h5py.VirtualSource(f"source-{number}.h5", "rows", shape=(1750, 8))
+        layout[number * 1750 : (number + 1) * 1750] = source
+    with h5py.File(folder / "ready.h5", "w") as file:
+        file.create_virtual_dataset("activations", layout)
+    config = write_config(folder)
+    settings = yaml.safe_load((folder / config).read_text())
+    settings["activations"]["files"]["path"] = "ready.h5"
+    (folder / config).write_text(yaml.safe_dump(settings))
+    targets = [f"results/ready/files/parts/part-{number}.h5" for number in range(2)]
+    done = run_snakemake(folder, "--cores", "1", *targets, config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "extract_activations" not in plan(folder, config)
+    with h5py.File(folder / "source-1.h5", "r+") as file:
+        file["rows"][1749, 7] += 1
+    assert plan(folder, config)["extract_activations"] == 2
+    (folder / "source-1.h5").unlink()
+    done = run_snakemake(folder, "--cores", "1", *targets, config=config)
+    assert done.returncode != 0
+    assert "source-1.h5, no such file" in done.stdout + done.stderr

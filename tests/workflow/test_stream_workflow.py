@@ -80,10 +80,6 @@ def test_fits_of_a_stream_from_text_to_dictionary(tmp_path: Path):
             r"^activations\.stream\.n_tokens: expected at least 1, got 0",
         ),
         (
-            lambda config: config["shards"].update(outlier_norm_multiple=5),
-            r"^shards\.outlier_norm_multiple: expected none beside activations\.stream, .* got 5$",
-        ),
-        (
             lambda config: config["activations"].update(source="files", files={"path": "a.npy"}),
             r"^activations\.stream: expected none for activations\.source: files",
         ),

@@ -1,5 +1,6 @@
 """Config, paths and the two params that decide what reruns."""
 
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -11,12 +12,14 @@ from dbksvd.base.files import (
     recall_hash,
     remove_leftovers,
 )
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.site import Site
 from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.images.prepare import hash_images
 from dbksvd.report.figures.registry import FIGURES, find_figure
+from dbksvd.report.norm_notes import list_norm_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
@@ -24,6 +27,7 @@ from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, as_param
 from workflow.last_good import LastGood
 from workflow.layers import read_layers
+from workflow.local_checks import check_local
 from workflow.source_hash import SourceRecord
 from workflow.unfinished import find_failed, make_table, read_failed
 
@@ -33,8 +37,16 @@ try:
         workflow.config_settings.config or {},
     )
     EXPERIMENT = Experiment(LAYERS)
+    if workflow.is_main_process:  # jobs on a cluster read the config again
+        check_local(EXPERIMENT)
 except SettingsError as error:
-    sys.exit(f"error: config: {error}")
+    sys.exit(error.tell("error: config"))
+
+if workflow.is_main_process and EXPERIMENT.idle_methods:
+    print(
+        f"note: config: no fit uses the methods {', '.join(EXPERIMENT.idle_methods)}",
+        file=sys.stderr,
+    )
 
 # Dictionaries that a run has just failed to make: this one makes the table of the others.
 FAILED_FITS = read_failed()
@@ -42,6 +54,20 @@ IS_UNFINISHED = bool(FAILED_FITS)
 
 CONFIG = EXPERIMENT.config
 RESULTS = EXPERIMENT.folder
+MANIFESTS = [
+    f"{RESULTS}/{site}/shards/manifest.json"
+    for site in sorted({fit.site for fit in EXPERIMENT.fits})
+]
+
+# Captions know the config alone; they are made when all results are there.
+try:
+    config["norm_notes"] = list_norm_notes(MANIFESTS)
+except (
+    OSError,
+    ValueError,
+    KeyError,
+):  # the job that reads the shards will say what is wrong
+    config["norm_notes"] = []
 
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
 GPUS = 1 if shutil.which("nvidia-smi") else 0

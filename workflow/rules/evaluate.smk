@@ -10,7 +10,10 @@ EVALUATION = f"{RESULTS}/{{site}}/evaluations/{{method}}/m{{n_atoms}}-k{{k}}-s{{
 rule prepare_evaluation:
     input:
         unpack(model_inputs),
+        unpack(heldout_inputs),
         data=ancient(eval_files),  # their content is a param
+        # So small that Snakemake compares its content: other shards of the same limit rerun nothing.
+        norm_limit=norm_limit_file,
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:
@@ -29,12 +32,14 @@ rule prepare_evaluation:
             wildcards.eval, wildcards.site, layer_of(wildcards)
         ),
         content=eval_content,
+        text=text_option,
         code=lambda wildcards: [
             code("scripts/prepare_evaluation.py"),
             eval_code(wildcards.eval),
         ],
     shell:
-        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q}'
+        'on_gpus {resources.gpu} python "$DBKSVD/scripts/prepare_evaluation.py" --eval {wildcards.eval} --settings {params.cfg:q} {params.text}'
+        " --norm-limit {input.norm_limit:q}"
         ' --output "$(dirname {output.manifest:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 

@@ -47,9 +47,9 @@ NOT_READ = (
 
 def folder_content(folder):
     """Hash of weights, settings and tokenizer in a local folder; None where there is none."""
-    if folder is None or not Path(folder).expanduser().is_dir():
+    if folder is None or not expand_user(folder).is_dir():
         return None
-    files = sorted(Path(folder).expanduser().iterdir())
+    files = sorted(expand_user(folder).iterdir())
     return recall_content(
         file
         for file in files
@@ -66,9 +66,20 @@ def model_content(wildcards):
 
 def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
-    if wildcards.site != "files":
-        return model_content(wildcards)
-    return recall_content([Path(CONFIG.activations.files.path).expanduser()])
+    return ready_content() if wildcards.site == "files" else model_content(wildcards)
+
+
+@functools.cache  # asked for by each slice
+def ready_content():
+    """Hash of ready activations, with what lies behind an HDF5 file."""
+    # here, since it loads HDF5, which few configs need
+    from dbksvd.activations.from_files import list_files
+
+    ready = CONFIG.activations.files
+    try:
+        return recall_content(list_files(expand_user(ready.path), ready.tensor))
+    except (OSError, ValueError):  # the job will say what is wrong
+        return None
 
 
 def published_content(wildcards):
@@ -97,12 +108,23 @@ def method_settings(wildcards):
 def fact_files():
     """Files of facts that the language model reads beside the text."""
     facts = (EXPERIMENT.model_training or {}).get("facts")
-    return sorted(map(str, Path(facts["data"]).glob("base/*.json"))) if facts else []
+    return (
+        sorted(map(str, expand_user(facts["data"]).glob("base/*.json")))
+        if facts
+        else []
+    )
 
 
 def eval_files(wildcards):
     """Local files that an eval reads."""
     return EXPERIMENT.eval_files(wildcards.eval)
+
+
+def norm_limit_file(wildcards):
+    """The largest norm that fits see, where the preparation of an eval needs it."""
+    if not EXPERIMENT.needs_norm_limit(wildcards.eval):
+        return []
+    return f"{RESULTS}/{wildcards.site}/shards/norm_limit.json"
 
 
 def eval_content(wildcards):
@@ -195,8 +217,18 @@ def stream_option(wildcards):
     return "" if settings is None else f"--stream {shlex.quote(settings)}"
 
 
+def heldout_inputs(wildcards):
+    """The documents, where an eval reads the held-out ones. Only the manifest's content counts."""
+    if not EXPERIMENT.reads_heldout(wildcards.eval):
+        return {}
+    return {
+        "text": rules.prepare_text.output.manifest,
+        "documents": ancient(rules.prepare_text.output.documents),
+    }
+
+
 def text_option(wildcards, input):
-    """Where a fit streams from. Apart: a param of inputs is no reason to run again."""
+    """Where the text is, for a job that reads it. Apart: a param of inputs is no reason to run again."""
     if "text" not in input.keys():
         return ""
     return f"--text {shlex.quote(str(Path(input.text).parent))}"

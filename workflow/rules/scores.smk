@@ -108,6 +108,7 @@ rule collect_curves:
 rule summarise_scores:
     input:
         source=rules.collect_scores.output.scores,
+        manifests=MANIFESTS,
     output:
         csv=report(
             f"{RESULTS}/table.csv",
@@ -132,7 +133,7 @@ rule summarise_scores:
         code=table_code("summary"),
     shell:
         'python "$DBKSVD/scripts/make_table.py" --table {params.table:q} --source {input.source:q}'
-        " --methods {params.cfg:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        " --methods {params.cfg:q} --manifests {input.manifests:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
 use rule summarise_scores as match_l0 with:
@@ -157,6 +158,7 @@ use rule summarise_scores as match_l0 with:
 use rule summarise_scores as compare_budgets with:
     input:
         source=rules.collect_curves.output.curves,
+        manifests=MANIFESTS,
     output:
         csv=report(
             f"{RESULTS}/budgets.csv",

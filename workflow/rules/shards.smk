@@ -13,6 +13,7 @@ checkpoint shard_activations:
         multiext(
             f"{RESULTS}/{{site}}/shards/",
             manifest="manifest.json",
+            norm_limit="norm_limit.json",
             **{name.replace("-", "_"): f"{name}.h5" for name in SHARED_SHARDS},
         ),
     log:

@@ -133,6 +133,9 @@ class Eval:
         Why an encoder cannot be scored; empty where it can.
     refusal : str
         Why no experiment can have this eval; empty where it can.
+    needs_norm_limit : bool
+        Whether its preparation pools raw activations or trains on them, so that it has to leave out
+        what fits leave out for its norm (``site.norm_limit``) and waits for the shards to say it.
     needs_truth : bool
         Whether it scores samples with known features, at the site ``synthetic``, instead of a
         language model's activations. It is then prepared and run by no rule of SAEBench's.
@@ -151,6 +154,7 @@ class Eval:
     check: Callable[[Any, ModelKind | None], None] = _accept
     not_for_encoders: str = ""
     refusal: str = ""
+    needs_norm_limit: bool = False
     needs_truth: bool = False
 
 

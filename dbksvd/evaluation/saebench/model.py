@@ -35,12 +35,16 @@ class EvalSite:
         Seed of everything random in an eval.
     kind : {"encoder", "causal"}
         Whether the model has a language-model head.
+    norm_limit : float or None
+        Positions whose activation has a larger norm are left as they are: no dictionary was fitted
+        on them. None where there is no limit, and in preparations that do not need it.
     """
 
     model_name: str
     layer: int
     seed: int = 0
     kind: ModelKind = "encoder"
+    norm_limit: float | None = None
 
     @property
     def hook(self) -> str:
@@ -82,12 +86,18 @@ class SAEBenchModel:
         # A copy, because sae-probes sets the truncation side on whatever it is given.
         self.tokenizer: Any = copy.deepcopy(loaded.tokenizer)
         self.tokenizer.padding_side = "right"
+        if loaded.max_length is not None:  # some tokenizers know no limit
+            limit = min(self.tokenizer.model_max_length, loaded.max_length)
+            self.tokenizer.model_max_length = limit
         # SAEBench masks the bos, eos and pad tokens: an encoder's special tokens take these roles.
         if self.tokenizer.bos_token is None and self.tokenizer.cls_token is not None:
             self.tokenizer.bos_token = self.tokenizer.cls_token
         if self.tokenizer.eos_token is None and self.tokenizer.sep_token is not None:
             self.tokenizer.eos_token = self.tokenizer.sep_token
-        if self.tokenizer.pad_token is None:
+        _name_first_token(self.tokenizer)
+        # transformers gives some tokenizers a pad token that the model has no embedding for.
+        known = loaded.embeddings or len(self.tokenizer)
+        if self.tokenizer.pad_token is None or self.tokenizer.pad_token_id >= known:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.tokenizer.pad_token is None:
             raise ValueError(f"model: the tokenizer of {name!r} has neither pad nor eos token")
@@ -237,15 +247,25 @@ class SAEBenchModel:
         )
 
 
+def _name_first_token(tokenizer: Any) -> None:
+    """Let the token that a tokenizer puts before a text be its bos where it names none.
+
+    Shards drop it as special, and SAEBench would score it as text.
+    """
+    around = tokenizer("a", return_special_tokens_mask=True)
+    if tokenizer.bos_token is None and around["special_tokens_mask"][:1] == [1]:
+        tokenizer.bos_token = tokenizer.convert_ids_to_tokens(around["input_ids"][0])
+
+
 def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:
     def run(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         # transformers 5 blocks return a tensor, earlier ones a tuple that starts with it.
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = output[0] if isinstance(output, (tuple, list)) else output
         replaced = function(hidden.float(), hook=SimpleNamespace(name=name))
         if replaced is None:
             return output
         replaced = replaced.to(hidden.dtype)
-        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
+        return (replaced, *output[1:]) if isinstance(output, (tuple, list)) else replaced
 
     return run
 

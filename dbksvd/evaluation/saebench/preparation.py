@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dbksvd.base.files import hash_files, read_seal, replace_folder, write_json
+from dbksvd.base.files import hash_files, read_seal, write_json
 from dbksvd.base.provenance import seed_everything
+from dbksvd.base.saving import Folder
 from dbksvd.evaluation.saebench.checks import check_eval
+from dbksvd.evaluation.saebench.data.heldout import serve_heldout
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
@@ -34,9 +36,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+# Beside it, for the next preparation: what is there besides.
+WRITTEN = "written.json"
 
 
-def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: int = 0) -> None:
+def prepare_folder(
+    name: str,
+    param: Mapping[str, Any],
+    folder: Path,
+    *,
+    gpus: int = 0,
+    text: Path | None = None,
+    norm_limit: float | None = None,
+) -> None:
     """Load the model and write the prepared folder of an eval, whole or not at all.
 
     Parameters
@@ -49,6 +61,10 @@ def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: i
         Where the result goes.
     gpus : int
         GPUs that the scheduler gave to this job.
+    text : path, optional
+        Folder of :func:`dbksvd.text.documents.prepare_text`, for ``datasets: heldout``.
+    norm_limit : float, optional
+        Largest norm of the rows that fits see, for evals that need it (``Eval.needs_norm_limit``).
 
     Raises
     ------
@@ -56,10 +72,27 @@ def prepare_folder(name: str, param: Mapping[str, Any], folder: Path, *, gpus: i
         As :func:`prepare_eval` and :func:`dbksvd.models.loading.load_model`.
     """
     settings = parse_eval(name, param["settings"])
+    _list_own(name, folder).check(folder)
     loaded = load_model(param["model"], gpus=gpus)
-    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind)
-    with replace_folder(folder) as temporary:
-        prepare_eval(name, loaded, site, settings, temporary)
+    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind, norm_limit)
+    with _list_own(name, folder).replace(folder) as temporary:
+        prepare_eval(name, loaded, site, settings, temporary, text=text)
+        written = sorted(path.name for path in temporary.iterdir())
+        write_json(temporary / WRITTEN, {"written": written})
+
+
+def _list_own(name: str, folder: Path) -> Folder:
+    """Return what an earlier preparation wrote: its names are SAEBench's, and differ by eval."""
+    if (folder / WRITTEN).is_file():
+        names = list(map(str, read_seal(folder / WRITTEN).get("written", ())))
+    elif (folder / MANIFEST).is_file():  # written before there was such a list
+        hashes = read_seal(folder / MANIFEST).get("sha256", {})
+        names = [Path(file).parts[0] for file in hashes]
+    elif (folder.parent.name, folder.name) == ("prepared", name):  # and its manifest is removed
+        names = ["*"]
+    else:
+        names = []
+    return Folder((MANIFEST, WRITTEN, *names), MANIFEST, ("eval", "sha256"))
 
 
 def prepare_eval(
@@ -68,6 +101,8 @@ def prepare_eval(
     site: EvalSite,
     settings: Settings | Mapping[str, Any],
     folder: Path,
+    *,
+    text: Path | None = None,
 ) -> None:
     """Write what no dictionary changes, and `MANIFEST` with the sha256 of each file.
 
@@ -85,6 +120,8 @@ def prepare_eval(
         Settings of the eval; the manifest holds all of them, defaults too.
     folder : path
         An empty folder.
+    text : path, optional
+        Folder with the run's own documents, for ``datasets: heldout``.
 
     Raises
     ------
@@ -99,7 +136,7 @@ def prepare_eval(
     folder = folder.resolve()
     located = entry.locate(settings)  # the working folder changes below
     import_quickly()
-    with own_working_folder():
+    with serve_heldout(text), own_working_folder():
         seed_everything(site.seed)
         entry.prepare(loaded, site, located, folder)
     logger.info("%s: prepared in %.1f s", name, time.perf_counter() - start)

@@ -27,7 +27,9 @@ def make_random_dictionary(width: int, n_atoms: int, site: EvalSite, device: str
     from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
 
     sae = PursuitSAE(PursuitSAEConfig(d_in=width, d_sae=n_atoms, nonnegative=True))
-    sae.W_dec.data = torch.nn.functional.normalize(torch.randn(n_atoms, width), dim=1)
+    sae.W_dec.data = torch.nn.functional.normalize(
+        torch.randn(n_atoms, width, dtype=torch.float32), dim=1
+    )
     sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = site.model_name, site.hook
     sae.cfg.metadata.hook_layer = site.layer - 1
     return sae.to(device)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
+from dbksvd.evaluation.saebench.shims.norm_limit import find_over
 from dbksvd.models.loading import LoadedModel
 
 RECORD_FILE = "record.safetensors"
@@ -39,9 +40,16 @@ def write_record(model: SAEBenchModel, tokens: Tensor, site: EvalSite, folder: P
     save_file(record, folder / RECORD_FILE)
 
 
-def read_record(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Return what :func:`write_record` wrote: ids, text (bool) and activations."""
-    return load_file(folder / RECORD_FILE, device=device)
+def read_record(
+    folder: Path, device: str = "cpu", norm_limit: float | None = None
+) -> dict[str, Tensor]:
+    """Return what :func:`write_record` wrote: ids, text (bool) and activations.
+
+    Positions over the norm limit are no text: like special tokens, they are scored by no eval.
+    """
+    record = load_file(folder / RECORD_FILE, device=device)
+    record["text"] &= ~find_over(record["activations"], norm_limit)
+    return record
 
 
 class ReplayModel:
@@ -59,7 +67,7 @@ class ReplayModel:
 
     def __init__(self, record: dict[str, Tensor], model: SAEBenchModel | None = None) -> None:
         self.ids, self.activations = record["ids"], record["activations"]
-        # bos, eos and pad are hidden behind one id, which SAEBench is told to ignore.
+        # bos, eos, pad and sinks are hidden behind one id, which SAEBench is told to ignore.
         self.tokens = self.ids.masked_fill(~record["text"], self.IGNORED)
         self.context_size = self.tokens.shape[1]
         self._model = model

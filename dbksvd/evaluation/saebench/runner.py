@@ -20,14 +20,16 @@ from dbksvd.base.files import (
     hash_content,
     hash_file,
     hash_files,
-    replace_folder,
+    read_seal,
     write_json,
 )
 from dbksvd.base.provenance import seed_everything
+from dbksvd.base.saving import Folder
+from dbksvd.evaluation.saebench.machine_paths import drop_machine_paths
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.preparation import MANIFEST, own_working_folder, read_manifest
-from dbksvd.evaluation.saebench.registry import find_eval, parse_evals
-from dbksvd.evaluation.saebench.results import SEAL
+from dbksvd.evaluation.saebench.registry import EVALS, find_eval, parse_evals
+from dbksvd.evaluation.saebench.results import CORRECTIONS, NOT_APPLICABLE, RESULT_SUFFIX, SEAL
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
 from dbksvd.evaluation.saebench.task import EvalTask
 
@@ -51,6 +53,7 @@ def run_evals(
     load_model: Callable[[], LoadedModel],
     device: str = "cpu",
     code: Mapping[str, str] | None = None,
+    norm_limit: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score one dictionary by every eval; SAEBench's JSON goes to a sub-folder of the eval's name.
 
@@ -74,6 +77,9 @@ def run_evals(
         Where dictionary and model are.
     code : mapping of str to str, optional
         Hash of each eval's sources.
+    norm_limit : float, optional
+        Largest norm of the rows that the dictionary was fitted on; evals leave positions over it
+        as they are.
 
     Returns
     -------
@@ -92,10 +98,11 @@ def run_evals(
     """
     parsed = parse_evals(evals)
     manifests = {name: read_manifest(prepared / name) for name in evals}
-    if output.is_dir():
-        for folder in (path for path in output.iterdir() if path.is_dir()):
-            if folder.name not in evals:
-                shutil.rmtree(folder)
+    for name in EVALS:
+        if name not in evals and (output / name / SEAL).is_file():
+            shutil.rmtree(_list_own(output / name).check(output / name))
+    for name in evals:
+        _list_own(output / name).check(output / name)
     files = {name: hash_file(dictionary / name) for name in DICTIONARY_FILES}
     seals, failures = {}, []
     for name, settings in parsed.items():
@@ -104,6 +111,7 @@ def run_evals(
             "prepared": hash_file(prepared / name / MANIFEST),
             "dictionary": files,
             "code": (code or {}).get(name),
+            "norm_limit": norm_limit,
         }
         key = hash_content(identity)
         seal = _read_seal(output / name, key)
@@ -111,16 +119,15 @@ def run_evals(
             check_folder(prepared / name / MANIFEST)
             try:
                 _check_settings(name, settings, manifests[name])
-                task = _make_task(dictionary, settings, manifests[name], load_model, device)
-                seal = _run_eval(name, task, prepared / name, output / name) | {"key": key}
+                site = _find_site(name, manifests[name], norm_limit)
+                task = _make_task(dictionary, settings, manifests[name], site, load_model, device)
+                seal = _run_eval(name, task, prepared / name, output / name, key)
             except DamagedFileError:  # is made anew by a rerun
                 raise
             except Exception as error:  # an eval's own code may raise anything
                 logger.exception("%s: failed", name)
                 failures.append(f"{name} ({type(error).__name__}: {error})")
                 continue
-            seal["sha256"] = hash_files(output / name)
-            write_json(output / name / SEAL, seal)
         seals[name] = seal
     if failures:
         raise ValueError(f"evals: expected all to end well, these did not: {', '.join(failures)}")
@@ -149,10 +156,28 @@ def _check_settings(name: str, settings: Settings, manifest: Mapping[str, Any]) 
         )
 
 
+def _find_site(name: str, manifest: Mapping[str, Any], norm_limit: float | None) -> EvalSite:
+    """Return the site that an eval was prepared for, with the norm limit of the shards.
+
+    Raises
+    ------
+    ValueError
+        If the preparation left out positions over another limit.
+    """
+    site = EvalSite(**manifest["site"])
+    if find_eval(name).needs_norm_limit and site.norm_limit != norm_limit:
+        raise ValueError(
+            f"evals.{name}: prepared with the norm limit {site.norm_limit}, the shards have "
+            f"{norm_limit}"
+        )
+    return replace(site, norm_limit=norm_limit)
+
+
 def _make_task(
     dictionary: Path,
     settings: Settings,
     manifest: Mapping[str, Any],
+    site: EvalSite,
     load_model: Callable[[], LoadedModel],
     device: str,
 ) -> EvalTask:
@@ -164,23 +189,41 @@ def _make_task(
         raise ValueError(
             f"dictionary: expected width {manifest['width']}, the model's, got {sae.cfg.d_in}"
         )
-    site = EvalSite(**manifest["site"])
     place_sae(sae, site)
     name = "_".join(dictionary.resolve().parts[-2:])  # method and sizes
     return EvalTask(sae, name, site, settings, Path(), Path(), load_model, device)
 
 
-def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path) -> dict[str, Any]:
-    start = time.perf_counter()
-    with replace_folder(output) as folder:
+def _list_own(folder: Path) -> Folder:
+    """Return what an earlier run wrote into the folder of an eval, as its seal says."""
+    names = {SEAL, CORRECTIONS, NOT_APPLICABLE, f"*{RESULT_SUFFIX}"}
+    if (folder / SEAL).is_file():
+        try:
+            names |= {Path(file).parts[0] for file in read_seal(folder / SEAL)["sha256"]}
+        except (DamagedFileError, KeyError):  # its eval is run again
+            names.add("*")
+    return Folder(tuple(sorted(names)))
+
+
+def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path, key: str) -> dict[str, Any]:
+    """Run an eval; return its seal, which is written with its files."""
+    start, roots = time.perf_counter(), [Path.cwd(), prepared.resolve(), prepared.resolve().parent]
+    with _list_own(output).replace(output) as folder:
         placed = replace(task, prepared=prepared.resolve(), output=folder.resolve())
         import_quickly()
         with own_working_folder():
+            roots += [Path.cwd(), folder.resolve()]
             seed_everything(task.site.seed)
             find_eval(name).run(placed)
-    seconds = time.perf_counter() - start
-    logger.info("%s: scored in %.1f s", name, seconds)
-    return {"seconds": seconds, "width": task.sae.cfg.d_sae}
+        drop_machine_paths(folder, roots)
+        seconds = time.perf_counter() - start
+        logger.info("%s: scored in %.1f s", name, seconds)
+        seal = {
+            **{"seconds": seconds, "width": task.sae.cfg.d_sae, "key": key},
+            "sha256": hash_files(folder),
+        }
+        write_json(folder / SEAL, seal)
+    return seal
 
 
 def place_sae(sae: SAE[Any], site: EvalSite) -> None:

@@ -71,7 +71,19 @@ def _count_kmeans(_settings: CodedSettings, sizes: FitSizes) -> Work:
     return count_making(sizes, products=products, samples_held=sizes.n_train)
 
 
-def _make_entry(settings: type[CodedSettings], plan: Any, label: str) -> Method:
+def _check_width(_settings: CodedSettings, n_atoms: int, width: int, _n_train: int) -> None:
+    if n_atoms > width:
+        raise ValueError(f"n_atoms: expected at most the width {width}, got {n_atoms}")
+
+
+def _check_samples(_settings: CodedSettings, n_atoms: int, _width: int, n_train: int) -> None:
+    if n_atoms > n_train:
+        raise ValueError(f"n_atoms: expected at most the {n_train} training samples, got {n_atoms}")
+
+
+def _make_entry(
+    settings: type[CodedSettings], plan: Any, label: str, check_rows: Any = None
+) -> Method:
     return Method(
         settings=settings,
         fit=fit,
@@ -79,10 +91,11 @@ def _make_entry(settings: type[CodedSettings], plan: Any, label: str) -> Method:
         coding=count_coding,
         label=lambda _settings: label,
         is_control=True,
+        **({} if check_rows is None else {"check_rows": check_rows}),
     )
 
 
 RANDOM = _make_entry(RandomSettings, _count_nothing, "random atoms")
-IDENTITY = _make_entry(IdentitySettings, _count_nothing, "raw neurons")
-PCA = _make_entry(PCASettings, _count_pca, "PCA")
-KMEANS = _make_entry(KMeansSettings, _count_kmeans, "k-means")
+IDENTITY = _make_entry(IdentitySettings, _count_nothing, "raw neurons", _check_width)
+PCA = _make_entry(PCASettings, _count_pca, "PCA", _check_width)
+KMEANS = _make_entry(KMeansSettings, _count_kmeans, "k-means", _check_samples)

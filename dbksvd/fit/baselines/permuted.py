@@ -100,7 +100,7 @@ def fit(task: FitTask) -> FitResult:
     """
     import torch
 
-    from dbksvd.dictionaries.dictionary import ARCHITECTURE, read_weights
+    from dbksvd.dictionaries.saved import ARCHITECTURE, read_weights
     from dbksvd.fit.task import FitResult
 
     assert task.base is not None  # the workflow gives one for the setting `of`

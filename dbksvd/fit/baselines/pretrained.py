@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbksvd.base.work import FLOAT, Work
-from dbksvd.fit.baselines.pretrained_releases import PretrainedSettings, check_published, find_layer
+from dbksvd.fit.baselines.pretrained_releases import (
+    PretrainedSettings,
+    check_published,
+    check_weights,
+    find_layer,
+)
 from dbksvd.fit.method import FitSizes, Method
 
 if TYPE_CHECKING:
@@ -63,6 +68,10 @@ def _check_sizes(settings: PretrainedSettings, n_atoms: int, _k: int) -> None:
     check_published(settings, n_atoms)
 
 
+def _check_rows(settings: PretrainedSettings, n_atoms: int, width: int, _n_train: int) -> None:
+    check_weights(settings, n_atoms, width)
+
+
 METHOD = Method(
     settings=PretrainedSettings,
     fit=fit,
@@ -70,4 +79,5 @@ METHOD = Method(
     coding=_count_coding,
     label=lambda _settings: "published SAE",
     check_sizes=_check_sizes,
+    check_rows=_check_rows,
 )

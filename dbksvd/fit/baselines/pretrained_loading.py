@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.saes.sae import SAE, SAEMetadata
 from sae_lens.saes.topk_sae import TopKSAE
 from safetensors import SafetensorError
 
 from dbksvd.base.files import read_json, write_json
+from dbksvd.base.local_files import expand_user
+from dbksvd.base.variance import ExplainedVariance
+from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
 from dbksvd.fit.baselines.pretrained_releases import PretrainedSettings, check_published, read_layer
 from dbksvd.fit.task import FitResult, FitTask
@@ -87,7 +89,7 @@ def _load(settings: PretrainedSettings, name: str) -> SAE[Any]:
     """Load with SAELens's own calls, in float32."""
     try:
         if settings.path is not None:
-            return SAE.load_from_disk(Path(settings.path).expanduser(), dtype="float32")
+            return SAE.load_from_disk(expand_user(settings.path), dtype="float32")
         assert settings.release is not None
         assert settings.id is not None
         with _tensors_only():
@@ -98,6 +100,8 @@ def _load(settings: PretrainedSettings, name: str) -> SAE[Any]:
         raise ValueError(f"{name}: SAELens does not know or find {error}") from error
     except (SafetensorError, RuntimeError) as error:  # cut short; missing or misshapen tensors
         raise ValueError(f"{name}: expected whole weights, got: {error}") from error
+    except TypeError as error:  # keys of another kind
+        raise ValueError(f"{name}: expected the cfg.json of an SAE, got: {error}") from error
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -205,10 +209,10 @@ def _make_rows_unit_(sae: SAE[Any], name: str) -> float:
 def _measure(sae: SAE[Any], task: FitTask) -> dict[str, float]:
     """Return L0 and variance explained on the first held-out samples."""
     rows = task.heldout.read(0, min(HELDOUT_ROWS, len(task.heldout)))
-    variance, active = ExplainedVarianceCalculator(), 0
+    variance, active = ExplainedVariance(rows.shape[1]), 0
     for block in rows.split(ROWS_PER_BLOCK):
         codes = sae.encode(block)
         codes = codes.to_dense() if codes.is_sparse else codes
         active += int(torch.count_nonzero(codes))
-        variance.add_batch(sae.decode(codes), block)
-    return {"l0": active / len(rows), "fve_heldout": float(variance.compute())}
+        variance.add(block, decode_in(torch.float64, sae, codes))
+    return {"l0": active / len(rows), "fve_heldout": variance.compute()}

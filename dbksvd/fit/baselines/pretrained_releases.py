@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
+from dbksvd.base.local_files import expand_user, read_tensor_headers, require_file, tell_path
 from dbksvd.base.settings import Text, suggest
 from dbksvd.fit.method import MethodSettings
 
@@ -87,6 +88,34 @@ def check_published(settings: PretrainedSettings, n_atoms: int) -> None:
         )
 
 
+def check_weights(settings: PretrainedSettings, n_atoms: int, width: int) -> None:
+    """Check the weights of an SAE in a local folder by their header.
+
+    Parameters
+    ----------
+    settings : PretrainedSettings
+        Which SAE; one of a release is accepted.
+    n_atoms, width : int
+        Latents, and the width of the activations.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or no file of tensors, or its decoder has another shape.
+    """
+    if settings.path is None:
+        return
+    path = require_file(
+        expand_user(settings.path) / WEIGHTS_FILE, "path", f"a folder with {WEIGHTS_FILE}"
+    )
+    decoder = read_tensor_headers(path).get("W_dec")
+    if decoder is not None and decoder.shape != (n_atoms, width):
+        raise ValueError(
+            f"path: expected a decoder of shape ({n_atoms}, {width}), n_atoms and the width of the "
+            f"activations, got {decoder.shape} in {path}"
+        )
+
+
 def find_layer(settings: PretrainedSettings) -> int | None:
     """Return the layer whose output a published SAE is for, counted as our layers are.
 
@@ -122,12 +151,20 @@ def read_layer(hook_name: str) -> int | None:
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    folder = Path(path).expanduser()
+    folder = expand_user(path)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise ValueError(f"path: expected a folder with {name}, found none in {folder}")
-    config: dict[str, Any] = read_json(folder / CONFIG_FILE)
-    return config
+            raise ValueError(
+                f"path: expected a folder with {name}, found none in {tell_path(path)}"
+            )
+    config = read_json(folder / CONFIG_FILE)
+    for key in ("d_in", "d_sae"):  # SAELens takes a missing one as None
+        found = config.get(key) if isinstance(config, dict) else None
+        if not isinstance(found, int):
+            raise ValueError(
+                f"path: {folder / CONFIG_FILE}: {key}: expected a whole number, got {found!r}"
+            )
+    return dict(config)
 
 
 @cache

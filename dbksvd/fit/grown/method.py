@@ -54,12 +54,15 @@ def fit(task: FitTask) -> FitResult:
     """
     # inside: the entry below is read where torch is not installed
     from dbksvd.fit.grown.growth import grow_
+    from dbksvd.fit.grown.kernel_uses import list_kernel_uses
     from dbksvd.fit.grown.polishing import clean_, finish_, make_dictionary, polish_
     from dbksvd.fit.grown.settling import settle_
     from dbksvd.fit.grown.state import begin_growth, take_base_
     from dbksvd.fit.measure import measure_explained
     from dbksvd.fit.task import FitResult
+    from dbksvd.fit.warm_up import warm_up
 
+    warm_up(list_kernel_uses(task), task.device)
     settings: GrownSettings = parse(GrownSettings, task.settings, "method")
     state = begin_growth(task, settings)
     if task.base is None:
@@ -87,6 +90,14 @@ def _find_base(settings: GrownSettings) -> tuple[str, str] | None:
     return None if settings.warm_start is None else ("warm_start", settings.warm_start)
 
 
+def _find_unused(settings: GrownSettings) -> dict[str, str]:
+    """Return the keys of growth and settling, where atoms come from another method."""
+    if settings.warm_start is None:
+        return {}
+    keys = ("growth", "starts", "round_iterations", "damping", "samples_per_atom", "settle_iter")
+    return dict.fromkeys(keys, "warm_start: null")
+
+
 METHOD = Method(
     settings=GrownSettings,
     fit=fit,
@@ -95,4 +106,5 @@ METHOD = Method(
     label=lambda _settings: "grown DB-KSVD",
     stage="fit DB-KSVD",
     find_base=_find_base,
+    find_unused=_find_unused,
 )

@@ -15,7 +15,8 @@ from torch import Tensor
 from dbksvd.base.codes import SparseCodes
 from dbksvd.base.layout import WEIGHTS_FILE
 from dbksvd.base.shapes import Activations, Atoms, Bias
-from dbksvd.dictionaries.dictionary import PursuitSettings, encode_with, read_weights
+from dbksvd.dictionaries.dictionary import PursuitSettings, encode_with
+from dbksvd.dictionaries.saved import read_weights
 from dbksvd.fit.grown.plan import FEWEST_ROWS
 from dbksvd.fit.grown.settings import GrownSettings
 from dbksvd.fit.ksvd.calibration import MOST_TIMES_MEAN
@@ -81,7 +82,7 @@ def begin_growth(task: FitTask, settings: GrownSettings) -> GrowthState:
     threshold = settings.threshold * float(rows.double().square().mean().sqrt())
     most = min(MOST_TIMES_MEAN * task.k, task.n_atoms)
     return GrowthState(
-        atoms=torch.empty(0, task.train.width, device=task.device),
+        atoms=torch.empty(0, task.train.width, dtype=torch.float32, device=task.device),
         bias=torch.zeros_like(mean) if settings.bias == "zero" else mean.clone(),
         threshold=threshold,
         pursuit=PursuitSettings(most, nonnegative=True, threshold=threshold),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from dbksvd.base.settings import parse
 from dbksvd.fit.ksvd.settings import DBKSVDSettings
+from dbksvd.ops.inputs import as_count
 
 # Arguments that are settings; the setting `pursuit` is the argument `method`.
 SETTING_NAMES = {"method", *DBKSVDSettings.model_fields} - {"pursuit", "algorithm", "device"}
@@ -26,12 +30,15 @@ def fill_settings(arguments: Mapping[str, Any]) -> DBKSVDSettings:
     ValueError
         If one of them cannot be used; the message begins with its name.
     """
-    check_counts({name: arguments[name] for name in COUNTS})
-    optional = {name: arguments[name] for name in OPTIONAL_COUNTS}
-    check_counts({name: value for name, value in optional.items() if value is not None})
-    polish_iter = arguments["polish_iter"]
-    if not isinstance(polish_iter, int) or polish_iter < 0:
-        raise ValueError(f"polish_iter: expected an integer ≥ 0, got {polish_iter!r}")
+    values = {name: _unwrap(value) for name, value in arguments.items()}
+    for name in COUNTS:
+        values[name] = as_count(values[name], name)
+    for name in OPTIONAL_COUNTS:
+        if values[name] is not None:
+            values[name] = as_count(values[name], name)
+    values["polish_iter"] = as_count(values["polish_iter"], "polish_iter", least=0)
+    for name in ("min_usage", "heldout_every"):
+        values[name] = _make_whole(values[name])
     method, sparsity, init = (arguments[name] for name in ("method", "sparsity", "init"))
     if method not in ("mp", "omp", "ols"):
         raise ValueError(f"method: expected 'mp', 'omp' or 'ols', got {method!r}")
@@ -39,17 +46,29 @@ def fill_settings(arguments: Mapping[str, Any]) -> DBKSVDSettings:
         raise ValueError(f"sparsity: expected 'exact' or 'mean', got {sparsity!r}")
     if isinstance(init, str) and init not in ("doubling", "samples", "random"):
         raise ValueError(f"init: expected doubling, samples, random or atoms, got {init!r}")
-    values = {name: value for name, value in arguments.items() if name != "method"}
-    values["pursuit"] = method
+    if not isinstance(init, str | Tensor | np.ndarray):
+        raise ValueError(
+            f"init: expected doubling, samples, random or atoms, got {type(init).__name__}"
+        )
+    values["pursuit"] = values.pop("method")
     if not isinstance(init, str):
         del values["init"]  # atoms are no setting
-    groups = values["groups"]
-    values["groups"] = groups if groups is None or isinstance(groups, int) else list(groups)
+    values["groups"] = _list_groups(values["groups"])
     return parse(DBKSVDSettings, values)
 
 
-def check_counts(counts: Mapping[str, Any]) -> None:
-    """Check that numbers are positive and whole, or raise a ValueError that names the first."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+def _unwrap(value: Any) -> Any:
+    """Return a number of numpy as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _list_groups(groups: Any) -> Any:
+    if isinstance(groups, Sequence | np.ndarray) and not isinstance(groups, str):
+        return [_make_whole(size) for size in groups]
+    return _make_whole(groups)
+
+
+def _make_whole(value: Any) -> Any:
+    """Return a number without a fraction as an int, anything else for the settings to refuse."""
+    value = _unwrap(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -11,6 +11,7 @@ from torch import Tensor
 from dbksvd.base.shapes import Activations, Bias
 from dbksvd.fit.ksvd.schedule import Step
 from dbksvd.fit.reading import ActivationSource, read_cycle
+from dbksvd.ops.pursuit.checks import shift_exponents
 from dbksvd.ops.ranks import ALONE, Ranks
 
 
@@ -75,7 +76,7 @@ class BatchReader:
 
     def _load(self, position: int, samples: int) -> Activations:
         rows = read_cycle(self.source, position, samples)
-        batch = torch.ldexp(rows - self.mean, torch.tensor(-self.exponent))
+        batch = shift_exponents(rows - self.mean, -self.exponent)
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def _find_rows(self, step: Step) -> tuple[int, int]:

@@ -9,18 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes
 from dbksvd.dictionaries.dictionary import Dictionary
-from dbksvd.fit.ksvd.arguments import SETTING_NAMES, check_counts, fill_settings
+from dbksvd.fit.ksvd.arguments import SETTING_NAMES, fill_settings
 from dbksvd.fit.ksvd.groups import encode_groups, encode_in_blocks
 from dbksvd.fit.ksvd.job import FitJob, make_pursuits
 from dbksvd.fit.ksvd.loop import FitLoop
 from dbksvd.fit.ksvd.schedule import check_sizes, split_groups
 from dbksvd.fit.ksvd.settings import DBKSVDSettings
 from dbksvd.fit.reading import READ_ROWS, as_source, read_rows
+from dbksvd.ops.defaults import with_usual_defaults
+from dbksvd.ops.inputs import as_count, as_tensor, check_width, pick_device
 from dbksvd.ops.pursuit.encode import choose_pursuit
 from dbksvd.ops.ranks import ALONE, Ranks
 from dbksvd.ops.threads import hold_torch_to_one_thread
@@ -71,7 +74,7 @@ class DBKSVD:
     groups : None, int or sequence of int
         Matryoshka groups: their sizes, or the size s of the first group (s, s, 2s, 4s, …). Each
         group has ``ceil(k / groups)`` non-zeros and codes the residual of the earlier ones.
-    init : {"samples", "doubling", "random"} or tensor of shape (n_atoms, d)
+    init : {"samples", "doubling", "random"}, or tensor or array of shape (n_atoms, d)
         First atoms: random samples; few atoms that double, with new ones from a short k-means on
         the residual; random directions; or the given ones.
     doubling_iterations, doubling_samples : int
@@ -144,7 +147,7 @@ class DBKSVD:
         sparsity: Literal["exact", "mean"] = DEFAULTS.sparsity,
         fit_refit: bool = DEFAULTS.fit_refit,
         groups: int | Sequence[int] | None = DEFAULTS.groups,
-        init: str | Tensor = DEFAULTS.init,
+        init: str | Tensor | np.ndarray[Any, Any] = DEFAULTS.init,
         doubling_iterations: int = DEFAULTS.doubling_iterations,
         doubling_samples: int = DEFAULTS.doubling_samples,
         min_usage: int = DEFAULTS.min_usage,
@@ -160,12 +163,11 @@ class DBKSVD:
         progress: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        check_counts({"n_atoms": n_atoms, "k": k})
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        n_atoms, k = as_count(n_atoms, "n_atoms"), as_count(k, "k")
+        self.device = pick_device(device)
         self.implementation_ = choose_pursuit(implementation, self.device, product_dtype)
-        self.n_atoms, self.k, self.init, self.seed = n_atoms, k, init, seed
+        self.n_atoms, self.k, self.init = n_atoms, k, self._read_init(init)
+        self.seed = as_count(seed, "seed", least=0)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress, self.ranks = progress, ranks
         arguments = {
@@ -205,6 +207,8 @@ class DBKSVD:
 
     def __getattr__(self, name: str) -> Any:
         """Return a setting under the name of its argument, such as ``model.max_iter``."""
+        if name == "dictionary_":
+            raise AttributeError("dictionary_: expected a model after fit(), got one before it")
         if name not in SETTING_NAMES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.settings, "pursuit" if name == "method" else name)
@@ -215,6 +219,7 @@ class DBKSVD:
             raise AttributeError(f"{name}: expected in the constructor, got it afterwards")
         super().__setattr__(name, value)
 
+    @with_usual_defaults
     def fit(self, x: Any, heldout: Any = None) -> DBKSVD:
         """Learn a dictionary.
 
@@ -243,6 +248,11 @@ class DBKSVD:
         self.stop_reason_ = outcome.stop_reason
         return self
 
+    @staticmethod
+    def _read_init(init: Any) -> Any:
+        """Return atoms that are an array as a tensor, anything else as it is."""
+        return as_tensor(init, "init") if isinstance(init, Tensor | np.ndarray) else init
+
     def _make_job(self) -> FitJob:
         return FitJob(
             settings=self.settings,
@@ -257,9 +267,11 @@ class DBKSVD:
             ranks=self.ranks,
         )
 
+    @with_usual_defaults
     def transform(self, x: Any, *, grouped: bool = False) -> SparseCodes:
         """Return codes of `x` on the CPU: flat as ``dictionary_.encode``, or group by group."""
-        source = as_source(x)
+        source = as_source(x, may_be_empty=True)
+        check_width(source.width, self.dictionary_.atoms.shape[1])
         dictionary = self.dictionary_.to(self.device)
         budget = replace(dictionary.settings, k=-(-dictionary.settings.k // len(self.groups_)))
 
@@ -273,5 +285,7 @@ class DBKSVD:
             )[0]
 
         n = len(source)
-        ranges = ((start, min(n, start + READ_ROWS)) for start in range(0, n, READ_ROWS))
+        # one block of no rows where there are none
+        starts = range(0, max(n, 1), READ_ROWS)
+        ranges = ((start, min(n, start + READ_ROWS)) for start in starts)
         return encode_in_blocks((read_rows(source, *rows) for rows in ranges), encode)

@@ -21,7 +21,8 @@ def derive_generator(seed: int, iteration: int) -> torch.Generator:
 
 def draw_random_atoms(count: int, width: int, generator: torch.Generator) -> Atoms:
     """Return isotropic unit vectors, float32 of shape (count, width)."""
-    return torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1)
+    drawn = torch.randn(count, width, generator=generator, dtype=torch.float32)
+    return torch.nn.functional.normalize(drawn, dim=1)
 
 
 def draw_sample_atoms(

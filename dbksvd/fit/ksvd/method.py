@@ -118,6 +118,18 @@ def _as_dbksvd(settings: Chosen) -> DBKSVDSettings:
     return settings.to_dbksvd() if isinstance(settings, KSVDSettings) else settings
 
 
+def find_unused(settings: Chosen) -> dict[str, str]:
+    """Return the keys without effect: of another start, and of refits that are always done."""
+    found: dict[str, str] = {}
+    if settings.init != "doubling":
+        found |= dict.fromkeys(("doubling_iterations", "doubling_samples"), "init: doubling")
+    if not settings.refit:
+        found["fit_refit"] = "refit: true"
+    if settings.pursuit != "mp":
+        found |= dict.fromkeys(("refit", "fit_refit"), "pursuit: mp")
+    return found
+
+
 DBKSVD_METHOD = Method(
     settings=DBKSVDSettings,
     fit=fit,
@@ -127,6 +139,7 @@ DBKSVD_METHOD = Method(
     stage="fit DB-KSVD",
     is_data_parallel=True,
     check_sizes=check_sizes,
+    find_unused=find_unused,
 )
 KSVD_METHOD = Method(
     settings=KSVDSettings,
@@ -137,4 +150,5 @@ KSVD_METHOD = Method(
     stage="fit K-SVD",
     is_data_parallel=True,
     check_sizes=check_sizes,
+    find_unused=find_unused,
 )

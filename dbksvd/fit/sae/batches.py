@@ -37,7 +37,10 @@ class BatchStream:
         block_rows = getattr(shards, "block_rows", blocks * self.batch_size)
         self.blocks = max(1, block_rows // self.batch_size)
         self.n_batches = len(shards) // self.batch_size
-        self._cached: tuple[tuple[int, int] | None, Tensor] = (None, torch.empty(0))
+        self._cached: tuple[tuple[int, int] | None, Tensor] = (
+            None,
+            torch.empty(0, dtype=torch.float32),
+        )
 
     def read(self, index: int) -> Tensor:
         """Return batch `index` (from 0, without end), float32 of shape (batch_size, d)."""

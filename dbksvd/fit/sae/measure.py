@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.saes.sae import SAE, TrainingSAE
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from dbksvd.base.shapes import Activations
+from dbksvd.base.variance import ExplainedVariance
+from dbksvd.dictionaries.decoding import decode_in
 
 ROWS_PER_BLOCK = 512
 
 
 def measure_heldout(trainer: SAETrainer[Any, Any], heldout: Activations) -> dict[str, float]:
     """Return variance explained and mean non-zeros of a trainer's SAE on samples (n, d)."""
-    sae = make_inference_form(trainer.sae)
-    variance = ExplainedVarianceCalculator()
+    sae, scaler = make_inference_form(trainer.sae), trainer.activation_scaler
+    variance = ExplainedVariance(heldout.shape[1], sae.device)
     active = 0.0
     with torch.no_grad():
         for rows in heldout.split(ROWS_PER_BLOCK):
-            scaled = trainer.activation_scaler(rows.to(sae.device))
-            codes = sae.encode(scaled)
+            codes = sae.encode(scaler(rows.to(sae.device)))
             active += count_active(codes) * len(rows)
-            variance.add_batch(sae.decode(codes), scaled)
+            variance.add(rows, scaler.unscale(decode_in(torch.float64, sae, codes)))
     return {"fve_heldout": variance.compute(), "l0": active / len(heldout)}
 
 

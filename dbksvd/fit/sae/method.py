@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def fit(task: FitTask) -> FitResult:
     """Train an SAE of any architecture of :data:`dbksvd.fit.sae.settings.SAESettings`.
 
-    The input is scaled to unit expected norm per coordinate while training, as SAELens does; the
-    scale and the decoder norms are folded into the weights afterwards, so that the dictionary has
-    unit atoms and speaks in units of the activations. The decoder bias starts at the data mean,
-    or where the architecture itself puts it. Architectures without k reach an L0 of k by steering
+    While training, the mean of the samples is subtracted from the input (``centre``), which is then
+    scaled to unit expected norm per coordinate, as SAELens does; mean, scale and decoder norms are
+    folded into the weights afterwards, so that the dictionary has unit atoms and speaks in units of
+    the activations. The decoder bias starts at the data mean, or where the architecture itself puts
+    it. Architectures without k reach an L0 of k by steering
     their sparsity coefficient (:class:`dbksvd.fit.sae.sparsity.SparsityController`).
 
     An unfinished training goes on from the checkpoint; on the CPU it ends with the same bytes as
@@ -100,6 +101,11 @@ def _list_sources(settings: TrainingSettings) -> tuple[str, ...]:
     return () if settings.source is None else (settings.source,)
 
 
+def _find_unused(settings: Any) -> dict[str, str]:
+    """Return the decay, where the learning rate falls all the way."""
+    return {"lr_decay": "lr_schedule: constant"} if settings.lr_schedule == "cosine" else {}
+
+
 METHOD = Method(
     settings=SAESettings,
     fit=fit,
@@ -110,4 +116,5 @@ METHOD = Method(
     is_data_parallel=True,
     check_sizes=_check_sizes,
     list_sources=_list_sources,
+    find_unused=_find_unused,
 )

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes
+from dbksvd.ops.defaults import with_usual_defaults
 from dbksvd.ops.implementation import choose_implementation, load_implementation
+from dbksvd.ops.inputs import as_matrix, is_whole
 from dbksvd.ops.memory import explain_memory
-from dbksvd.ops.pursuit.checks import LARGEST_SHIFT, SAFE_EXPONENT, as_matrix, check_atoms
+from dbksvd.ops.pursuit.checks import (
+    LARGEST_SHIFT,
+    SAFE_EXPONENT,
+    check_atoms,
+    shift_exponents,
+)
 from dbksvd.ops.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["compute_residual", "update_atoms_"]
 
 
+@with_usual_defaults
 def update_atoms_(
     x: Tensor,
     codes: SparseCodes,
@@ -95,8 +103,8 @@ def update_atoms_(
     order = torch.randperm(len(atoms), generator=torch.Generator().manual_seed(seed))
     shift = _find_shift(residual, codes.values, ranks)
     if shift:
-        residual.copy_(torch.ldexp(residual, torch.tensor(-shift)))
-        codes.values.copy_(torch.ldexp(codes.values, torch.tensor(-shift)))
+        residual.copy_(shift_exponents(residual, -shift))
+        codes.values.copy_(shift_exponents(codes.values, -shift))
     module = load_implementation(__package__, name)
     with explain_memory(_describe(codes, atoms) + f" and atom_batch={atom_batch}"):
         module.update_(
@@ -104,11 +112,12 @@ def update_atoms_(
             *(order, atom_batch, power_iterations, nonnegative, ranks),
         )
     if shift:
-        residual.copy_(torch.ldexp(residual, torch.tensor(shift)))
-        codes.values.copy_(torch.ldexp(codes.values, torch.tensor(shift)))
+        residual.copy_(shift_exponents(residual, shift))
+        codes.values.copy_(shift_exponents(codes.values, shift))
     return residual
 
 
+@with_usual_defaults
 def compute_residual(
     x: Tensor, codes: SparseCodes, atoms: Tensor, *, implementation: str = "auto"
 ) -> Tensor:
@@ -153,7 +162,7 @@ def _check_update(
             f"codes: expected contiguous {target.dtype} values, got {codes.values.dtype}"
         )
     for name, value in (("atom_batch", atom_batch), ("power_iterations", power_iterations)):
-        if not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dbksvd.base.shapes import Activations, Atoms
+from dbksvd.ops.inputs import check_width, is_whole
 
 # Squares and products of numbers within these powers of two stay far from over- and underflow.
 SAFE_EXPONENT = 20
 # Largest power of two that is a normal number itself, with its inverse.
 LARGEST_SHIFT = {torch.float32: 120, torch.float64: 1000}
 NORM_TOLERANCE = 1e-3
-
-
-def as_matrix(x: Tensor | np.ndarray[Any, Any], argument: str) -> Tensor:
-    """Return `x` as a finite, non-empty floating tensor of two dimensions, or raise.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument, what was expected and what came.
-    """
-    if isinstance(x, np.ndarray):
-        if x.dtype not in (np.float32, np.float64):
-            raise ValueError(f"{argument}: expected float32 or float64, got {x.dtype}")
-        # torch has no read-only tensors and warns about read-only arrays: those are copied
-        x = torch.from_numpy(x if x.flags.writeable else x.copy())
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{argument}: expected a tensor or an array, got {type(x).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"{argument}: expected float32 or float64, got {str(x.dtype).removeprefix('torch.')}"
-        )
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(
-            f"{argument}: expected a non-empty matrix of two dimensions, got shape {tuple(x.shape)}"
-        )
-    low, high = torch.aminmax(x.detach())
-    if not torch.isfinite(low) or not torch.isfinite(high):
-        raise ValueError(f"{argument}: expected finite values, got NaN or infinity")
-    return x.detach()
 
 
 def check_atoms(atoms: Tensor, x: Tensor) -> Atoms:
@@ -56,14 +28,17 @@ def check_atoms(atoms: Tensor, x: Tensor) -> Atoms:
     ValueError
         Naming the argument, what was expected and what came.
     """
-    if atoms.shape[1] != x.shape[1]:
-        raise ValueError(f"x: expected width {atoms.shape[1]} (that of atoms), got {x.shape[1]}")
+    check_width(x.shape[1], atoms.shape[1])
     if atoms.device != x.device:
         raise ValueError(f"atoms: expected device {x.device} (that of x), got {atoms.device}")
     off = (torch.linalg.vector_norm(atoms, dim=1) - 1).abs().max().item()
     if not off <= NORM_TOLERANCE:
         raise ValueError(f"atoms: expected unit norm, got an atom that is {off:.3g} off")
     return atoms.to(x.dtype).contiguous()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_settings(
@@ -91,13 +66,13 @@ def check_settings(
     """
     if method not in ("mp", "omp", "ols"):
         raise ValueError(f"method: expected 'mp', 'omp' or 'ols', got {method!r}")
-    if not isinstance(k, int) or not 1 <= k <= shape[0]:
+    if not is_whole(k) or not 1 <= k <= shape[0]:
         raise ValueError(f"k: expected an integer from 1 to m={shape[0]}, got {k!r}")
     if method != "mp" and k > shape[1]:
         raise ValueError(f"k: expected at most the width d={shape[1]} for {method}, got {k}")
-    if not 0 <= rtol < 1:
+    if not _is_number(rtol) or not 0 <= rtol < 1:
         raise ValueError(f"rtol: expected a number from 0 to below 1, got {rtol!r}")
-    if not 0 <= threshold < math.inf:
+    if not _is_number(threshold) or not 0 <= threshold < math.inf:
         raise ValueError(f"threshold: expected a finite number of at least 0, got {threshold!r}")
 
 
@@ -111,7 +86,12 @@ def check_penalties(penalties: Sequence[float], n_atoms: int, method: str) -> Te
     """
     if method != "mp":
         raise ValueError(f"penalties: expected method 'mp' with them, got {method!r}")
-    costs = torch.as_tensor(penalties, dtype=torch.float64)
+    try:
+        costs = torch.as_tensor(penalties, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        costs = torch.empty(0)
+    if costs.ndim != 1 or not len(costs):
+        raise ValueError(f"penalties: expected {n_atoms} numbers from 0 to 1, got {penalties!r}")
     if costs.shape != (n_atoms,) or not ((costs >= 0) & (costs <= 1)).all():
         raise ValueError(
             f"penalties: expected {n_atoms} numbers from 0 to 1, one for each atom, "
@@ -138,6 +118,12 @@ def check_product_dtype(product_dtype: str, implementation: str) -> str:
     return product_dtype
 
 
+def shift_exponents(x: Tensor, exponents: Tensor | int) -> Tensor:
+    """Return ``x · 2 ** exponents`` in the dtype of `x`, whatever torch's default dtype is."""
+    powers = torch.as_tensor(exponents, device=x.device).to(x.dtype)
+    return torch.ldexp(x, powers)
+
+
 def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     """Return rows of a safe scale, and the exponents (n, 1) of the powers of two taken out.
 
@@ -150,7 +136,7 @@ def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     exponents.masked_fill_(largest == 0, 0)
     if not (exponents.abs() > SAFE_EXPONENT).any():
         return x, None
-    return torch.ldexp(x, -exponents), exponents
+    return shift_exponents(x, -exponents), exponents
 
 
 def pack_codes(support: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,4 +169,4 @@ def restore_scale(
     """
     if exponents is None:
         return support, values
-    return pack_codes(support, torch.ldexp(values, exponents))
+    return pack_codes(support, shift_exponents(values, exponents))

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes
+from dbksvd.ops.defaults import with_usual_defaults
 from dbksvd.ops.implementation import choose_implementation, load_implementation
+from dbksvd.ops.inputs import as_matrix
 from dbksvd.ops.memory import explain_memory
 from dbksvd.ops.pursuit.checks import (
-    as_matrix,
     check_atoms,
     check_penalties,
     check_product_dtype,
@@ -69,6 +70,7 @@ def choose_pursuit(
     return name
 
 
+@with_usual_defaults
 def sparse_encode(
     x: Tensor | np.ndarray[Any, Any],
     atoms: Tensor | np.ndarray[Any, Any],
@@ -88,7 +90,7 @@ def sparse_encode(
     Parameters
     ----------
     x : float32 or float64 tensor or array of shape (n, d)
-        Samples. No bias is subtracted here; the caller does that.
+        Samples, of which there may be none. No bias is subtracted here; the caller does that.
     atoms : float32 or float64 tensor or array of shape (m, d)
         Unit-norm atoms, on the device of `x`.
     k : int
@@ -144,7 +146,7 @@ def sparse_encode(
     Rebollo-Neira and Lowe, "Optimized orthogonal matching pursuit approach" (2002); Nguyen, Idier,
     Soussen and Djermoune, "Non-negative orthogonal greedy algorithms" (2019), algorithm 1.
     """
-    x = as_matrix(x, "x")
+    x = as_matrix(x, "x", may_be_empty=True)
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)
     check_settings(k, tuple(atoms.shape), method, rtol, threshold)
     name = choose_pursuit(
@@ -153,15 +155,18 @@ def sparse_encode(
     options: dict[str, Any] = {} if product_dtype is None else {"product_dtype": product_dtype}
     if penalties is not None:
         options["penalties"] = check_penalties(penalties, len(atoms), method).to(x.device)
+    if not len(x):
+        none = torch.empty(0, k, dtype=torch.int64, device=x.device)
+        return SparseCodes(none, none.to(x.dtype), len(atoms))
     module = load_implementation(__package__, name)
     with explain_memory(f"n={len(x)}, m={len(atoms)}, d={x.shape[1]}"):
         indices, values = module.encode(
-            *(x, atoms, k),
+            *(x, atoms, int(k)),
             method=method,
             nonnegative=nonnegative,
             refit=refit,
-            rtol=rtol,
-            threshold=threshold,
+            rtol=float(rtol),
+            threshold=float(threshold),
             **options,
         )
     return SparseCodes(indices, values, len(atoms))

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from dbksvd.ops.pursuit.checks import pack_codes, scale_rows
+from dbksvd.ops.pursuit.checks import pack_codes, scale_rows, shift_exponents
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
 
 
@@ -52,7 +52,7 @@ def encode(
         values[row, : len(used)] = z[used]
     result = torch.from_numpy(values)
     if exponents is not None:
-        result = torch.ldexp(result, exponents.cpu())
+        result = shift_exponents(result, exponents.cpu())
     # a coefficient that is zero in the dtype of the samples leaves its slot unused
     return pack_codes(torch.from_numpy(indices).to(x.device), result.to(x))
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dbksvd.ops.pursuit.checks import shift_exponents
+
 ZERO_EPS = 64
 STEPS_PER_ATOM = 4
 
@@ -43,5 +45,5 @@ def find_floors(
     zeros = find_tolerances(dtype)[0] * norms
     limits = torch.full_like(norms, threshold)
     if exponents is not None:
-        limits = torch.ldexp(limits, -exponents.squeeze(1))
+        limits = shift_exponents(limits, -exponents.squeeze(1))
     return torch.maximum(zeros, limits)

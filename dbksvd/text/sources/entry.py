@@ -13,7 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import Count, NonNegativeInt, Settings, Text
+
+# of `datasets`; a column without any value has the last
+TEXT_TYPES = ("string", "large_string", "string_view", "null")
 
 NamedTexts = tuple[str, Iterable[Any]]
 
@@ -54,6 +58,10 @@ def _is_not_fixed(_settings: Any) -> bool:
     return False
 
 
+def _accept(_settings: Any, _where: str) -> None:
+    """Accept whatever is on this machine."""
+
+
 @dataclass(frozen=True)
 class Source:
     """The entry of a kind of text source.
@@ -75,6 +83,9 @@ class Source:
         order. The config only names them, so their content decides whether text is read again.
     is_fixed : callable
         ``is_fixed(settings)`` returns whether the settings alone fix every byte that is read.
+    check : callable
+        ``check(settings, where)`` raises a ValueError where what is on this machine cannot be read
+        as asked for; it looks at little of it, and imports nothing heavy.
     """
 
     settings: type[SourceSettings]
@@ -82,11 +93,12 @@ class Source:
     hub_reads: Callable[[Any], dict[str, Any] | None] = _read_no_hub
     local_files: Callable[[Any], list[Path]] = _list_no_files
     is_fixed: Callable[[Any], bool] = _is_not_fixed
+    check: Callable[[Any, str], None] = _accept
 
 
 def list_files(path: str) -> list[Path]:
     """Return a file, or all files below a folder in a fixed order."""
-    found = Path(path).expanduser()
+    found = expand_user(path)
     if not found.is_dir():
         return [found]
     return [file for file in sorted(found.rglob("*")) if not file.is_dir()]
@@ -98,12 +110,26 @@ def read_column(data: Any, settings: ColumnSettings, where: str) -> Iterator[Any
     Raises
     ------
     ValueError
-        If it has no such column.
+        If it has no such column, or one of something else than text.
     """
     # A streamed data set may not know its columns before the first row.
     columns = data.column_names or list(next(iter(data), {}))
+    if not columns:
+        raise ValueError(f"{where}: expected rows, found none")
     if settings.column not in columns:
         known = ", ".join(columns) or "none"
         raise ValueError(f"{where}.column: expected one of {known}, got {settings.column!r}")
+    kind = (data.features or {}).get(settings.column)
+    if kind is not None and getattr(kind, "dtype", None) not in TEXT_TYPES:
+        shown = getattr(kind, "dtype", type(kind).__name__)
+        raise ValueError(
+            f"{where}.column: expected a column of text, got {shown} in {settings.column!r}"
+        )
     for row in data.select_columns([settings.column]):
-        yield row[settings.column]
+        text = row[settings.column]
+        if text is not None and not isinstance(text, str):
+            raise ValueError(
+                f"{where}.column: expected text in {settings.column!r}, got "
+                f"{type(text).__name__} {str(text)[:60]}"
+            )
+        yield text

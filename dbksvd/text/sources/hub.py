@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
+from dbksvd.base.local_files import is_path
 from dbksvd.base.revisions import is_commit
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, read_column
+from dbksvd.text.sources.local_checks import check_hub_name
 
 
 class HubSettings(ColumnSettings):
@@ -35,9 +38,19 @@ def read(settings: HubSettings, where: str) -> Iterator[NamedTexts]:
 def _read_rows(settings: HubSettings, where: str) -> Iterator[Any]:
     from datasets import load_dataset
 
+    folder = Path(settings.name).expanduser()
+    if is_path(settings.name) and not folder.is_dir():
+        raise FileNotFoundError(
+            f"{where}.name: expected a folder, found none at {folder.absolute()}"
+        )
+    if folder.is_dir() and settings.revision is not None:
+        raise ValueError(
+            f"{where}.revision: expected none for the local folder {folder.absolute()}, got "
+            f"{settings.revision!r}"
+        )
     try:
         data = load_dataset(
-            settings.name,
+            str(folder) if folder.is_dir() else settings.name,
             settings.config,
             split=settings.split,
             revision=settings.revision,
@@ -66,4 +79,4 @@ def is_fixed(settings: HubSettings) -> bool:
     return is_commit(settings.revision)
 
 
-SOURCE = Source(HubSettings, read, hub_reads=describe_read, is_fixed=is_fixed)
+SOURCE = Source(HubSettings, read, hub_reads=describe_read, is_fixed=is_fixed, check=check_hub_name)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files, read_column
+from dbksvd.text.sources.local_checks import check_local_dataset
+
+# How `datasets` tells splits by the names of files and folders.
+_SPLITS = {
+    "train": "train|training",
+    "validation": "validation|valid|dev|val",
+    "test": "test|testing|eval|evaluation",
+}
+_UNNAMED = "train"  # the split of files whose names say nothing
+_SUFFIXES = (".parquet", ".csv")
+_SAVED = ("state.json", "dataset_dict.json")  # in folders of save_to_disk
+_BLOCK = 1 << 20
 
 
 class LocalDatasetSettings(ColumnSettings):
@@ -18,7 +32,8 @@ class LocalDatasetSettings(ColumnSettings):
     path: Text
     """The file or folder."""
     split: str | None = None
-    """Split of a folder that has several."""
+    """Split, as ``save_to_disk`` wrote it or as the files' names say it (``train-0.parquet``); a
+    folder with several needs one."""
 
 
 def read(settings: LocalDatasetSettings, where: str) -> Iterator[NamedTexts]:
@@ -27,33 +42,107 @@ def read(settings: LocalDatasetSettings, where: str) -> Iterator[NamedTexts]:
 
 
 def _read_rows(settings: LocalDatasetSettings, where: str) -> Iterator[Any]:
-    from datasets import DatasetDict, load_dataset, load_from_disk
-
-    path = Path(settings.path).expanduser()
+    path = Path(settings.path).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(f"{where}.path: expected a data set, found nothing at {path}")
-    files = _list_tables(path)
-    if files:
-        # Streaming reads the files where they are, without a copy in the cache of `datasets`.
-        kind = files[0].suffix.removeprefix(".")
-        names = [str(file) for file in files]
-        data = load_dataset(kind, data_files=names, split="train", streaming=True)
-    else:
+    if path.is_dir() and any((path / name).is_file() for name in _SAVED):
+        yield from _read_saved(path, settings, where)
+        return
+    splits = _sort_by_split(path, _list_tables(path, where))
+    for file in splits[_choose_split(list(splits), settings.split, path, where)]:
+        yield from _read_table(file, settings, where)
+
+
+def _read_saved(path: Path, settings: LocalDatasetSettings, where: str) -> Iterator[Any]:
+    from datasets import DatasetDict, load_from_disk
+
+    with _name_file(path, where, "a folder of save_to_disk"):
         data = load_from_disk(str(path))
-    if isinstance(data, DatasetDict):
-        if settings.split not in data:
-            known = ", ".join(data)
-            raise ValueError(f"{where}.split: expected one of {known}, got {settings.split!r}")
-        data = data[settings.split]
-    yield from read_column(data, settings, where)
+        if isinstance(data, DatasetDict):
+            data = data[_choose_split(list(map(str, data)), settings.split, path, where)]
+        elif settings.split is not None:
+            known = [] if data.split is None else [str(data.split)]
+            _choose_split(known, settings.split, path, where)
+        yield from read_column(data, settings, where)
 
 
-def _list_tables(path: Path) -> list[Path]:
+def _read_table(file: Path, settings: LocalDatasetSettings, where: str) -> Iterator[Any]:
+    from datasets import load_dataset
+
+    kind = file.suffix.removeprefix(".")
+    with _name_file(file, where, f"a {kind} file"):
+        if kind == "csv":
+            _refuse_nul(file)
+        # Streaming reads the file where it is, without a copy in the cache of `datasets`.
+        data = load_dataset(kind, data_files=[str(file)], split="train", streaming=True)
+        yield from read_column(data, settings, where)
+
+
+@contextmanager
+def _name_file(path: Path, where: str, what: str) -> Iterator[None]:
+    """Let the errors of a reader name the file."""
+    try:
+        yield
+    except (ValueError, OSError, TypeError, KeyError, NotImplementedError) as error:
+        if str(error).startswith((where, str(path))):
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: expected {what}, got {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _refuse_nul(file: Path) -> None:
+    # the parser would end the text there, and say nothing
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            if b"\0" in block:
+                raise ValueError(f"{file}: expected UTF-8 text, got a NUL character (UTF-16?)")
+
+
+def _list_tables(path: Path, where: str) -> list[Path]:
     if path.is_file():
-        if path.suffix not in (".parquet", ".csv"):
-            raise ValueError(f"{path}: expected a .parquet or .csv file or a folder")
+        if path.suffix not in _SUFFIXES:
+            raise ValueError(
+                f"{where}.path: expected a .parquet or .csv file or a folder at {path}"
+            )
         return [path]
-    return sorted(path.glob("*.parquet")) or sorted(path.glob("*.csv"))
+    found = [file for suffix in _SUFFIXES for file in path.glob(f"*{suffix}")]
+    found = found or [file for suffix in _SUFFIXES for file in path.rglob(f"*{suffix}")]
+    if not found:
+        raise ValueError(
+            f"{where}.path: expected a folder of save_to_disk, or .parquet or .csv files, found "
+            f"none of them in {path}"
+        )
+    if len({file.suffix for file in found}) > 1:
+        raise ValueError(
+            f"{where}.path: expected .parquet files or .csv files, found both in {path}"
+        )
+    return sorted(found)
+
+
+def _sort_by_split(path: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """Return the files of each split, by their names and those of folders inside `path`."""
+    splits: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
+    for file in files:
+        inside = file.name if file == path else str(file.relative_to(path))
+        for split, words in _SPLITS.items():
+            if re.search(rf"(^|[-._ 0-9/])({words})([-._ 0-9/])", inside):
+                splits.setdefault(split, []).append(file)
+                break
+        else:
+            unnamed.append(file)
+    return {split: splits[split] for split in _SPLITS if split in splits} or {_UNNAMED: unnamed}
+
+
+def _choose_split(known: list[str], wanted: str | None, path: Path, where: str) -> str:
+    if wanted is None and len(known) == 1:
+        return known[0]
+    if wanted in known:
+        return str(wanted)
+    expected = f"one of {', '.join(known)}" if known else "none, since it names no split,"
+    raise ValueError(f"{where}.split: expected {expected} in {path}, got {wanted!r}")
 
 
 def list_local_files(settings: LocalDatasetSettings) -> list[Path]:
@@ -61,4 +150,4 @@ def list_local_files(settings: LocalDatasetSettings) -> list[Path]:
     return list_files(settings.path)
 
 
-SOURCE = Source(LocalDatasetSettings, read, local_files=list_local_files)
+SOURCE = Source(LocalDatasetSettings, read, local_files=list_local_files, check=check_local_dataset)

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dbksvd.evaluation.saebench.data.heldout import read_heldout
 from dbksvd.evaluation.saebench.data.hub_data import stream_texts
-from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES, CROSSED_SOURCES, HUB
+from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES, CROSSED_SOURCES, HELDOUT, HUB
 from dbksvd.evaluation.saebench.data.settings import TextSettings
 
 TEST_SHARE = 0.2
@@ -35,23 +36,37 @@ def read_bundled(name: str) -> pd.DataFrame:
 
 
 def open_texts(settings: TextSettings) -> list[Iterable[str]]:
-    """Return the texts of each data set in `settings`, bundled ones or the hub's.
+    """Return the texts of each data set in `settings`: bundled, the hub's, or held-out documents.
 
     Raises
     ------
     ValueError
         If a bundled data set does not exist; the hub is asked when the texts are read.
     """
+    if settings.data == HELDOUT:
+        return [read_heldout()]
     if settings.data == HUB:
         return [stream_texts(name) for name in settings.datasets]
     return [read_bundled(name)["prompt"].astype(str).tolist() for name in settings.datasets]
 
 
 def read_texts(settings: TextSettings, n_texts: int) -> list[str]:
-    """Return `n_texts` texts, about as many of each data set, in their order."""
+    """Return `n_texts` texts, about as many of each data set, in their order.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer held-out documents.
+    """
     columns = open_texts(settings)
     share = -(-n_texts // len(columns))
-    return [text for column in columns for text in islice(column, share)][:n_texts]
+    texts = [text for column in columns for text in islice(column, share)][:n_texts]
+    if settings.data == HELDOUT and len(texts) < n_texts:
+        raise ValueError(
+            f"texts: expected at most {len(texts)}, the held-out documents of the run, got "
+            f"{n_texts}"
+        )
+    return texts
 
 
 def pack_tokens(settings: TextSettings, tokenizer: Any, rows: int, context_length: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-# Values of the setting ``data``: texts that sae-probes carries, or those of SAEBench, on the hub.
-BUNDLED, HUB = "bundled", "hub"
+# Values of the setting ``data``: texts that sae-probes carries, those of SAEBench, on the hub, or
+# the run's own held-out documents.
+BUNDLED, HUB, HELDOUT = "bundled", "hub", "heldout"
 
 # Of the data sets that sae-probes carries: a varied eight, the default wherever an eval reads text.
 SCORING_SOURCES = (

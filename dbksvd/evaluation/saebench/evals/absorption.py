@@ -92,6 +92,7 @@ def run(task: EvalTask) -> None:
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.results import CORRECTIONS, RESULT_SUFFIX
     from dbksvd.evaluation.saebench.shims import causal, common
+    from dbksvd.evaluation.saebench.shims.norm_limit import silence_over
 
     if missing := _find_missing_letters(task):
         reason = f"no word of the vocabulary that the probes learn from begins with {missing}"
@@ -115,6 +116,7 @@ def run(task: EvalTask) -> None:
         common.use_model(eval_module, model),
         causal.filter_words(TEMPLATE),
         causal.place_absorption(eval_module, task.prepared, Path("absorption")),
+        silence_over(task.sae, task.site.norm_limit),
     ):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     table = pd.read_json(next(Path("artifacts/absorption").glob("*_k_sparse_probing.json")))

@@ -106,11 +106,13 @@ def run(task: EvalTask) -> None:
     Its variance explained depends on the scale of the data; the right value over the same tokens
     goes to ``corrections.json``.
     """
+    import torch
     from sae_bench.evals.core import main as core
     from sae_bench.sae_bench_utils import general_utils
-    from sae_lens.evals import ExplainedVarianceCalculator
 
     from dbksvd.base.files import write_json
+    from dbksvd.base.variance import ExplainedVariance
+    from dbksvd.dictionaries.decoding import decode_in
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.replay import ReplayModel, read_record
     from dbksvd.evaluation.saebench.results import CORRECTIONS
@@ -118,18 +120,19 @@ def run(task: EvalTask) -> None:
 
     with_loss = wants_loss(task.settings, task.site.kind)
     model = ReplayModel(
-        read_record(task.prepared, task.device),
+        read_record(task.prepared, task.device, task.site.norm_limit),
         SAEBenchModel(task.load_model(), task.site.model_name) if with_loss else None,
     )
     config = _configure(task, model, with_loss=with_loss)
-    variance = ExplainedVarianceCalculator()
+    sae_id, sae, _ = general_utils.load_and_format_sae(task.name, task.sae, task.device)  # type: ignore[misc]
+    variance = ExplainedVariance(sae.cfg.d_in, task.device)
 
-    def observe(reconstruction: Tensor) -> None:
+    def observe(latents: Tensor) -> None:
         if model.is_replaying:
             inputs, scored = model.read_scored()
-            variance.add_batch(reconstruction[scored], inputs[scored])
+            latents = latents.to_dense() if latents.is_sparse else latents
+            variance.add(inputs[scored], decode_in(torch.float64, sae, latents[scored]))
 
-    sae_id, sae, _ = general_utils.load_and_format_sae(task.name, task.sae, task.device)  # type: ignore[misc]
     with common.observe_decode(sae, observe):
         metrics, features = core.run_evals(
             sae, model, model, config, ignore_tokens={ReplayModel.IGNORED}
@@ -150,9 +153,7 @@ def run(task: EvalTask) -> None:
         general_utils.get_results_filepath(str(task.output), task.name, sae_id),
         sae,
     )
-    write_json(
-        task.output / CORRECTIONS, {"explained_variance_corrected": float(variance.compute())}
-    )
+    write_json(task.output / CORRECTIONS, {"explained_variance_corrected": variance.compute()})
 
 
 def _configure(task: EvalTask, model: ReplayModel, *, with_loss: bool) -> Any:
@@ -168,7 +169,7 @@ def _configure(task: EvalTask, model: ReplayModel, *, with_loss: bool) -> Any:
         n_eval_reconstruction_batches=batches if with_loss else 1,
         compute_ce_loss=with_loss,
         compute_kl=with_loss,
-        # Dictionaries are fitted on text tokens: bos, eos and pad keep their activations.
+        # Dictionaries are fitted on text tokens: bos, eos, pad and sinks keep their activations.
         exclude_special_tokens_from_reconstruction=True,
         dataset=", ".join(settings.datasets),
         context_size=model.context_size,

@@ -79,10 +79,10 @@ def run_with_judge(task: EvalTask, judge: Judge) -> None:
     from sae_bench.evals.autointerp.eval_config import AutoInterpEvalConfig
 
     from dbksvd.evaluation.saebench.replay import ReplayTextModel, read_record
-    from dbksvd.evaluation.saebench.shims import causal, common
+    from dbksvd.evaluation.saebench.shims import causal, common, norm_limit
 
     settings: LatentTextSettings = task.settings
-    record = read_record(task.prepared, task.device)
+    record = read_record(task.prepared, task.device, task.site.norm_limit)
     config = AutoInterpEvalConfig(
         model_name=task.site.model_name,
         n_latents=settings.n_latents,
@@ -98,6 +98,7 @@ def run_with_judge(task: EvalTask, judge: Judge) -> None:
     with (
         common.use_model(eval_module, model),
         causal.serve_tokens(record["ids"]),
+        norm_limit.mask_recorded(record),
         causal.use_judge(eval_module.AutoInterp, judge),
         torch.no_grad(),
     ):

@@ -97,7 +97,7 @@ def run(task: EvalTask) -> None:
     from sae_bench.evals.mdl.eval_config import MDLEvalConfig
 
     settings: MDLSettings = task.settings
-    record = read_record(task.prepared, task.device)
+    record = read_record(task.prepared, task.device, task.site.norm_limit)
     config = MDLEvalConfig(
         k_values=list(settings.k_values),
         num_bins_values=list(settings.num_bins),

@@ -89,11 +89,13 @@ def prepare_perturbation(loaded: LoadedModel, site: EvalSite, config: Any, to: P
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.random_dictionary import make_random_dictionary
     from dbksvd.evaluation.saebench.shims import common
+    from dbksvd.evaluation.saebench.shims.norm_limit import zero_over
 
     device = str(loaded.device)
     config.n_values = [1]
     sae = make_random_dictionary(loaded.width, 2, site, device)
-    with common.use_model(eval_module, SAEBenchModel(loaded, site.model_name)):
+    model = SAEBenchModel(loaded, site.model_name)
+    with common.use_model(eval_module, model), zero_over(site.norm_limit):
         eval_module.run_eval(config, [("random", sae)], device, "random", artifacts_path=str(to))
 
 

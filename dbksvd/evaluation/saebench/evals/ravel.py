@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from dbksvd.base.headline import Headline
+from dbksvd.base.local_files import expand_user, require_file, tell_path
 from dbksvd.base.settings import Count, Settings, Text
 from dbksvd.evaluation.saebench.data.names import HUB
 from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
@@ -58,23 +59,29 @@ def list_files(settings: RavelSettings) -> list[str]:
     """Return RAVEL's files, where they are in a folder."""
     if settings.data == HUB:
         return []
-    return sorted(map(str, Path(settings.data).glob("base/*.json")))
+    return sorted(map(str, expand_user(settings.data).glob("base/*.json")))
 
 
 def locate(settings: RavelSettings) -> RavelSettings:
     """Return the settings with the folder as an absolute path."""
     if settings.data == HUB:
         return settings
-    return settings.model_copy(update={"data": str(Path(settings.data).resolve())})
+    return settings.model_copy(update={"data": str(expand_user(settings.data).resolve())})
 
 
 def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
     """Refuse a folder without RAVEL's files."""
-    if settings.data != HUB and not (Path(settings.data) / "base").is_dir():
+    if settings.data == HUB:
+        return
+    folder = expand_user(settings.data) / "base"
+    if not folder.is_dir():
         raise ValueError(
             f"data: expected {HUB!r} or a folder with RAVEL's files in base/, "
-            f"found none at {settings.data}"
+            f"found none at {tell_path(settings.data)}"
         )
+    for entity in settings.entities:
+        for name in _name_files(entity):
+            require_file(folder / name, "data", f"the file {name} of RAVEL")
 
 
 def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
@@ -121,7 +128,7 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     if settings.data == HUB:
         data = fetch_folder(HUB_FOLDER, "*.json")
     else:
-        data = Path(settings.data) / "base"
+        data = expand_user(settings.data) / "base"
     for entity, attributes in settings.entities.items():
         _copy_files(data, entity, to)
         with causal.read_entity_end(model.tokenizer):
@@ -150,6 +157,7 @@ def run(task: EvalTask) -> None:
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.results import CORRECTIONS, write_not_applicable
     from dbksvd.evaluation.saebench.shims import causal
+    from dbksvd.evaluation.saebench.shims.norm_limit import keep_over
 
     config = _configure(task.site, task.settings, task.prepared)
     counts = read_json(task.prepared / "counts.json")
@@ -165,18 +173,24 @@ def run(task: EvalTask) -> None:
         write_not_applicable(task.output, reason, {"applicable": 0, "prompts_known": known})
         return
     model = SAEBenchModel(task.load_model(), task.site.model_name)
-    with causal.use_transformers_model(eval_module, model):
+    with causal.use_transformers_model(eval_module, model), keep_over(task.site.norm_limit):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known})
 
 
 def _copy_files(data: Path, entity: str, to: Path) -> None:
     (to / "base").mkdir(exist_ok=True)
-    for part in ("attribute_to_prompts", "prompt_to_split", "entity_attributes", "entity_to_split"):
-        path = data / f"ravel_{entity}_{part}.json"
+    for name in _name_files(entity):
+        path = data / name
         if not path.is_file():
             raise FileNotFoundError(f"evaluation.evals.ravel.data: expected {path}, no such file")
         shutil.copy(path, to / "base")
+
+
+def _name_files(entity: str) -> list[str]:
+    """Return the names of RAVEL's files of one kind of entity."""
+    parts = ("attribute_to_prompts", "prompt_to_split", "entity_attributes", "entity_to_split")
+    return [f"ravel_{entity}_{part}.json" for part in parts]
 
 
 def _configure(site: EvalSite, settings: RavelSettings, folder: Path) -> Any:

@@ -91,7 +91,7 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: SAEProbesSettings, to
             device=loaded.device.type,
             max_seq_len=settings.context_length,
             batch_size=256,  # the model below sorts by length inside a batch
-            model=LastTextTokenModel(loaded, site.model_name),
+            model=LastTextTokenModel(loaded, site.model_name, norm_limit=site.norm_limit),
         )
         run_baseline_evals(
             model_name=site.model_name,
@@ -141,4 +141,5 @@ EVAL = Eval(
     headlines=make_probe_headlines("sparse_probing_sae_probes", "probing"),
     cost=cost,
     datasets=list_bundled,
+    needs_norm_limit=True,
 )

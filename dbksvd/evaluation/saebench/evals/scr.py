@@ -84,4 +84,5 @@ EVAL = Eval(
     cost=cost,
     datasets=list_bundled,
     hub=list_hub_data,
+    needs_norm_limit=True,
 )

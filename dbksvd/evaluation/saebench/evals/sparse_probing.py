@@ -79,12 +79,18 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: SparseProbingSettings
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.random_dictionary import make_random_dictionary
     from dbksvd.evaluation.saebench.shims import common
+    from dbksvd.evaluation.saebench.shims.norm_limit import zero_over
 
     device = str(loaded.device)
     sae = make_random_dictionary(loaded.width, max(settings.k_values), site, device)
     model = SAEBenchModel(loaded, site.model_name)
     texts = serve_topics(settings, is_prepared=False)
-    with texts, common.use_model(eval_module, model), common.quiet_probes():
+    with (
+        texts,
+        common.use_model(eval_module, model),
+        common.quiet_probes(),
+        zero_over(site.norm_limit),
+    ):
         eval_module.run_eval(
             _configure(site, settings),
             [("random", sae)],
@@ -139,4 +145,5 @@ EVAL = Eval(
     cost=cost,
     datasets=list_bundled,
     hub=list_hub_data,
+    needs_norm_limit=True,
 )

@@ -76,4 +76,5 @@ EVAL = Eval(
     cost=cost,
     datasets=list_bundled,
     hub=list_hub_data,
+    needs_norm_limit=True,
 )

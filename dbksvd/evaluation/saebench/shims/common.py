@@ -196,16 +196,15 @@ def fill_missing_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 @contextmanager
 def observe_decode(sae: Any, observe: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show every reconstruction to `observe`: core's own explained_variance is a wrong formula.
+    """Show latents that are decoded to `observe`: core's own explained_variance is a wrong formula.
 
     It subtracts a mean of squared means, so that it depends on the scale of the data.
     """
     decode = sae.decode
 
     def decode_observed(latents: Tensor) -> Tensor:
-        reconstruction = decode(latents)
-        observe(reconstruction)
-        return reconstruction
+        observe(latents)
+        return decode(latents)
 
     sae.decode = decode_observed  # shadows the method; functions are not nn.Module state
     try:

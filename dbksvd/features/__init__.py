@@ -1,0 +1,1 @@
+"""What the atoms of dictionaries stand for: where they fire, what they write, what is near."""

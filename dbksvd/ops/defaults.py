@@ -1,0 +1,41 @@
+"""What a program may set for all of torch, held at its usual value while we compute.
+
+A fit has the same bytes whatever the default dtype and the default device are, and whether or not
+gradients are recorded around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def hold_usual_defaults() -> Iterator[None]:
+    """Make float32 and the CPU torch's defaults inside; they come back at the end."""
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
+
+
+def with_usual_defaults(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Return a function that runs under :func:`hold_usual_defaults`."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Result:
+        with hold_usual_defaults():
+            return function(*args, **kwargs)
+
+    return run
