@@ -19,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report estimate test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,11 @@ report: env
 
 estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
 	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
+
+# The text as it was typed: make would read a $ in it.
+override export TEXT := $(value TEXT)
+explain: env  ## which atoms fire on TEXT="…", for the dictionaries of CONFIG that have pages
+	@PYTHONPATH="$(CURDIR)" python scripts/explain_text.py --config $(CONFIG) --text="$$TEXT"
 
 # Files side by side, one thread each; tests of one file stay together and share what they made.
 # The order is that of the collection, which puts files that run real jobs first.
