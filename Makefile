@@ -29,12 +29,13 @@ env: $(STAMP)  ## make the virtual environment from requirements.lock
 # torch first and with its own dependencies: where it is a CUDA build, they are the CUDA libraries,
 # which a lock for every machine cannot name. Everything else is pinned and takes no dependencies.
 # A CUDA build brings its own Triton; the tests of the kernels need one on a CPU too.
-$(STAMP): requirements.lock tests/requirements.txt
+$(STAMP): requirements.lock tests/requirements.txt tests/requirements-triton.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH) --constraint requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements.txt
 	$(BIN)/python -c "import triton" 2> /dev/null \
-	  || $(BIN)/python -m pip install --quiet --no-deps -r tests/requirements.txt
+	  || $(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-triton.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch "$@"
 

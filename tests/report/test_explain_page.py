@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 import torch
-from features_helpers import SIGNED, describe_activations
+from features_helpers import SIGNED
 from page_site import HOSTILE, LABELS, make_features, render
 
 from dbksvd.dictionaries.loading import load_dictionary
@@ -111,7 +111,7 @@ def code_by_hand(base: Path, loaded, text: str, name: str) -> tuple[list[int], t
 
 
 def format_value(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}"
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:.3g}"
 
 
 def test_page_shows_the_codes_of_the_text(base, loaded, tmp_path):
@@ -146,7 +146,7 @@ def test_page_shows_the_codes_of_the_text(base, loaded, tmp_path):
                 assert style == f"background: rgba(var({colour}), {strength})"
         assert next(shades, None) is None
     signed = [tip for _, cells in found.rows for _, tip in cells[1]]
-    assert any(": −" in tip for tip in signed)
+    assert any(": \N{MINUS SIGN}" in tip for tip in signed)
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "\t\n\r", "{% raw %}", "a\x00b", "\ufeffx\u2028y"])

@@ -175,4 +175,4 @@ def _list_atoms(
 
 
 def _show_value(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}"
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:.3g}"
