@@ -7,7 +7,6 @@ from pathlib import Path
 
 from workflow.experiment import SYNTHETIC, Experiment, Fit, as_param
 
-
 ROOT = Path(__file__).parents[1]
 # What pages are made of beside modules: nothing imports it, so the rule names it.
 STATIC = ("dbksvd/report/pages/templates", "dbksvd/report/pages/static")
