@@ -65,7 +65,9 @@ def saved(tmp_path_factory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("odd models")
     (base / "text.txt").write_text("\n".join(dict.fromkeys(LINES)))
     source = {"kind": "file", "path": str(base / "text.txt")}
-    prepare_text({"sources": [source], "max_documents": 100, "heldout_fraction": 0.3}, base / "text")
+    prepare_text(
+        {"sources": [source], "max_documents": 100, "heldout_fraction": 0.3}, base / "text"
+    )
     found = {"text": base / "text"}
     for name, more in FAMILIES.items():
         torch.manual_seed(len(found))
@@ -196,7 +198,11 @@ def test_odd_model_folders(saved, tmp_path_factory, family, oddity):
         assert not part.exists()
         assert kind != "nothing", refusal
         return
-    assert (kind, what) not in {("tokenizer", "larger"), ("tokenizer", "no words"), ("tokenizer", "none")}
+    assert (kind, what) not in {
+        ("tokenizer", "larger"),
+        ("tokenizer", "no words"),
+        ("tokenizer", "none"),
+    }
     assert what not in ("nan", "shape") and what[1:] not in (("cut",), ("pointer",))
     with h5py.File(part) as file:
         assert np.isfinite(file["train"]["activations"][:]).all()
