@@ -35,6 +35,7 @@ include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/scores.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/pages.smk"
 include: "workflow/rules/ending.smk"
 
 
@@ -61,3 +62,4 @@ rule all:
         f"{RESULTS}/budgets.csv",
         f"{RESULTS}/matched.csv",
         FIGURE_FILES,
+        [rules.render_pages.output.index] if PAGE_SITES else [],

@@ -12,6 +12,7 @@ from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_config, find_kind, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
+from workflow.labels import find_labels
 from workflow.method_checks import check_base, check_published, check_unused
 
 # Sections that each source of activations needs.
@@ -37,7 +38,7 @@ def check_consistency(config: ExperimentConfig) -> None:
     if config.model is not None:
         problems.catch(_check_origin, config.model)
         problems.catch(_check_model, config.model, config.activations)
-    if config.activations.source == "images":
+    if config.activations.source == "images" and config.model is not None:
         problems.catch(_check_image_model, config)
     if config.activations.source == "model":
         problems.catch(_check_evals, config)
@@ -56,23 +57,40 @@ def _check_sections(config: ExperimentConfig) -> None:
         for key in ("text", "images", "model")
         if key not in NEEDED[source] and getattr(config, key) is not None
     ]
-    evals = config.evaluation.list_evals()
+    evals = config.evaluation.list_evals().keys() - {"ground_truth"}  # check_ground_truth has it
     if source in ("files", "images") and evals:
         reason = "runs the model" if source == "files" else "gives its models text"
         problems.append(
             f"evaluation.evals: expected {{}} for activations.source: {source}, since SAEBench "
-            f"{reason}, got {', '.join(evals)}"
+            f"{reason}, got {', '.join(sorted(evals))}"
         )
     if problems:
         raise SettingsError(*problems)
 
 
 def _check_labels(config: ExperimentConfig) -> None:
+    """Check that figures tell all methods apart: two of one label would be one line."""
     for method in config.figures.labels:
         if method not in config.methods:
             raise SettingsError(
                 f"figures.labels: expected names from methods{suggest(method, config.methods)}, "
                 f"got {method!r}"
+            )
+    owners: dict[str, str] = {}
+    labels = find_labels(config)
+    # those of the config last, for them to be named
+    for method in sorted(labels, key=lambda name: name in config.figures.labels):
+        label = " ".join(labels[method].split())
+        if label.startswith("_"):  # matplotlib leaves those out of legends
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that does not begin with _, "
+                f"got {labels[method]!r}"
+            )
+        other = owners.setdefault(label, method)
+        if other != method:
+            raise SettingsError(
+                f"figures.labels.{method}: expected a label that no other method has, "
+                f"got {labels[method]!r}, the label of {other}"
             )
 
 

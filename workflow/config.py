@@ -14,6 +14,7 @@ from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.images.settings import ImageSettings
 from dbksvd.models.settings import ModelSettings
+from dbksvd.report.pages.settings import PageSettings
 from dbksvd.report.settings import FigureSettings
 from dbksvd.text.settings import TextSettings
 
@@ -115,6 +116,8 @@ class ExperimentConfig(Settings):
     """Which evals score the dictionaries."""
     figures: FigureSettings = FigureSettings()
     """How figures look."""
+    pages: PageSettings | None = PageSettings()
+    """Feature pages, in results/<experiment>/site/; null makes none."""
 
 
 def make_schema() -> str:

@@ -91,7 +91,7 @@ def _find_problems(node: yaml.Node, where: str, visits: Visits) -> Iterator[str]
     elif isinstance(node, yaml.SequenceNode):
         for position, value in enumerate(node.value):
             yield from _find_problems(value, f"{where}[{position}]", visits)
-    else:
+    elif isinstance(node, yaml.ScalarNode):
         yield from _find_misread(node, where)
     visits.open.discard(id(node))
 

@@ -29,8 +29,10 @@ from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
+from workflow.page_checks import check_pages
 
 SYNTHETIC = "synthetic"
 
@@ -72,6 +74,7 @@ class Experiment:
         problems.catch(check_consistency, self.config)
         # One dictionary for a fit that several grids name.
         self.fits = sorted(set(self._list_fits(problems)))
+        problems.catch(check_pages, self.config, {fit.name for fit in self.fits})
         problems.tell()
 
     @property
@@ -119,16 +122,17 @@ class Experiment:
         """Return the param of an extraction: what changes the activations, and the layer."""
         if self.source == SYNTHETIC:
             return as_param({"source": SYNTHETIC})  # it is drawn, not extracted
-        return self._choose_extraction(layer)
+        return self.choose_extraction(layer)
 
     def stream(self, layer: int | None) -> str | None:
         """Return the param of fits whose training rows are streamed; None where all are stored."""
         settings = getattr(self.config.activations, "stream", None)
         if settings is None or layer is None:
             return None
-        return self._choose_extraction(layer, streamed=True)
+        return self.choose_extraction(layer, streamed=True)
 
-    def _choose_extraction(self, layer: int | None, *, streamed: bool = False) -> str:
+    def choose_extraction(self, layer: int | None, *, streamed: bool = False) -> str:
+        """Return the param of extracting a site of the model, images or files."""
         activations: Any = self.config.activations
         chosen = choose_extraction(activations, layer, self.loaded_model, streamed=streamed)
         return as_param(chosen.dump())
@@ -179,18 +183,7 @@ class Experiment:
     @cached_property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each method: the config's word, or else its entry's."""
-        own = {name: self._find_label(name) for name in self.config.methods}
-        repeated = {label for label in own.values() if list(own.values()).count(label) > 1}
-        found = {
-            name: f"{label} ({name})" if label in repeated else label for name, label in own.items()
-        }
-        return found | self.config.figures.labels
-
-    def _find_label(self, name: str) -> str:
-        label, base = self.method(name).label(self.config.methods[name]), self.base(name)
-        if base is None or self.method(name).coding is not None:
-            return label
-        return f"{self._find_label(base)}, {label}"
+        return find_labels(self.config)
 
     @cached_property
     def controls(self) -> list[str]:

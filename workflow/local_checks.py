@@ -20,7 +20,7 @@ from dbksvd.images.local_checks import check_image_folder
 from dbksvd.models.local_checks import check_model_folder
 from dbksvd.models.sizes import find_config, read_sizes
 from dbksvd.text.sources.registry import find_text_source
-from dbksvd.text.sources.sae_probes import list_probe_datasets
+from dbksvd.text.sources.sae_probes import check_probe_names
 from workflow.experiment import Experiment
 
 
@@ -50,7 +50,8 @@ def check_local(experiment: Experiment) -> None:
         for position, source in enumerate(config.text.sources):
             check = find_text_source(source.kind).check
             problems.catch(_ask, check, source, f"text.sources[{position}]")
-        problems.catch(_ask, _check_held_out, config.text.held_out_datasets)
+        held_out = config.text.held_out_datasets
+        problems.catch(_ask, check_probe_names, held_out, "text.held_out_datasets")
     _check_fits(experiment, width, problems)
     problems.tell()
 
@@ -88,13 +89,6 @@ def _find_width(model: Any) -> int | None:
         return int(model.train.width)
     path = find_config(model)
     return None if path is None else read_sizes(path).width
-
-
-def _check_held_out(names: list[str] | None) -> None:
-    try:
-        list_probe_datasets(names, "text.held_out_datasets")
-    except FileNotFoundError:  # sae-probes may be in the environment of the jobs only
-        return
 
 
 def _check_fits(experiment: Experiment, width: int | None, problems: Problems) -> None:

@@ -40,6 +40,13 @@ is needed. Editors complete keys where the first line of a config names the sche
 A second config lies over the first, `snakemake --configfile config.yaml mine.yaml`: mappings are
 merged key by key, all else is replaced, `null` takes a key away, and a mapping of another kind
 (`source`, `algorithm`, `architecture`, `kind`) replaces the one below it.
+
+A relative path begins at the working directory, where `snakemake` is started, wherever the config
+lies; `~` is the home folder. Files and folders are looked at when the config is read: that they are
+there, their columns, and by their headers the shapes and numbers of rows.
+
+A whole number may be written as `100.0` or `2.0e+5`, and any number as `2e5`. A key that a file
+names twice, an octal number such as `010` and a date outside quotes are refused.
 """
 
 

@@ -154,6 +154,7 @@ def find_path(
         Which parts of the location are values that tell a union's members.
     """
     path: list[Any] = []
+    part: Any
     for number, part in enumerate(location):
         is_last = number == len(location) - 1
         if number in tags or (is_last and part == "[key]"):  # a wrong name: the place is its own

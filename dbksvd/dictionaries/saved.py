@@ -130,6 +130,8 @@ def read_weights(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
     FileNotFoundError, ValueError
         If the file is missing, cut short or lacks a tensor; the message names it.
     """
+    if not path.is_file():  # of a folder, safetensors would say "No such device"
+        raise FileNotFoundError(f"{path}: expected a file of weights, found none")
     try:
         weights = load_file(path)
     except SafetensorError as error:

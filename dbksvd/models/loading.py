@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -146,11 +147,11 @@ def load_config(source: str, pinned: Mapping[str, Any]) -> Any:
         read_config(Path(source) / CONFIG_FILE)  # transformers says less of what is wrong
     try:
         return AutoConfig.from_pretrained(source, **pinned)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+    except OSError:
+        raise
+    except Exception as error:  # a config can make transformers raise anything
         raise ValueError(
-            f"{source}: expected a {CONFIG_FILE} that transformers knows, got "
-            f"{type(error).__name__}: {reason}"
+            f"{source}: expected a {CONFIG_FILE} that transformers knows, got {tell_error(error)}"
         ) from error
 
 
@@ -168,14 +169,11 @@ def load_weights(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
     """
     try:
         model, info = auto.from_pretrained(source, **arguments, output_loading_info=True)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, OSError):
         raise
-    # what a config or weights that do not fit each other make of it
-    except (RuntimeError, TypeError, KeyError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # odd weights and configs can raise anything
         raise ValueError(
-            f"{source}: expected weights that fit {CONFIG_FILE}, got {type(error).__name__}: "
-            f"{reason}"
+            f"{source}: expected weights that fit {CONFIG_FILE}, got {tell_error(error)}"
         ) from error
     missing = sorted(map(str, info["missing_keys"]))
     lacking = [
@@ -187,6 +185,11 @@ def load_weights(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
             f"{len(lacking) - 1} more"
         )
     return model
+
+
+def tell_error(error: Exception) -> str:
+    """Return what a library raised, in one line that is not too long."""
+    return f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
 
 
 def find_max_length(model: Any, text_config: Any) -> int | None:

@@ -59,8 +59,8 @@ def find_package_model(package: str) -> Path:
 
 def tell_kind(architectures: list[str] | None) -> ModelKind:
     """Return ``"causal"`` for the architectures of a language model with a head."""
-    names = architectures or []
-    return "causal" if any(name.endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
+    names = architectures if isinstance(architectures, list) else []
+    return "causal" if any(str(name).endswith(_CAUSAL_SUFFIXES) for name in names) else "encoder"
 
 
 def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:
@@ -83,25 +83,23 @@ def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:
 def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
     """Return the ``config.json`` of the model in a section ``model``, if it is on this machine.
 
+    A path where nothing is yet has none: :func:`find_folder` says what is wrong with it.
+
     Raises
     ------
     ValueError
-        If ``package`` carries no model, or ``name`` is a path without one.
+        If ``package`` carries no model.
     """
     settings = parse(ModelSettings, settings, "model")
     path: Path | str | None = None
     if settings.package is not None:
         path = find_package_model(settings.package) / CONFIG_FILE
     elif settings.name is not None:
-        try:
-            folder = find_folder(settings.name)
-        except FileNotFoundError as error:
-            raise ValueError(str(error)) from error
-        path = (
-            _find_in_cache(settings.name, settings.revision)
-            if folder is None
-            else folder / CONFIG_FILE
-        )
+        folder = Path(settings.name).expanduser()
+        if folder.is_dir():
+            path = folder / CONFIG_FILE
+        elif not is_path(settings.name):
+            path = _find_in_cache(settings.name, settings.revision)
     return Path(path) if path is not None and Path(path).is_file() else None
 
 

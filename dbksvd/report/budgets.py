@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dbksvd.report.tables import format_spread
+from dbksvd.report.tables import explain_empty, format_spread
 
 SIZES = ["site", "n_atoms", "k"]
 BUDGETS = {"samples_seen": "samples", "seconds": "seconds"}
@@ -32,6 +32,11 @@ def compare(curves: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
         Logs of all fits: the keys of a fit, ``samples_seen``, ``seconds``, ``fve_heldout``.
     methods : list of str
         Methods to compare, in the order of the rows.
+
+    Returns
+    -------
+    DataFrame
+        Without a method to compare, no rows and the reason in its ``attrs``.
     """
     curves = curves[curves["method"].isin(methods)].dropna(subset=["fve_heldout"])
     rows = []
@@ -46,6 +51,12 @@ def compare(curves: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
                 row[word] = f"{budgets[column]:.0f}"
                 row[f"variance explained at equal {word}"] = _format(values)
             rows.append(row)
+    if not rows:
+        return explain_empty(
+            pd.DataFrame(columns=[*SIZES, "method", "seeds"]),
+            "expected held-out variance explained in the log of a method that is no control, got "
+            "none",
+        )
     return pd.DataFrame(rows)
 
 

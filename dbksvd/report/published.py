@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,14 @@ def mark_published(axes: Axes, table: pd.DataFrame | None, site: str, metric: st
     """
     if table is not None and Site.parse(site).is_layer:
         draw_published(axes, find_published(table, int(site.removeprefix("layer")), metric))
+
+
+def has_published(table: pd.DataFrame | None, sites: Iterable[str], metric: str) -> bool:
+    """Return whether there are published numbers of a metric at any of some sites."""
+    layers = [int(site.removeprefix("layer")) for site in sites if Site.parse(site).is_layer]
+    return table is not None and any(
+        not find_published(table, layer, metric).empty for layer in layers
+    )
 
 
 def draw_published(axes: Axes, rows: pd.DataFrame) -> None:

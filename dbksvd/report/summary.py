@@ -6,7 +6,7 @@ import pandas as pd
 
 from dbksvd.base.layout import FAILED, KEYS
 from dbksvd.report.headlines import list_headlines
-from dbksvd.report.tables import format_spread
+from dbksvd.report.tables import explain_empty, format_spread
 
 SIZES = [key for key in KEYS if key != "seed"]
 
@@ -32,6 +32,11 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
             for seed, reason in reasons.itertuples(index=False)
         )
         rows.append(row)
+    if not rows:
+        return explain_empty(
+            pd.DataFrame(columns=[*SIZES, "seeds"]),
+            "expected scores of at least one dictionary, got none",
+        )
     table = pd.DataFrame(rows)
     table["rank"] = table["method"].map(rank)
     table = table.sort_values(["site", "n_atoms", "k", "rank"])

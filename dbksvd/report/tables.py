@@ -20,6 +20,16 @@ def format_spread(values: Sequence[float], decimals: int, *, sign: str = "") -> 
     return f"{text} ± {np.ptp(values) / 2:.{decimals}f}" if len(values) > 1 else text
 
 
+# Where a table without rows keeps the reason, and the column that a file has in its place.
+REASON, NO_ROWS = "reason", "no rows"
+
+
+def explain_empty(table: pd.DataFrame, reason: str) -> pd.DataFrame:
+    """Return a table without rows that knows why: :func:`write_table` writes the reason."""
+    table.attrs[REASON] = reason
+    return table
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, atomically."""
     with replace_file(path) as temporary:
@@ -27,7 +37,20 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_table(table: pd.DataFrame, csv: Path, markdown: Path, notes: Sequence[str] = ()) -> None:
-    """Write a table to both files, each atomically; `notes` are lines below the Markdown one."""
+    """Write a table to both files, each atomically; for one without rows, the reason.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What is written.
+    csv, markdown : Path
+        The files.
+    notes : sequence of str
+        Lines below the Markdown table.
+    """
+    if table.empty:
+        reason = table.attrs.get(REASON, "nothing to show")
+        table = pd.DataFrame({NO_ROWS: [reason]})
     write_csv(table, csv)
     with replace_file(markdown) as temporary:
         text = table.to_markdown(index=False, disable_numparse=True)

@@ -6,8 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from dbksvd.base.settings import parse
 from dbksvd.base.work import Work
@@ -168,3 +171,36 @@ def test_script_says_what_it_assumes():
     assert "nothing was measured on a GPU" in done.stdout
     for stage in ("extract", "fit DB-KSVD", "train SAEs", "prepare evals", "evaluate", "all"):
         assert any(line.startswith(stage) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("ending", ["npy", "h5", "safetensors"])
+def test_ready_activations_tell_their_width(tmp_path: Path, ending: str):
+    path, x = tmp_path / f"x.{ending}", np.zeros((1000, 24), np.float32)
+    if ending == "npy":
+        np.save(path, x)
+    elif ending == "h5":
+        with h5py.File(path, "w") as file:
+            file["activations"] = x
+    else:
+        save_file({"activations": x}, path)
+    config: dict[str, Any] = {
+        "experiment": "ready",
+        "activations": {
+            "source": "files",
+            "files": {"path": str(path)},
+            "n_train_tokens": 800,
+            "n_heldout_tokens": 200,
+        },
+        "methods": {"a": {"algorithm": "dbksvd"}, "b": {"algorithm": "identity"}},
+        "fits": [{"methods": ["a", "b"], "n_atoms": [24], "k": [2]}],
+    }
+    experiment = Experiment(config)
+    [rows] = list_sites(experiment.config, None)
+    assert (str(rows.site), rows.width, rows.n_train, rows.n_heldout) == ("files", 24, 800, 200)
+    stages = estimate_stages(experiment.config, experiment.fits, None, DEVICES["cpu"])
+    by_name = {stage.name: stage for stage in stages}
+    assert by_name["extract"].disk == by_name["shard"].disk == 1000 * (24 * 4 + 12)
+    assert by_name["fit DB-KSVD"].jobs == by_name["fit controls"].jobs == 1
+    path.unlink()
+    with pytest.raises(ValueError, match=r"^activations\.files\.path: expected a file"):
+        list_sites(experiment.config, None)

@@ -71,7 +71,13 @@ def test_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path, caplog):
     first = fit(make_task(x, tmp_path / "work", **changes))
     path = tmp_path / "work" / CHECKPOINT_FILE
     whole = path.read_bytes()
-    for change, name in (({"lr": 0.001}, "settings"), ({"seed": 1}, "seed"), ({}, "data")):
+    others = (
+        ({"lr": 0.001}, "settings"),
+        ({"centre": False}, "settings"),
+        ({"seed": 1}, "seed"),
+        ({}, "data"),
+    )
+    for change, name in others:
         path.write_bytes(whole)
         settings = {key: value for key, value in change.items() if key != "seed"}
         data = x if name != "data" else x + 1

@@ -130,17 +130,33 @@ def encode_topk(x: np.ndarray, sae: Any) -> np.ndarray:
     changes=st.lists(
         st.tuples(
             st.sampled_from(
-                ["k", "d_in", "d_sae", "dtype", "architecture", "method", "nonnegative", "refit",
-                 "rtol", "threshold", "penalties", "metadata", "apply_b_dec_to_input",
-                 "normalize_activations", "reshape_activations", "device", "of nothing"]
-            ),  # fmt: skip
+                [
+                    "k",
+                    "d_in",
+                    "d_sae",
+                    "dtype",
+                    "architecture",
+                    "method",
+                    "nonnegative",
+                    "refit",
+                    "rtol",
+                    "threshold",
+                    "penalties",
+                    "metadata",
+                    "apply_b_dec_to_input",
+                    "normalize_activations",
+                    "reshape_activations",
+                    "device",
+                    "of nothing",
+                ]
+            ),
             st.sampled_from(["drop", *HOSTILE]),
         ),
         max_size=1,
     ),
     tensors=st.sampled_from(ODD_TENSORS),
     damages=st.tuples(st.sampled_from(DAMAGES), st.sampled_from(DAMAGES)),
-)  # fmt: skip
+)
 @try_examples(90, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_odd_dictionary_folders(folders, tmp_path_factory, kind, changes, tensors, damages):
     folder = tmp_path_factory.mktemp("case") / "dictionary"

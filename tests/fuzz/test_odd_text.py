@@ -65,14 +65,15 @@ def files(draw: st.DrawFn) -> tuple[str, bytes, list[str] | None]:
         encoded = content.encode("utf-8", "surrogatepass")
         return f"texts{kind}", encoded, None
     if kind == ".txt":
-        lines = list(io.StringIO(content, newline=None))
-    is_plain = encoding in ("utf-8", "utf-8-sig") or content.isascii() and encoding == "latin-1"
+        # a mark of the byte order at the beginning is no text
+        lines = list(io.StringIO(content.removeprefix("\ufeff"), newline=None))
+    is_plain = encoding in ("utf-8", "utf-8-sig") or (content.isascii() and encoding == "latin-1")
     return f"texts{kind}", encoded, lines if is_plain else None
 
 
 def expect_documents(lines: list[str]) -> set[str]:
     """Return the documents of texts: without white space around them, each once."""
-    return {line.removeprefix("\ufeff").strip() for line in lines} - {""}
+    return {line.strip() for line in lines} - {""}
 
 
 @given(file=files(), damage=st.sampled_from(["none"] * 9 + ["cut", "empty", "column", "pointer"]))
@@ -110,6 +111,5 @@ def test_odd_text_files(file: tuple[str, bytes, list[str] | None], damage: str):
             for document in iterate_documents(output, split)
         }
         assert sum(manifest["documents"].values()) == len(found)
-        assert not any(text.startswith("\ufeff") for text in found)
         if lines is not None:
             assert found == expect_documents(lines)

@@ -33,11 +33,11 @@ def knock(function: Callable[[], Any], *names: str) -> tuple[Any, str | None]:
         return function(), None
     except (ValueError, OSError) as error:
         message = str(error).strip()
-        assert message, repr(error)
-        assert "\n" not in message, message
-        assert len(message) <= LONGEST_MESSAGE, message
-        assert not names or any(name in message for name in names), message
-        return None, message
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
+    assert message
+    assert "\n" not in message, message
+    assert len(message) <= LONGEST_MESSAGE, message
+    assert not names or any(name in message for name in names), message
+    return None, message

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import _make_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from dbksvd.activations.from_text import extract_slice
 from dbksvd.models.attributes import read_attributes
@@ -101,7 +102,7 @@ def make_config(name: str, changes: dict) -> object:
 
 
 @pytest.fixture(scope="module", params=[*ENCODERS, *CAUSAL])
-def saved(request, tmp_path_factory) -> tuple[str, Path, object]:
+def saved(request, tiny_encoder, tmp_path_factory) -> tuple[str, Path, object]:
     """Name, folder and the model itself."""
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -112,7 +113,8 @@ def saved(request, tmp_path_factory) -> tuple[str, Path, object]:
     model = make.from_config(config).eval()
     folder = tmp_path_factory.mktemp("models") / name
     model.save_pretrained(folder)
-    _make_tokenizer(special=True).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_encoder / file, folder / file)
     return name, folder, model
 
 
@@ -122,7 +124,7 @@ def test_rows_are_the_hidden_states_of_transformers(saved, text_folder, tmp_path
     settings = {"model": {"name": str(folder), "device": "cpu"}, "layer": layer}
     settings |= {"n_train_tokens": ROWS, "n_heldout_tokens": 5, "context_length": 10}
     extract_slice({**settings, "batch_size": 4}, 0, tmp_path / "part.h5", text=text_folder)
-    tokenizer = _make_tokenizer(special=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     wanted: list[np.ndarray] = []
     for document in iterate_documents(text_folder, "train"):
         ids = torch.tensor([tokenizer(document.text)["input_ids"]])

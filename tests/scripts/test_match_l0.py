@@ -1,9 +1,14 @@
 """Methods two by two at one L0, read off their curves over k."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from dbksvd.report.budgets import compare
 from dbksvd.report.matched import list_targets, match, read_curve, read_seeds, tabulate_fits
+from dbksvd.report.summary import summarise
+from dbksvd.report.tables import write_table
 
 KEYS = {"site": "layer1", "n_atoms": 8}
 PROBE = ("sparse_probing", "sae_top_1_test_accuracy")
@@ -81,3 +86,60 @@ def test_methods_that_share_no_l0_make_an_empty_table():
     table = match(SCORES, ["one", "far"])
     assert table.empty
     assert table.columns.tolist() == ["site", "n_atoms", "L0", "method", "other", "seeds"]
+
+
+def write(table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, str]:
+    write_table(table, folder / "a.csv", folder / "a.md")
+    return pd.read_csv(folder / "a.csv"), (folder / "a.md").read_text()
+
+
+@pytest.mark.parametrize("l0", [16.0, 16 * (1 + 1e-15), 7.3, 16.07])
+def test_methods_of_one_k_are_compared_where_their_l0_is_equal(l0, tmp_path):
+    scores = make_scores(
+        ("one", 16, 0, l0, 0.5, 0.6), ("one", 16, 1, l0, 0.6, 0.6), ("two", 16, 0, l0 / 1.003, 0.3, 0.8),
+        ("two", 16, 1, l0, 0.2, 0.9), ("off", 16, 0, 1.02 * l0, 0.9, 0.9),
+    )  # fmt: skip
+    table, _ = write(match(scores, ["one", "two", "off"]), tmp_path)
+    assert table[["method", "other", "seeds"]].to_numpy().tolist() == [["one", "two", 2]]
+    assert table["variance explained"].tolist() == ["+0.300 ± 0.100"]
+    assert table["AG News, 1"].tolist() == ["-0.250 ± 0.050"]
+
+
+def test_one_k_that_touches_the_end_of_a_curve_is_compared():
+    scores = make_scores(
+        ("one", 4, 0, 4, 0.5, None), ("one", 16, 0, 16, 0.7, None), ("two", 16, 0, 16.0001, 0.4, None)
+    )  # fmt: skip
+    table = match(scores, ["one", "two"])
+    assert table["variance explained"].tolist() == ["+0.300"]
+    assert table["L0"].tolist() == ["16.0"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "reason"),
+    [
+        (["one", "far"], "far 100.0, one 4.0 to 16.0; more k give curves that can be compared"),
+        (["one", "none"], "expected two methods or more to compare, got 1 of 2"),
+        ([], "expected two methods or more to compare, got 0 of 0"),
+    ],
+)
+def test_a_table_without_pairs_says_why(methods, reason, tmp_path):
+    table, text = write(match(SCORES, methods), tmp_path)
+    assert table.columns.tolist() == ["no rows"]
+    assert table["no rows"][0].endswith(reason)
+    assert reason in text
+
+
+def test_methods_of_other_widths_say_why(tmp_path):
+    wide = SCORES[SCORES["method"] == "one"].assign(n_atoms=16, method="wide")
+    table, _ = write(match(pd.concat([SCORES, wide]), ["one", "wide"]), tmp_path)
+    assert table["no rows"].tolist() == [
+        "expected two methods with as many atoms at one site, got none"
+    ]
+
+
+def test_tables_of_no_fits_say_why(tmp_path):
+    curves = pd.DataFrame([{**KEYS, "method": "one", "k": 4, "seed": 0, "samples_seen": 1, "seconds": 1, "fve_heldout": None}])  # fmt: skip
+    for made in (compare(curves, ["one"]), summarise(SCORES.iloc[:0], [])):
+        table, text = write(made, tmp_path)
+        assert table["no rows"][0].startswith("expected ")
+        assert table["no rows"][0] in text

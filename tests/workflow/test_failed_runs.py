@@ -70,9 +70,9 @@ def test_one_impossible_fit(small_project: Path):
     assert not list((small_project / RESULTS).rglob(".*"))
     assert "rule fit_dictionary" in plan_targets(small_project, bad)
     planned = plan_targets(small_project, SMALL)
-    assert "collect_scores" in planned
-    assert "fit_dictionary" not in planned
-    assert "score_ground_truth" not in planned
+    assert "checkpoint collect_scores:" in planned
+    assert "rule fit_dictionary:" not in planned
+    assert "rule score_ground_truth:" not in planned
     targets = SMALL_TARGETS[:2]
     done = run_snakemake(small_project, "--cores", "2", "--", *targets, config=SMALL)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """Config, paths and the two params that decide what reruns."""
 
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from workflow.experiment import Experiment, as_param
 from workflow.last_good import LastGood
 from workflow.layers import read_layers
 from workflow.local_checks import check_local
+from workflow.pages import Pages
 from workflow.source_hash import SourceRecord
 from workflow.unfinished import find_failed, make_table, read_failed
 

@@ -66,8 +66,12 @@ def model_content(wildcards):
 
 def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
-    if wildcards.site != "files":
-        return model_content(wildcards)
+    return ready_content() if wildcards.site == "files" else model_content(wildcards)
+
+
+@functools.cache  # asked for by each slice
+def ready_content():
+    """Hash of ready activations, with what lies behind an HDF5 file."""
     # here, since it loads HDF5, which few configs need
     from dbksvd.activations.from_files import list_files
 
@@ -237,6 +241,16 @@ def fit_sources(wildcards):
         "scripts/fit_dictionary.py",
         *EXPERIMENT.method_sources(wildcards.method),
         *(["dbksvd/activations/stream.py"] if streamed else []),
+    ]
+
+
+def list_scored():
+    """Positions of the fits whose scores there are: all, but in the table of a failed run."""
+    failed = {tuple(keys) for *keys, _ in FAILED_FITS}
+    return [
+        i
+        for i, fit in enumerate(EXPERIMENT.fits)
+        if (fit.site, fit.method, fit.n_atoms, fit.k, fit.seed) not in failed
     ]
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit.task import FitResult, FitTask
+from dbksvd.fit.warm_up import KernelUse, warm_up
 from dbksvd.ops.atom_update.update import compute_residual
 from dbksvd.ops.pursuit.encode import sparse_encode
 
@@ -23,10 +24,12 @@ LARGEST_COSINE = 0.9
 
 def choose_all(task: FitTask) -> FitResult:
     """Choose the atoms of a dictionary; see :func:`dbksvd.fit.baselines.itda.fit`."""
-    started = time.perf_counter()
     settings = PursuitSettings(
         k=task.k, method=task.settings.pursuit, nonnegative=task.settings.nonnegative
     )
+    counts = {max(1, task.n_atoms * number // ROUNDS) for number in range(1, ROUNDS)}
+    warm_up((KernelUse(settings, count, task.train.width) for count in counts), task.device)
+    started = time.perf_counter()
     atoms = torch.empty(0, task.train.width, dtype=torch.float32, device=task.device)
     log: list[dict[str, Any]] = []
     seen = 0

@@ -54,12 +54,15 @@ def fit(task: FitTask) -> FitResult:
     """
     # inside: the entry below is read where torch is not installed
     from dbksvd.fit.grown.growth import grow_
+    from dbksvd.fit.grown.kernel_uses import list_kernel_uses
     from dbksvd.fit.grown.polishing import clean_, finish_, make_dictionary, polish_
     from dbksvd.fit.grown.settling import settle_
     from dbksvd.fit.grown.state import begin_growth, take_base_
     from dbksvd.fit.measure import measure_explained
     from dbksvd.fit.task import FitResult
+    from dbksvd.fit.warm_up import warm_up
 
+    warm_up(list_kernel_uses(task), task.device)
     settings: GrownSettings = parse(GrownSettings, task.settings, "method")
     state = begin_growth(task, settings)
     if task.base is None:

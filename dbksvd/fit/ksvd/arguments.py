@@ -18,7 +18,6 @@ COUNTS = (
     *("max_iter", "iterations_per_batch", "power_iterations"),
     *("doubling_iterations", "doubling_samples"),
 )
-NUMBERS = ("polish_iter", "min_usage", "heldout_every")
 # None of these is a number that follows from the sizes.
 OPTIONAL_COUNTS = ("batch_size", "atom_batch")
 
@@ -37,8 +36,9 @@ def fill_settings(arguments: Mapping[str, Any]) -> DBKSVDSettings:
     for name in OPTIONAL_COUNTS:
         if values[name] is not None:
             values[name] = as_count(values[name], name)
-    for name in NUMBERS:
-        values[name] = as_count(values[name], name, least=0)
+    values["polish_iter"] = as_count(values["polish_iter"], "polish_iter", least=0)
+    for name in ("min_usage", "heldout_every"):
+        values[name] = _make_whole(values[name])
     method, sparsity, init = (arguments[name] for name in ("method", "sparsity", "init"))
     if method not in ("mp", "omp", "ols"):
         raise ValueError(f"method: expected 'mp', 'omp' or 'ols', got {method!r}")
@@ -62,9 +62,13 @@ def _unwrap(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _list_groups(groups: Any) -> int | list[int] | None:
-    if groups is None:
-        return None
+def _list_groups(groups: Any) -> Any:
     if isinstance(groups, Sequence | np.ndarray) and not isinstance(groups, str):
-        return [as_count(size, "groups") for size in groups]
-    return as_count(groups, "groups")
+        return [_make_whole(size) for size in groups]
+    return _make_whole(groups)
+
+
+def _make_whole(value: Any) -> Any:
+    """Return a number without a fraction as an int, anything else for the settings to refuse."""
+    value = _unwrap(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

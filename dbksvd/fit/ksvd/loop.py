@@ -27,11 +27,13 @@ from dbksvd.fit.ksvd.initialise import (
     find_new_atoms,
 )
 from dbksvd.fit.ksvd.job import FitJob, FitOutcome, make_pursuits
+from dbksvd.fit.ksvd.kernel_uses import list_kernel_uses
 from dbksvd.fit.ksvd.replacement import replace_atoms_
 from dbksvd.fit.ksvd.schedule import Step, plan_steps
 from dbksvd.fit.ksvd.updating import code_and_update_
 from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
 from dbksvd.fit.reading import READ_ROWS, find_mean, read_rows
+from dbksvd.fit.warm_up import warm_up
 
 
 class FitLoop:
@@ -51,10 +53,8 @@ class FitLoop:
         self, job: FitJob, source: ActivationSource, heldout: ActivationSource | None
     ) -> None:
         self.job, self.source, self.heldout = job, source, heldout
-        started = time.perf_counter()
         if heldout is not None and heldout.width != source.width:
             raise ValueError(f"heldout: expected width {source.width}, got {heldout.width}")
-        self.mean = find_mean(source)
         self.pursuit, self.fit_pursuit = make_pursuits(job.settings, job.n_atoms, job.k)
         self.steps = plan_steps(job.settings, job.n_atoms, job.k, len(source))
         smallest = min(step.samples for step in self.steps)
@@ -62,6 +62,10 @@ class FitLoop:
             raise ValueError(
                 f"ranks: expected at most the {smallest} samples of a batch, got {job.ranks.size}"
             )
+        uses = list_kernel_uses(job, self.steps, source.width)
+        warm_up(uses, job.device, implementation=job.implementation, ranks=job.ranks)
+        started = time.perf_counter()
+        self.mean = find_mean(source)
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
         self.exponent = find_exponent(first)
         is_mean = job.settings.sparsity == "mean"

@@ -120,7 +120,7 @@ def _as_dbksvd(settings: Chosen) -> DBKSVDSettings:
 
 def find_unused(settings: Chosen) -> dict[str, str]:
     """Return the keys without effect: of another start, and of refits that are always done."""
-    found = {}
+    found: dict[str, str] = {}
     if settings.init != "doubling":
         found |= dict.fromkeys(("doubling_iterations", "doubling_samples"), "init: doubling")
     if not settings.refit:

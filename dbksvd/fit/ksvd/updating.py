@@ -9,6 +9,7 @@ from dbksvd.base.shapes import Activations, Atoms
 from dbksvd.dictionaries.dictionary import PursuitSettings
 from dbksvd.fit.ksvd.groups import encode_group, join_groups, slice_groups
 from dbksvd.fit.ksvd.job import FitJob
+from dbksvd.fit.ksvd.kernel_uses import choose_atom_batch
 from dbksvd.fit.ksvd.schedule import Step
 from dbksvd.fit.measure import sum_squares
 from dbksvd.ops.atom_update.update import update_atoms_
@@ -54,7 +55,7 @@ def code_and_update_(
         error = sum_squares(residual)
         update_atoms_(
             *(batch, codes, group),
-            atom_batch=settings.atom_batch or max(1, len(group) // step.budget),
+            atom_batch=choose_atom_batch(job, step, len(group)),
             power_iterations=settings.power_iterations,
             nonnegative=settings.nonnegative,
             seed=int(torch.randint(1 << 31, (1,), generator=generator)),

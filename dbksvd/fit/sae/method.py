@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def fit(task: FitTask) -> FitResult:
     """Train an SAE of any architecture of :data:`dbksvd.fit.sae.settings.SAESettings`.
 
-    The input is scaled to unit expected norm per coordinate while training, as SAELens does; the
-    scale and the decoder norms are folded into the weights afterwards, so that the dictionary has
-    unit atoms and speaks in units of the activations. The decoder bias starts at the data mean,
-    or where the architecture itself puts it. Architectures without k reach an L0 of k by steering
+    While training, the mean of the samples is subtracted from the input (``centre``), which is then
+    scaled to unit expected norm per coordinate, as SAELens does; mean, scale and decoder norms are
+    folded into the weights afterwards, so that the dictionary has unit atoms and speaks in units of
+    the activations. The decoder bias starts at the data mean, or where the architecture itself puts
+    it. Architectures without k reach an L0 of k by steering
     their sparsity coefficient (:class:`dbksvd.fit.sae.sparsity.SparsityController`).
 
     An unfinished training goes on from the checkpoint; on the CPU it ends with the same bytes as

@@ -32,6 +32,9 @@ class TrainingSettings(MethodSettings):
     default settings sees at the same n_atoms and k."""
     batch_size: Count = 1024
     """Samples of a step."""
+    centre: bool = True
+    """Whether the mean of the samples is subtracted before they are scaled. False divides by the
+    mean norm of the samples as they are, as SAELens does."""
     lr: Positive = 4e-3
     """Largest learning rate of Adam. Much wider dictionaries train better at a lower one (Gao et
     al. 2024: in proportion to 1/√n_atoms)."""
@@ -78,7 +81,7 @@ class StandardSettings(TrainingSettings):
     """Kind of SAE."""
     lr: Positive = 8e-3
     """Largest learning rate of Adam."""
-    l1_coefficient: Positive = 3.0
+    l1_coefficient: Positive = 3.5
     """Weight of the L1 penalty at the start; it is steered from there until L0 is k."""
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from sae_lens.saes.sae import TrainingSAE
+from sae_lens.training.sae_trainer import SAETrainer
 
 from dbksvd.base.files import read_json, write_json
+from dbksvd.fit.sae.centring import fold_scaler_
 from dbksvd.fit.sae.configure import complete_settings, describe_settings
 from dbksvd.fit.sae.trainer import SAELoop
 from dbksvd.fit.task import FitResult, FitTask
@@ -30,6 +32,15 @@ class SavableSAE:
         write_json(config, dict(sorted(read_json(config).items())))
 
 
+def finish_sae(trainer: SAETrainer[Any, Any]) -> SavableSAE:
+    """Return a trainer's SAE with unit atoms, for samples in their own unit."""
+    sae = trainer.sae
+    fold_scaler_(sae, trainer.activation_scaler)
+    with suppress(NotImplementedError):  # an encoder tied to its atoms has kept them at unit norm
+        sae.fold_W_dec_norm()
+    return SavableSAE(sae)
+
+
 @with_usual_defaults
 @torch.inference_mode(False)
 @torch.enable_grad()
@@ -41,11 +52,7 @@ def train(task: FitTask) -> FitResult:
         torch.manual_seed(task.seed)
         loop = SAELoop(task, settings)
         loop.run()
-    sae = loop.trainer.sae
-    assert loop.trainer.activation_scaler.scaling_factor is not None
-    sae.fold_activation_norm_scaling_factor(loop.trainer.activation_scaler.scaling_factor)
-    with suppress(NotImplementedError):  # an encoder tied to its atoms has kept them at unit norm
-        sae.fold_W_dec_norm()
+    savable = finish_sae(loop.trainer)
     last = loop.log[-1]
     summary = {
         "seconds": last["seconds"],
@@ -57,4 +64,4 @@ def train(task: FitTask) -> FitResult:
         "coefficient": last["coefficient"],
         "settings": describe_settings(settings),
     }
-    return FitResult(SavableSAE(sae), loop.log, loop.stop_reason, summary)
+    return FitResult(savable, loop.log, loop.stop_reason, summary)

@@ -12,11 +12,13 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
 from tqdm import tqdm
 
 from dbksvd.activations.source import fingerprint_source
 from dbksvd.fit.ksvd.checkpoint import check_same
 from dbksvd.fit.sae.batches import BatchStream
+from dbksvd.fit.sae.centring import CentredScaler
 from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
 from dbksvd.fit.sae.configure import configure_architecture, describe_settings
 from dbksvd.fit.sae.measure import count_active, measure_heldout
@@ -108,9 +110,14 @@ class SAELoop:
             autocast=self.uses_autocast,
         )
         sae = sae_class(sae_config)
+        trainer: SAETrainer[Any, Any]
         if self.ranks.size > 1:
-            return RankTrainer(config, sae, self.ranks)
-        return SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+            trainer = RankTrainer(config, sae, self.ranks)
+        else:
+            trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+        if settings.centre:
+            trainer.activation_scaler = CentredScaler(task.train.mean.to(task.device))
+        return trainer
 
     def run(self) -> None:
         """Do all steps, from the checkpoint on if there is one."""
@@ -152,7 +159,7 @@ class SAELoop:
         n_batches = min(N_NORM_BATCHES, self.n_steps)
         trainer.activation_scaler.estimate_scaling_factor(
             d_in=task.train.width,
-            data_provider=(self.batches.read(index) for index in range(n_batches)),
+            data_provider=(self.read_centred(index) for index in range(n_batches)),
             n_batches_for_norm_estimate=n_batches,
         )
         if hasattr(trainer.sae, "initialise_from_data"):
@@ -162,6 +169,11 @@ class SAELoop:
             mean = task.train.mean.to(task.device)
             trainer.sae.b_dec.data = trainer.activation_scaler(mean)
         self.seconds += self._count_seconds(started)
+
+    def read_centred(self, index: int) -> Tensor:
+        """Return batch `index` (n, d) less the centre, if the training subtracts one."""
+        rows, scaler = self.batches.read(index), self.trainer.activation_scaler
+        return rows - scaler.centre.to(rows) if isinstance(scaler, CentredScaler) else rows
 
     def step(self) -> None:
         """Train on one batch; measure, and find out whether to stop, where that is due."""

@@ -77,11 +77,13 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, column: str, styles: Styles) 
 
 def _label_error_axis(axes: Axes, where: str) -> None:
     """Label the axis of the errors, a logarithmic one, in percent."""
-    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    from dbksvd.report.figures.shares import ShareFormatter
 
     axes.set_ylabel(f"Variance not explained,\nheld-out tokens{where}")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(ShareFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 

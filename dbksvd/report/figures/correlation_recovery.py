@@ -20,7 +20,9 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """
     import matplotlib.pyplot as plt
 
+    from dbksvd.report.figures.dots import draw_range
     from dbksvd.report.figures.ground_truth import join_metrics
+    from dbksvd.report.figures.panels import keep_shared_size
 
     names = {
         "rv_modified": "Modified RV coefficient of the\ncorrelations among codes",
@@ -28,6 +30,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         "explained_variance": "Variance explained on\nheld-out samples",
     }
     table = join_metrics(tables["scores"], list(names), styles)
+    table, size = keep_shared_size(table, styles)
     figure, panels = plt.subplots(
         1, 3, figsize=(10.5, 1.4 + 0.45 * len(styles.among(table))), sharey=True
     )
@@ -36,17 +39,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     for axes, (metric, title) in zip(panels, names.items(), strict=True):
         for height, label in enumerate(labels):
             values = table.loc[table["label"] == label, metric]
-            middle = values.mean()
-            axes.errorbar(
-                middle,
-                height,
-                xerr=[[middle - values.min()], [values.max() - middle]],
-                color=styles.palette[label],
-                marker=styles.markers[label],
-                markersize=5,
-                capsize=4,
-                linewidth=1.6,
-            )
+            draw_range(axes, values, height, label, styles)
         axes.set(xlabel=title, xlim=(0, 1))
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         axes.tick_params(left=axes is panels[0])
@@ -54,6 +47,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         axes.set_axisbelow(True)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    figure.suptitle(size, fontsize="medium")
     return figure
 
 

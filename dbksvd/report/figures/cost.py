@@ -26,6 +26,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         pick_metric,
         place_legend,
     )
+    from dbksvd.report.figures.shares import mark_cut, name_cut
 
     scores = tables["scores"]
     table = pick_metric(scores, "heldout", "explained_variance").merge(
@@ -34,7 +35,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     figure, panels = make_panels(styles.present(table))
     for axes, rows in panels:
         sns.lineplot(
-            rows,
+            rows.assign(fit=rows["n_atoms"].astype(str) + "-" + rows["seed"].astype(str)),
             x="encoder_flops",
             y="explained_variance",
             hue="label",
@@ -43,16 +44,18 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
             style="label",
             markers=styles.markers,
             dashes=False,
-            units="seed",
+            units="fit",
             estimator=None,
             markersize=7,
-            linewidth=1.2,
+            linewidth=1.2 if rows["k"].nunique() > 1 else 0,
             ax=axes,
         )
         axes.set(xlabel="Encoding cost (floating-point operations per token)", xscale="log")
         label_powers(axes)
         label_shares(axes)
-    figure.axes[0].set_ylabel("Variance explained on held-out tokens")
+        mark_cut(axes)
+    title = "Variance explained on held-out tokens"
+    figure.axes[0].set_ylabel(name_cut(title, figure.axes[0].yaxis))
     place_legend(figure, name_hidden(styles.present(table), "explained_variance"))
     return figure
 

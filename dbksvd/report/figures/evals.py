@@ -25,6 +25,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     import matplotlib.pyplot as plt
 
     from dbksvd.report.figures.panels import keep_shared_size, list_sites
+    from dbksvd.report.figures.shares import CUT, begins_at_zero, mark_cut
     from dbksvd.report.headlines import list_headlines
 
     scores = styles.present(tables["scores"])
@@ -59,7 +60,11 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         _draw_baseline(axes, headline, scores[scores["site"] == site])
     grid[0, 0].set_yticks(range(len(labels)), labels)
     grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
-    figure.suptitle(title, fontsize="medium")
+    drawn = list(grid.flat[: len(panels)])
+    for axes in drawn:
+        mark_cut(axes, "x")
+    is_cut = not all(begins_at_zero(axes.xaxis) for axes in drawn)
+    figure.suptitle(f"{title} (an {CUT})" if is_cut else title, fontsize="medium")
     return figure
 
 
@@ -69,24 +74,16 @@ def _draw_panel(
     """Draw one metric: a marker at the mean of each method's seeds, a bar over their range."""
     from matplotlib.ticker import MaxNLocator
 
+    from dbksvd.report.figures.dots import draw_range
+
     for height, label in enumerate(labels):
         values = rows.loc[rows["label"] == label, "value"] / headline.unit
-        if values.empty:
-            continue
-        spread = [[values.mean() - values.min()], [values.max() - values.mean()]]
-        axes.errorbar(
-            values.mean(),
-            height,
-            xerr=spread if len(values) > 1 else None,
-            color=styles.palette[label],
-            marker=styles.markers[label],
-            markersize=6,
-            capsize=3,
-            linewidth=1.6,
-        )
+        if len(values):
+            draw_range(axes, values, height, label, styles)
     direction = "\n(lower is better)" if headline.lower_is_better else ""
     axes.set_xlabel(f"{headline.title}{direction}")
     axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.margins(x=0.12)
     if headline.floor is not None:
         axes.set_xlim(left=max(axes.get_xlim()[0], headline.floor))

@@ -20,9 +20,9 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     The large marker is the mean over seeds; its bars reach from the lowest to the highest seed.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import PercentFormatter
 
     from dbksvd.report.figures.ground_truth import join_metrics
+    from dbksvd.report.figures.shares import ShareFormatter, mark_cut, name_cut
 
     names = {"f1": "F1 of latents as detectors", "mcc": "MCC of atoms and true features"}
     table = join_metrics(tables["scores"], ["explained_variance", *names], styles)
@@ -31,9 +31,12 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         for label in styles.among(table):
             rows = table[table["label"] == label]
             _draw_points(axes, rows, metric, label, styles)
-        axes.set(xlabel="Variance explained on held-out samples", ylabel=title)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_ylabel(title)
         axes.set_ylim(0, 1)
+        axes.xaxis.set_major_formatter(ShareFormatter())
+    for axes in panels:  # which share their x axis
+        axes.set_xlabel(name_cut("Variance explained on held-out samples", axes.xaxis))
+        mark_cut(axes, "x")
     handles, labels = panels[1].get_legend_handles_labels()
     panels[1].legend(
         handles, labels, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title=None
@@ -49,11 +52,12 @@ def _draw_points(axes: Axes, rows: pd.DataFrame, metric: str, label: str, styles
     )
     for position, (_, group) in enumerate(rows.groupby(["n_atoms", "k"])):
         x, y = group["explained_variance"], group[metric]
+        several = len(group) > 1
         axes.errorbar(
             x.mean(),
             y.mean(),
-            xerr=[[x.mean() - x.min()], [x.max() - x.mean()]],
-            yerr=[[y.mean() - y.min()], [y.max() - y.mean()]],
+            xerr=[[x.mean() - x.min()], [x.max() - x.mean()]] if several else None,
+            yerr=[[y.mean() - y.min()], [y.max() - y.mean()]] if several else None,
             color=colour,
             marker=marker,
             markersize=5,

@@ -20,9 +20,8 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """
     from dbksvd.report.figures.against_l0 import draw_against_l0
 
-    figure = draw_against_l0(tables, styles, "core", "ce_loss_score")
-    figure.axes[0].set_ylabel("Cross-entropy loss recovered")
-    return figure
+    title = "Cross-entropy loss recovered"
+    return draw_against_l0(tables, styles, "core", "ce_loss_score", title)
 
 
 def applies(facts: Facts) -> bool:

@@ -13,13 +13,17 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.legend import Legend
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from dbksvd.base.layout import KEYS
+from dbksvd.report.figures.shares import ShareFormatter
 from dbksvd.report.figures.styles import Styles
 
 SIZE = (7.0, 4.2)  # inches, of one panel with its legend
 WIDTH = 5.2  # inches, of each further panel
+LEGEND_WIDTH = 1.8  # inches, of the legend that SIZE has room for
+LEGEND_EDGES = 0.4  # inches, above and below a long legend
 
 
 def pick_metric(scores: pd.DataFrame, evaluation: str, metric: str) -> pd.DataFrame:
@@ -60,8 +64,12 @@ def keep_shared_size(table: pd.DataFrame, styles: Styles) -> tuple[pd.DataFrame,
         The size in words.
     """
     n_atoms, k = find_shared_size(table[~table["method"].isin(styles.controls)])
-    is_control = table["method"].isin(styles.controls)
-    kept = table[(table["k"] == k) & ((table["n_atoms"] == n_atoms) | is_control)]
+    rows = table[table["k"] == k]
+    # of a control with several widths, the nearest: seeds of one width are averaged, not widths
+    away = (rows["n_atoms"] - n_atoms).abs()
+    is_nearest = away == away.groupby([rows["site"], rows["method"]]).transform("min")
+    is_control = rows["method"].isin(styles.controls)
+    kept = rows[(rows["n_atoms"] == n_atoms) | (is_control & is_nearest)]
     return kept, f"{n_atoms} atoms, k = {k}"
 
 
@@ -92,7 +100,7 @@ def place_legend(figure: Figure, names: Mapping[str, str] | None = None) -> None
         legend = axes.get_legend()
         if legend is not None:
             legend.remove()
-    figure.axes[-1].legend(
+    legend = figure.axes[-1].legend(
         list(handles.values()),
         [(names or {}).get(label, label) for label in handles],
         title=None,
@@ -100,6 +108,15 @@ def place_legend(figure: Figure, names: Mapping[str, str] | None = None) -> None
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
     )
+    make_room(figure, legend)
+
+
+def make_room(figure: Figure, legend: Legend) -> None:
+    """Make a figure so large that its panels keep their size beside a legend, however long."""
+    box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    width, height = box.width / figure.dpi, box.height / figure.dpi
+    figure.set_figwidth(figure.get_figwidth() + max(0.0, width - LEGEND_WIDTH))
+    figure.set_figheight(max(figure.get_figheight(), height + LEGEND_EDGES))
 
 
 def name_hidden(table: pd.DataFrame, metric: str) -> dict[str, str]:
@@ -111,7 +128,7 @@ def name_hidden(table: pd.DataFrame, metric: str) -> dict[str, str]:
 def label_shares(axes: Axes) -> None:
     """Label a y axis in percent; it ends at 0, below which only a control can lie."""
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(ShareFormatter())
 
 
 def label_powers(axes: Axes) -> None:

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from dbksvd.report.figures.styles import Styles
 
 EVAL = "sparse_probing_sae_probes"
+CHANCE = 0.5  # accuracy of a guess: the data sets have two classes of one size
 BASELINE = "llm_test_accuracy"  # SAEBench's name for a probe on all raw activations
 
 
 def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """Accuracy of probes on few atoms, mean over data sets; bars over seeds from least to most."""
     import seaborn as sns
-    from matplotlib.ticker import PercentFormatter
 
     from dbksvd.report.figures.panels import keep_shared_size, make_panels, place_legend
+    from dbksvd.report.figures.shares import ShareFormatter
 
     scores = styles.present(tables["scores"])
     probing = scores[scores["eval"] == EVAL]
@@ -53,8 +54,9 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         )
         here = probing["site"] == rows["site"].iloc[0]
         _draw_raw(axes, probing.loc[here & (probing["metric"] == BASELINE), "value"])
-        axes.set(xlabel="Probe on the best", ylabel="", ylim=(0.5, 1.0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set(xlabel="Probe on the best", ylabel="", ylim=(0, 1))
+        axes.axhline(CHANCE, color="0.4", linewidth=1, linestyle=":", zorder=0)
+        axes.yaxis.set_major_formatter(ShareFormatter())
     figure.axes[0].set_ylabel("Probing accuracy, mean over data sets")
     place_legend(figure)
     figure.suptitle(title, fontsize="medium")
@@ -90,7 +92,7 @@ FIGURE = Figure(
         "SAEBench's sparse_probing_sae_probes: test accuracy of a logistic probe that sees only "
         "the 1, 2 or 5 most telling atoms, mean over the data sets of the config, none of whose "
         "texts were fitted. Bars reach from the lowest to the highest seed. The dashed line is a "
-        "probe that sees all raw activations. A permuted decoder keeps the latents of its SAE and "
-        "so its scores."
+        "probe that sees all raw activations, the dotted one is chance. A permuted decoder keeps "
+        "the latents of its SAE and so its scores."
     ),
 )

@@ -8,8 +8,13 @@ from itertools import count
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 
+# Ten colours that stay apart for readers without red or green cones too, and from the greys; the
+# first, in the order of LEARNED, are those of the methods that are compared most.
+COLOURS = (
+    *("#006aaa", "#d45500", "#2a2aaa", "#004015", "#8000ff"),
+    *("#ffaaea", "#40ea95", "#ff55ff", "#d4d400", "#bf6a55"),
+)
 # One more than there are colours: where colours repeat, colour and marker together do not.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 CONTROL_COLOURS = ("0.25", "0.38", "0.50", "0.62", "0.73", "0.83")
@@ -36,11 +41,26 @@ class Styles:
         How a method is written, for those that differ from their name.
     controls : sequence of str
         Methods drawn in grey.
+
+    Raises
+    ------
+    ValueError
+        If two methods are written alike, which would make one of them in every figure.
     """
 
     methods: Sequence[str]
     labels: dict[str, str]
     controls: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        owners: dict[str, str] = {}
+        for method in self.methods:
+            other = owners.setdefault(self.label(method), method)
+            if other != method:
+                raise ValueError(
+                    f"labels: expected another label for each method, got "
+                    f"{self.label(method)!r} for {other} and {method}"
+                )
 
     def label(self, method: str) -> str:
         """Return how a method is written."""
@@ -53,9 +73,10 @@ class Styles:
 
     @property
     def palette(self) -> dict[str, Any]:
-        """Colour of each label, distinguishable by colour-blind readers (seaborn's palette)."""
-        colours = sns.color_palette("colorblind")
-        found = {name: colours[place % len(colours)] for name, place in self._learned.items()}
+        """Colour of each label, distinguishable by colour-blind readers."""
+        found: dict[str, Any] = {
+            name: COLOURS[place % len(COLOURS)] for name, place in self._learned.items()
+        }
         for name, place in self._greys.items():
             found[name] = CONTROL_COLOURS[place % len(CONTROL_COLOURS)]
         return {self.label(method): found[method] for method in self.methods}

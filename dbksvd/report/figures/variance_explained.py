@@ -20,9 +20,8 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """
     from dbksvd.report.figures.against_l0 import draw_against_l0
 
-    figure = draw_against_l0(tables, styles, "heldout", "explained_variance")
-    figure.axes[0].set_ylabel("Variance explained on held-out tokens")
-    return figure
+    title = "Variance explained on held-out tokens"
+    return draw_against_l0(tables, styles, "heldout", "explained_variance", title)
 
 
 FIGURE = Figure(

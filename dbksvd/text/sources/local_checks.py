@@ -14,6 +14,7 @@ from typing import Any
 from dbksvd.base.files import read_json
 from dbksvd.base.local_files import expand_user, is_path, require_file, require_folder
 from dbksvd.base.settings import suggest
+from dbksvd.text.sources.tables import choose_split, is_saved, list_tables, sort_by_split
 
 HEAD_BYTES = 2**16
 MOST_FILES = 100  # of a folder that are looked at
@@ -72,11 +73,13 @@ def check_local_dataset(settings: Any, where: str) -> None:
         _check_table(path, settings.column, where)
         return
     require_folder(path, f"{where}.path", "a folder")
-    tables = sorted(path.glob("*.parquet")) or sorted(path.glob("*.csv"))
-    for table in tables[:MOST_FILES]:
-        _check_table(table, settings.column, where)
-    if not tables:
+    if is_saved(path):
         _check_saved(path, settings, where)
+        return
+    splits = sort_by_split(path, list_tables(path, where))
+    split = choose_split(list(splits), settings.split, path, where)
+    for table in splits[split][:MOST_FILES]:
+        _check_table(table, settings.column, where)
 
 
 def _check_table(path: Path, column: str, where: str) -> None:
@@ -109,11 +112,7 @@ def _check_saved(path: Path, settings: Any, where: str) -> None:
     found = path
     if (path / "dataset_dict.json").is_file():
         splits = read_json(path / "dataset_dict.json").get("splits", [])
-        if settings.split not in splits:
-            raise ValueError(
-                f"{where}.split: expected one of {', '.join(splits)}, got {settings.split!r}"
-            )
-        found = path / settings.split
+        found = path / choose_split(splits, settings.split, path, where)
     if not (found / "state.json").is_file() or not (found / "dataset_info.json").is_file():
         raise ValueError(
             f"{where}.path: expected .parquet or .csv files, or a folder written by save_to_disk, "
@@ -129,16 +128,6 @@ def check_hub_name(settings: Any, where: str) -> None:
     """Check that a name which can only be a path is a folder."""
     if is_path(settings.name):
         require_folder(settings.name, f"{where}.name", "a folder, or a name on the hub")
-
-
-def check_bundled(settings: Any, where: str) -> None:
-    """Check names of sae-probes' data sets, where the package is installed."""
-    from dbksvd.text.sources.sae_probes import list_probe_datasets
-
-    try:
-        list_probe_datasets(settings.datasets, f"{where}.datasets")
-    except FileNotFoundError:  # it may be in the environment of the jobs only
-        return
 
 
 def _require_column(column: str, known: list[str], where: str, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +10,8 @@ from typing import Any, Literal
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files, read_column
 from dbksvd.text.sources.local_checks import check_local_dataset
+from dbksvd.text.sources.tables import choose_split, is_saved, list_tables, sort_by_split
 
-# How `datasets` tells splits by the names of files and folders.
-_SPLITS = {
-    "train": "train|training",
-    "validation": "validation|valid|dev|val",
-    "test": "test|testing|eval|evaluation",
-}
-_UNNAMED = "train"  # the split of files whose names say nothing
-_SUFFIXES = (".parquet", ".csv")
-_SAVED = ("state.json", "dataset_dict.json")  # in folders of save_to_disk
 _BLOCK = 1 << 20
 
 
@@ -45,11 +36,11 @@ def _read_rows(settings: LocalDatasetSettings, where: str) -> Iterator[Any]:
     path = Path(settings.path).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(f"{where}.path: expected a data set, found nothing at {path}")
-    if path.is_dir() and any((path / name).is_file() for name in _SAVED):
+    if is_saved(path):
         yield from _read_saved(path, settings, where)
         return
-    splits = _sort_by_split(path, _list_tables(path, where))
-    for file in splits[_choose_split(list(splits), settings.split, path, where)]:
+    splits = sort_by_split(path, list_tables(path, where))
+    for file in splits[choose_split(list(splits), settings.split, path, where)]:
         yield from _read_table(file, settings, where)
 
 
@@ -59,10 +50,10 @@ def _read_saved(path: Path, settings: LocalDatasetSettings, where: str) -> Itera
     with _name_file(path, where, "a folder of save_to_disk"):
         data = load_from_disk(str(path))
         if isinstance(data, DatasetDict):
-            data = data[_choose_split(list(map(str, data)), settings.split, path, where)]
+            data = data[choose_split(list(map(str, data)), settings.split, path, where)]
         elif settings.split is not None:
             known = [] if data.split is None else [str(data.split)]
-            _choose_split(known, settings.split, path, where)
+            choose_split(known, settings.split, path, where)
         yield from read_column(data, settings, where)
 
 
@@ -98,51 +89,6 @@ def _refuse_nul(file: Path) -> None:
         while block := stream.read(_BLOCK):
             if b"\0" in block:
                 raise ValueError(f"{file}: expected UTF-8 text, got a NUL character (UTF-16?)")
-
-
-def _list_tables(path: Path, where: str) -> list[Path]:
-    if path.is_file():
-        if path.suffix not in _SUFFIXES:
-            raise ValueError(
-                f"{where}.path: expected a .parquet or .csv file or a folder at {path}"
-            )
-        return [path]
-    found = [file for suffix in _SUFFIXES for file in path.glob(f"*{suffix}")]
-    found = found or [file for suffix in _SUFFIXES for file in path.rglob(f"*{suffix}")]
-    if not found:
-        raise ValueError(
-            f"{where}.path: expected a folder of save_to_disk, or .parquet or .csv files, found "
-            f"none of them in {path}"
-        )
-    if len({file.suffix for file in found}) > 1:
-        raise ValueError(
-            f"{where}.path: expected .parquet files or .csv files, found both in {path}"
-        )
-    return sorted(found)
-
-
-def _sort_by_split(path: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Return the files of each split, by their names and those of folders inside `path`."""
-    splits: dict[str, list[Path]] = {}
-    unnamed: list[Path] = []
-    for file in files:
-        inside = file.name if file == path else str(file.relative_to(path))
-        for split, words in _SPLITS.items():
-            if re.search(rf"(^|[-._ 0-9/])({words})([-._ 0-9/])", inside):
-                splits.setdefault(split, []).append(file)
-                break
-        else:
-            unnamed.append(file)
-    return {split: splits[split] for split in _SPLITS if split in splits} or {_UNNAMED: unnamed}
-
-
-def _choose_split(known: list[str], wanted: str | None, path: Path, where: str) -> str:
-    if wanted is None and len(known) == 1:
-        return known[0]
-    if wanted in known:
-        return str(wanted)
-    expected = f"one of {', '.join(known)}" if known else "none, since it names no split,"
-    raise ValueError(f"{where}.split: expected {expected} in {path}, got {wanted!r}")
 
 
 def list_local_files(settings: LocalDatasetSettings) -> list[Path]:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from dbksvd.base.settings import Names
 from dbksvd.text.sources.entry import NamedTexts, Source, SourceSettings
-from dbksvd.text.sources.local_checks import check_bundled
 
 PROBE_PACKAGE = "sae_probes"
 PROBE_FOLDER = "data/cleaned_data"
@@ -87,4 +86,25 @@ def is_fixed(_settings: SaeProbesSettings) -> bool:
     return True
 
 
-SOURCE = Source(SaeProbesSettings, read, is_fixed=is_fixed, check=check_bundled)
+def check(settings: SaeProbesSettings, where: str) -> None:
+    """Check the names of data sets, where the package is installed."""
+    check_probe_names(settings.datasets, f"{where}.datasets")
+
+
+def check_probe_names(names: Iterable[str] | None, where: str) -> None:
+    """Refuse names that are no data sets of sae-probes.
+
+    It may be installed in the environment of the jobs only: then nothing is refused.
+
+    Raises
+    ------
+    ValueError
+        For the first such name.
+    """
+    try:
+        list_probe_datasets(names, where)
+    except FileNotFoundError:
+        return
+
+
+SOURCE = Source(SaeProbesSettings, read, is_fixed=is_fixed, check=check)

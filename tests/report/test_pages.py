@@ -1,0 +1,211 @@
+"""Feature pages: what their files hold equals what was collected; text stays text."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from page_site import HOSTILE, LABELS, make_features, render
+from safetensors.numpy import load_file
+
+from dbksvd.base.files import hash_files, read_json
+from dbksvd.report.pages.chunks import write_chunk
+from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def features(base, make_sentences) -> Path:
+    return make_features(base, make_sentences(20, seed=3))
+
+
+@pytest.fixture(scope="module")
+def site(base, features) -> Path:
+    render(base, features, base / "site")
+    return base / "site"
+
+
+def read_chunk(page: Path, name: str) -> Any:
+    text = (page / f"{name}.js").read_text()
+    found = re.fullmatch(r'DBKSVD\.put\("([^"]+)","([^"]+)"\)\n', text)
+    assert found is not None
+    assert found[1] == name
+    return json.loads(gzip.decompress(base64.b64decode(found[2])))
+
+
+def read_atom(page: Path, number: int) -> dict[str, Any]:
+    chunk = read_chunk(page, f"data/atoms-{number // 8}")
+    return chunk["atoms"][number - chunk["first"]]
+
+
+class Checker(HTMLParser):
+    """Collects tags and addresses of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "href") and value]
+
+
+def list_pages(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))
+
+
+def test_every_address_is_a_file_beside_the_page(site):
+    pages = list_pages(site)
+    assert len(pages) == 4
+    for page in pages:
+        checker = Checker()
+        checker.feed(page.read_text())
+        for address in checker.addresses:
+            if address.startswith(("#", "data:,")):
+                continue
+            assert not re.match(r"[a-z]+:|//|/", address), address
+            assert (page.parent / address.split("#")[0]).is_file(), address
+    script = (site / "static" / "site.js").read_text()
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\s*\(|eval\(|innerHTML|https?:", script)
+    assert "http" not in (site / "static" / "site.css").read_text()
+
+
+def test_hostile_text_and_labels_stay_text(site):
+    for page in list_pages(site):
+        checker = Checker()
+        checker.feed(page.read_text())
+        assert checker.tags.count("script") == (2 if page.parent != site else 1)
+        assert checker.tags.count("img") == (1 if page.parent == site else 0)
+        assert checker.tags.count("i") == (0 if page.parent == site else 40)  # bars of a histogram
+        assert LABELS["dbksvd"] not in page.read_text()
+    contexts = read_chunk(site / "layer2" / "dbksvd-m50-k6-s0", "../contexts")
+    shown = {"".join(pieces) for pieces in contexts}
+    assert sum(any(text[:20] in one for one in shown) for text in HOSTILE) >= 3
+    for script in site.rglob("*.js"):
+        assert "<script" not in script.read_text() or script.parent.name == "static"
+
+
+@pytest.mark.parametrize("name", ["dbksvd", "signed", "topk"])
+def test_atoms_show_what_was_collected(site, features, name):
+    arrays = load_file(features / "atoms" / name / "m50-k6-s0.safetensors")
+    texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
+    contexts = load_file(features / "contexts.safetensors")
+    place = {document: i for i, document in enumerate(contexts["document"].tolist())}
+    page = site / "layer2" / f"{name}-m50-k6-s0"
+    shared = read_chunk(page, "../contexts")
+    n = len(arrays["nearest_atom"])
+    for number in range(n):
+        atom = read_atom(page, number)
+        assert len(atom["sides"]) == len(arrays["count"]) // n
+        for side, shown in enumerate(atom["sides"]):
+            feature = number + side * n
+            assert shown["count"] == arrays["count"][feature]
+            if not shown["count"]:
+                continue
+            assert shown["histogram"] == arrays["histogram_count"][feature].tolist()
+            low, high = arrays["example_start"][feature : feature + 2]
+            assert len(shown["examples"]) == high - low
+            for e, example in zip(range(low, high), shown["examples"], strict=True):
+                document = int(arrays["example_document"][e])
+                start = contexts["start"][place[document]] + arrays["example_first"][e]
+                ids = contexts["token"][start : start + arrays["example_length"][e]]
+                pieces = shared[example["c"]][example["f"] : example["f"] + example["n"]]
+                assert pieces == [texts[int(i)] for i in ids]
+                assert example["f"] + example["p"] == arrays["example_position"][e]
+                first, last = arrays["value_start"][e : e + 2]
+                values = dict(example["v"])
+                wanted = dict(
+                    zip(
+                        (arrays["value_position"][first:last] - example["f"]).tolist(),
+                        arrays["value"][first:last].tolist(),
+                        strict=True,
+                    )
+                )
+                assert values.keys() == wanted.keys()
+                for position, value in wanted.items():
+                    assert values[position] == pytest.approx(value, rel=1e-2)
+                assert values[example["p"]] == pytest.approx(example["m"], rel=1e-2)
+        near = [[int(i), float(c)] for i, c in zip(arrays["nearest_atom"][number][0], arrays["nearest_cosine"][number][0], strict=True) if i >= 0]  # fmt: skip
+        assert [pair[0] for pair in atom["nearest"][0][1]] == [pair[0] for pair in near]
+
+
+def test_search_finds_the_atoms_that_show_a_word(site, features):
+    arrays = load_file(features / "atoms" / "dbksvd" / "m50-k6-s0.safetensors")
+    texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
+    contexts = load_file(features / "contexts.safetensors")
+    place = {document: i for i, document in enumerate(contexts["document"].tolist())}
+    page = site / "layer2" / "dbksvd-m50-k6-s0"
+    info = json.loads(
+        re.search(r'id="info">(.*?)</script>', (page / "index.html").read_text(), re.S)[1]
+    )
+    index = {}
+    for number, prefix in enumerate(info["buckets"]):
+        for word, entry in read_chunk(page, f"data/search-{number}").items():
+            assert word.startswith(prefix)
+            assert word not in index
+            index[word] = entry
+    for word in ("cat", "river", "house"):
+        wanted = set()
+        for e in range(len(arrays["example_document"])):
+            start = contexts["start"][place[int(arrays["example_document"][e])]]
+            first = start + arrays["example_first"][e]
+            ids = contexts["token"][first : first + arrays["example_length"][e]].tolist()
+            if word in re.findall(r"\w+", "".join(texts[i] for i in ids).lower()):
+                feature = int(np.searchsorted(arrays["example_start"], e, side="right")) - 1
+                wanted.add(feature % 50)
+        fires, shows = index[word]
+        assert set(shows) == wanted
+        assert shows == sorted(shows)
+        fired = {
+            feature
+            for feature in range(50)
+            for identity in arrays["token_id"][feature]
+            if identity >= 0 and texts[int(identity)].strip() == word
+        }
+        assert set(fires) == fired
+        assert fired or wanted
+
+
+def test_same_input_gives_the_same_bytes_and_small_files(site, base, features, tmp_path):
+    render(base, features, tmp_path / "again")
+    assert hash_files(tmp_path / "again") == hash_files(site)
+    sizes = [path.stat().st_size for path in site.rglob("*.js")]
+    assert max(sizes) < 300_000
+
+
+def test_a_chunk_keeps_odd_text(tmp_path):
+    odd = ["\u2028", "\udc80", "\x00", "</script>", "👩‍👩‍👧", "ﷺ", '"\\']
+    write_chunk(tmp_path, "data/odd", {"t": odd})
+    assert read_chunk(tmp_path, "data/odd") == {"t": odd}
+    content = (tmp_path / "data" / "odd.js").read_bytes()
+    assert content.isascii()
+    assert b"</script" not in content
+
+
+def test_words_of_tokens_and_their_buckets():
+    texts = {0: " un", 1: "believ", 2: "able", 3: " cat", 4: ",", 5: " Cat"}
+    words = Words(np.array([0, 4, 6]), np.array([0, 1, 2, 4, 3, 5]), texts)
+    assert words.names == ["unbelievable", "cat"]
+    assert words.of_token.tolist() == [0, 0, 0, -1, 1, 1]
+    found, owner = words.find_in(np.array([1, 3]), np.array([2, 2]))
+    assert found.tolist() == [0, 0, 1]
+    assert owner.tolist() == [0, 0, 1]
+    index = index_words(words.names, (found, owner), [(7, " cats"), (7, " cats")], 10)
+    assert index == {"unbelievable": [[], [0]], "cat": [[], [1]], "cats": [[7], []]}
+    many = {f"{a}{b}": [[], list(range(20_000))] for a in "ab" for b in "cd"} | {"a": [[1], []]}
+    buckets = dict(cut_into_buckets(many))
+    assert sorted(word for words in buckets.values() for word in words) == sorted(many)
+    assert buckets["a"] == {"a": [[1], []]}
+    assert all(word.startswith(prefix) for prefix, words in buckets.items() for word in words)
