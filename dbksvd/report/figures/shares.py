@@ -60,8 +60,10 @@ def mark_cut(axes: Axes, which: str = "y") -> None:
     if begins_at_zero(axis):
         return
     is_y = which == "y"
+    x, y = (0.0, 0.02) if is_y else (0.02, 0.0)
     axes.text(
-        *((0, 0.02) if is_y else (0.02, 0)),
+        x,
+        y,
         "//",
         rotation=90 if is_y else 0,
         transform=axes.transAxes,
