@@ -165,7 +165,7 @@ def test_a_run_ends_with_a_site_that_opens(with_pages: Path):
     for folder in folders:
         data = {path.name for path in (folder / "data").iterdir()}
         assert {"list.js", "map.js", "search-0.js"} <= data
-        assert {f"atoms-{number}.js" for number in range(8)} <= data
+        assert {f"atoms-{number}.js" for number in range(4)} <= data
     assert len(list(site.rglob("*.png"))) == FIGURES
     manifest = read_json(layer / "features/manifest.json")
     assert [entry["name"] for entry in manifest["dictionaries"]] == TYPICAL

@@ -14,8 +14,8 @@ import numpy as np
 from dbksvd.report.pages.chunks import round_all, write_chunk
 from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
 
-ATOMS_PER_FILE = 8
-ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are 200 kB
+ATOMS_PER_FILE = 16
+ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are up to 150 kB
 TOKENS_IN_LIST = 3
 MAP_STEPS = 1000
 PROBES_SHOWN = 5
@@ -275,11 +275,8 @@ def _describe_example(
     first, length = int(arrays["example_first"][example]), int(arrays["example_length"][example])
     low, high = arrays["value_start"][example : example + 2].tolist()
     positions = (arrays["value_position"][low:high] - first).tolist()
-    found["v"] = [
-        [place, value]
-        for place, value in zip(positions, round_all(arrays["value"][low:high], 3), strict=True)
-        if 0 <= place < length
-    ]
+    values = round_all(arrays["value"][low:high], 3)
+    found["v"] = [number for pair in zip(positions, values, strict=True) for number in pair]
     found["p"] = int(arrays["example_position"][example]) - first
     if document not in contexts.place:  # rows without text
         return found | {"t": [], "s": 0}
