@@ -72,6 +72,7 @@ import sae_bench.evals.core.main
 """,
     "figures": """
 import dbksvd.report.collect, dbksvd.report.summary, dbksvd.report.matched, dbksvd.report.budgets
+import dbksvd.report.pages.render
 from dbksvd.report.figures.registry import FIGURES, find_figure
 import matplotlib.pyplot, seaborn
 assert all(find_figure(name).caption for name in FIGURES)
@@ -166,3 +167,6 @@ def test_installed_package_works_from_any_folder(tmp_path: Path):
     assert Path(path).is_relative_to(target)
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", version)
     assert not list(target.glob("tests"))
+    for folder in ("static", "templates"):  # which the feature pages are made of
+        names = {path.name for path in (ROOT / "dbksvd/report/pages" / folder).iterdir()}
+        assert {path.name for path in (target / "dbksvd/report/pages" / folder).iterdir()} == names
