@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from workflow.experiment import SYNTHETIC, Experiment, Fit, as_param
+
+ROOT = Path(__file__).parents[1]
 
 
 class Pages:
@@ -48,6 +51,12 @@ class Pages:
         """Return the param of rendering pages."""
         config = self.experiment.config
         return as_param({"experiment": config.experiment, "labels": self.experiment.labels})
+
+    def list_templates(self) -> list[str]:
+        """Return the files that pages are made of beside Python: HTML, style and script."""
+        folder = ROOT / "dbksvd/report/pages"
+        files = [*folder.glob("templates/*.html"), *folder.glob("static/site.*")]
+        return sorted(path.relative_to(ROOT).as_posix() for path in files)
 
 
 def choose_typical(fits: Sequence[Fit]) -> Fit:
