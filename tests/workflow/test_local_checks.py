@@ -248,6 +248,15 @@ def test_a_context_longer_than_the_model_s_positions(here: Path, names: dict[str
     config = with_model(name="~/model")
     config["activations"]["context_length"] = 32
     assert find_problems(config) == []
+    config["evaluation"] = {"evals": {"core": {"datasets": ["96_spam_is"], "context_length": 33}}}
+    if most is not None:
+        with pytest.raises(SettingsError) as error:
+            Experiment(config)
+        assert error.value.problems == (
+            "evaluation.evals.core.context_length: expected at most 32, the positions of ~/model, "
+            "got 33",
+        )
+    config["evaluation"] = {}
     config["activations"]["context_length"] = 33
     if most is None:
         assert find_problems(config) == []
