@@ -19,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report estimate test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,12 +29,13 @@ env: $(STAMP)  ## make the virtual environment from requirements.lock
 # torch first and with its own dependencies: where it is a CUDA build, they are the CUDA libraries,
 # which a lock for every machine cannot name. Everything else is pinned and takes no dependencies.
 # A CUDA build brings its own Triton; the tests of the kernels need one on a CPU too.
-$(STAMP): requirements.lock tests/requirements.txt
+$(STAMP): requirements.lock tests/requirements.txt tests/requirements-triton.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH) --constraint requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements.txt
 	$(BIN)/python -c "import triton" 2> /dev/null \
-	  || $(BIN)/python -m pip install --quiet --no-deps -r tests/requirements.txt
+	  || $(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-triton.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch "$@"
 
@@ -47,6 +48,11 @@ report: env
 
 estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
 	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
+
+# The text as it was typed: make would read a $ in it.
+override export TEXT := $(value TEXT)
+explain: env  ## which atoms fire on TEXT="…", for the dictionaries of CONFIG that have pages
+	@PYTHONPATH="$(CURDIR)" python scripts/explain_text.py --config $(CONFIG) --text="$$TEXT"
 
 # Files side by side, one thread each; tests of one file stay together and share what they made.
 # The order is that of the collection, which puts files that run real jobs first.

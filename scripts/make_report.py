@@ -31,6 +31,8 @@ def main() -> None:
     print((folder / "table.md").read_text())
     print((folder / "budgets.md").read_text())
     print(f"figures  {folder / 'figures'}")
+    if (folder / "site" / "index.html").is_file():
+        print(f"pages    {folder / 'site' / 'index.html'}")
     print(f"table    {folder / 'table.csv'} (all scores: {folder / 'scores.csv'})")
     print(f"report   {report}")
 

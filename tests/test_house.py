@@ -241,11 +241,14 @@ def list_outside_imports(folder: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folder", "files"),
     [
-        ("dbksvd", ("tests/requirements.txt",)),  # a CUDA build of torch brings its own Triton
+        (
+            "dbksvd",
+            ("tests/requirements-triton.txt",),
+        ),  # a CUDA build of torch brings its own Triton
         ("scripts", ()),
         ("workflow", ()),
         ("benchmarks", ("benchmarks/requirements.txt",)),
-        ("tests", ("tests/requirements.txt",)),
+        ("tests", ("tests/requirements.txt", "tests/requirements-triton.txt")),
     ],
 )
 def test_what_is_imported_is_declared(folder: str, files: tuple[str, ...]):

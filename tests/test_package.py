@@ -77,6 +77,11 @@ import matplotlib.pyplot, seaborn
 assert all(find_figure(name).caption for name in FIGURES)
 from dbksvd.report.headlines import list_headlines
 assert len(list_headlines()) > 10
+import dbksvd.features.collect, dbksvd.features.exports
+from dbksvd.report.pages import explain, images, render
+import torch
+from dbksvd.features.geometry import draw_map
+assert draw_map(torch.randn(9, 4), signed=False).shape == (9, 2)
 """,
     "workflow": "import snakemake, yaml\n",
 }
@@ -166,3 +171,8 @@ def test_installed_package_works_from_any_folder(tmp_path: Path):
     assert Path(path).is_relative_to(target)
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", version)
     assert not list(target.glob("tests"))
+    pages = Path("dbksvd/report/pages")
+    for folder in ("templates", "static"):  # they are no Python
+        names = {file.name for file in (ROOT / pages / folder).iterdir()}
+        assert {file.name for file in (target / pages / folder).iterdir()} == names
+        assert names

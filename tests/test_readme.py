@@ -75,3 +75,24 @@ def test_pages_link_to_what_is_there(path: Path):
 @pytest.mark.parametrize("target", re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE))
 def test_make_targets_exist(target: str):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_explain_command_reaches_the_script(tmp_path: Path):
+    """What README's command runs, with a stand-in for Python; test_explain_page.py runs the rest."""
+    (command,) = re.findall(r"`(make explain [^`]*)`", README)
+    (text,) = re.findall(r'TEXT="([^"]*)"', command)
+    stand_in = tmp_path / "bin" / "python"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    folder = os.path.relpath(tmp_path, ROOT)
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --silent --old-file env VENV={folder}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    script, *arguments = done.stdout.splitlines()
+    assert (ROOT / script).is_file()
+    assert arguments == ["--config", "config.yaml", f"--text={text}"]

@@ -43,7 +43,7 @@ def check_consistency(config: ExperimentConfig) -> None:
     if config.model is not None:
         problems.catch(_check_origin, config.model)
         problems.catch(_check_model, config.model, config.activations)
-    if config.activations.source == "images":
+    if config.activations.source == "images" and config.model is not None:
         problems.catch(_check_image_model, config)
     if config.activations.source == "model":
         problems.catch(_check_evals, config)
@@ -62,12 +62,12 @@ def _check_sections(config: ExperimentConfig) -> None:
         for key in ("text", "images", "model")
         if key not in NEEDED[source] and getattr(config, key) is not None
     ]
-    evals = config.evaluation.list_evals()
+    evals = config.evaluation.list_evals().keys() - {"ground_truth"}  # check_ground_truth has it
     if source in ("files", "images") and evals:
         reason = "runs the model" if source == "files" else "gives its models text"
         problems.append(
             f"evaluation.evals: expected {{}} for activations.source: {source}, since SAEBench "
-            f"{reason}, got {', '.join(evals)}"
+            f"{reason}, got {', '.join(sorted(evals))}"
         )
     if problems:
         raise SettingsError(*problems)

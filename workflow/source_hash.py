@@ -117,6 +117,8 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
     that is how ``dbksvd/__init__.py`` offers names without making every rule depend on every file.
     Nor is a registry: it only says where an entry is, and rules name the entries that they use.
     """
+    if not path.endswith(".py"):  # a template, which a rule names
+        return ()
     found: set[str] = set()
     for module in _list_modules(ast.parse((root / path).read_text(), filename=path)):
         parts = module.split(".")

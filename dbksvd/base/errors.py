@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from dbksvd.base.files import DamagedFileError
+from dbksvd.base.files import DAMAGED, DamagedFileError
 
 
 @contextmanager
@@ -46,12 +46,12 @@ def _interrupt(_signal: int, _frame: Any) -> NoReturn:
 def _set_aside(error: DamagedFileError) -> str:
     """Rename the seal of a damaged file; return what to tell."""
     try:
-        error.seal.replace(f"{error.seal}.damaged")
+        error.seal.replace(f"{error.seal}{DAMAGED}")
     except OSError:  # read-only, or another job was faster
         return _flatten(error)
     reason = " ".join(error.reason.split())
     name = error.seal.name
-    return f"{reason}; run again to make it anew ({name} is now {name}.damaged)"
+    return f"{reason}; run again to make it anew ({name} is now {name}{DAMAGED})"
 
 
 def _flatten(error: Exception) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _LFS_MARK = b"version https://git-lfs"
+# What the name of a seal gets where a file is not what it says.
+DAMAGED = ".damaged"
 # The temporary names of `replace_file` and `replace_folder`: a dot, the name, 8 characters.
 TEMPORARY_NAME = re.compile(r"\..+-[a-z0-9_]{8}(\.[^.]+)?")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dbksvd.base.files import TEMPORARY_NAME, read_json, replace_folder
+from dbksvd.base.files import DAMAGED, TEMPORARY_NAME, read_json, replace_folder
 
 # Snakemake's own mark in a folder that it made.
 SNAKEMAKE_MARKS = (".snakemake_timestamp",)
@@ -46,7 +46,8 @@ class Folder:
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if entry.name in SNAKEMAKE_MARKS or TEMPORARY_NAME.fullmatch(entry.name):
                 continue
-            if entry.is_symlink() or not any(fnmatchcase(entry.name, name) for name in self.names):
+            name = entry.name.removesuffix(DAMAGED)
+            if entry.is_symlink() or not any(fnmatchcase(name, known) for known in self.names):
                 raise ValueError(
                     f"{path}: expected a new folder, or one that holds nothing but "
                     f"{', '.join(self.names)}, since it is replaced as a whole, got {entry.name}"

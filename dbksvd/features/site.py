@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from dbksvd.base.files import check_folder, read_json
 from dbksvd.features.writing import (
@@ -17,6 +16,7 @@ from dbksvd.features.writing import (
     SCHEMA_VERSION,
     TILES_FILE,
     TOKENS_FILE,
+    read_arrays,
 )
 
 
@@ -94,7 +94,7 @@ class SiteFeatures:
         if name not in self.names:
             raise ValueError(f"dictionary: expected one of {', '.join(self.names)}, got {name!r}")
         entry = self.manifest["dictionaries"][self.names.index(name)]
-        return AtomArrays(entry, load_file(self.folder / entry["file"]))
+        return AtomArrays(entry, read_arrays(self.folder / entry["file"]))
 
     @cached_property
     def tokens(self) -> dict[int, str]:
@@ -113,7 +113,7 @@ class SiteFeatures:
     @cached_property
     def _contexts(self) -> dict[str, np.ndarray]:
         path = self.folder / CONTEXTS_FILE
-        return load_file(path) if path.is_file() else {}
+        return read_arrays(path) if path.is_file() else {}
 
     def find_context(self, document: int) -> tuple[np.ndarray, str] | None:
         """Return the token ids of a document and the name of its source; None without text."""

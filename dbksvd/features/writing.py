@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from dbksvd.base.files import hash_files, write_json
@@ -111,8 +111,24 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
 
 
 def _save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    save_file({name: np.ascontiguousarray(_narrow(array)) for name, array in arrays.items()}, path)
     path.chmod(0o644)
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """Return integers in the narrowest signed type that holds them: half of the room on disk."""
+    if array.dtype.kind != "i" or not array.size:
+        return array
+    largest = max(int(array.max()), -1 - int(array.min()))
+    return array.astype(np.min_scalar_type(-1 - largest))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file of :func:`write_site`, all integers as int64."""
+    return {
+        name: array.astype(np.int64) if array.dtype.kind == "i" else array
+        for name, array in load_file(path).items()
+    }
 
 
 def _describe_atoms(

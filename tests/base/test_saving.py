@@ -38,6 +38,10 @@ def test_a_folder_of_ours_is_replaced_as_a_whole(tmp_path: Path):
     (folder / ".snakemake_timestamp").touch()
     write_ours(folder, "data-0.bin")
     assert {path.name for path in folder.iterdir()} == {"data-0.bin", "manifest.json"}
+    # as a script does that finds a file damaged
+    (folder / "manifest.json").rename(folder / "manifest.json.damaged")
+    write_ours(folder, "data-1.bin")
+    assert {path.name for path in folder.iterdir()} == {"data-1.bin", "manifest.json"}
     (folder / "manifest.json").unlink()  # as Snakemake does before it runs a rule again
     write_ours(folder, "data-2.bin")
     assert {path.name for path in folder.iterdir()} == {"data-2.bin", "manifest.json"}

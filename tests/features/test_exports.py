@@ -107,7 +107,8 @@ def test_batches_say_what_the_codes_say(batches, plain, dictionaries):
 def test_sae_dashboard_reads_the_batches(batches):
     """sae-dashboard is installed without its dependencies; the class needs NumPy only."""
     dashboard = pytest.importorskip(
-        "sae_dashboard.neuronpedia.neuronpedia_dashboard", reason="sae-dashboard is not installed"
+        "sae_dashboard.neuronpedia.neuronpedia_dashboard",
+        reason="sae-dashboard is not installed (tests/requirements.txt)",
     )
     for batch in batches[2]:
         assert dashboard.NeuronpediaDashboardBatch(**batch).to_dict() == batch

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from page_site import HOSTILE, LABELS, make_features, render
-from safetensors.numpy import load_file
 
 from dbksvd.base.files import hash_files, read_json
+from dbksvd.features.writing import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
 
@@ -45,7 +45,7 @@ def read_chunk(page: Path, name: str) -> Any:
 
 
 def read_atom(page: Path, number: int) -> dict[str, Any]:
-    chunk = read_chunk(page, f"data/atoms-{number // 8}")
+    chunk = read_chunk(page, f"data/atoms-{number // 16}")
     return chunk["atoms"][number - chunk["first"]]
 
 
@@ -99,9 +99,9 @@ def test_hostile_text_and_labels_stay_text(site):
 
 @pytest.mark.parametrize("name", ["dbksvd", "signed", "topk"])
 def test_atoms_show_what_was_collected(site, features, name):
-    arrays = load_file(features / "atoms" / name / "m50-k6-s0.safetensors")
+    arrays = read_arrays(features / "atoms" / name / "m50-k6-s0.safetensors")
     texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
-    contexts = load_file(features / "contexts.safetensors")
+    contexts = read_arrays(features / "contexts.safetensors")
     place = {document: i for i, document in enumerate(contexts["document"].tolist())}
     page = site / "layer2" / f"{name}-m50-k6-s0"
     shared = read_chunk(page, "../contexts")
@@ -125,7 +125,7 @@ def test_atoms_show_what_was_collected(site, features, name):
                 assert pieces == [texts[int(i)] for i in ids]
                 assert example["f"] + example["p"] == arrays["example_position"][e]
                 first, last = arrays["value_start"][e : e + 2]
-                values = dict(example["v"])
+                values = dict(zip(example["v"][::2], example["v"][1::2], strict=True))
                 wanted = dict(
                     zip(
                         (arrays["value_position"][first:last] - example["f"]).tolist(),
@@ -142,9 +142,9 @@ def test_atoms_show_what_was_collected(site, features, name):
 
 
 def test_search_finds_the_atoms_that_show_a_word(site, features):
-    arrays = load_file(features / "atoms" / "dbksvd" / "m50-k6-s0.safetensors")
+    arrays = read_arrays(features / "atoms" / "dbksvd" / "m50-k6-s0.safetensors")
     texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
-    contexts = load_file(features / "contexts.safetensors")
+    contexts = read_arrays(features / "contexts.safetensors")
     place = {document: i for i, document in enumerate(contexts["document"].tolist())}
     page = site / "layer2" / "dbksvd-m50-k6-s0"
     info = json.loads(

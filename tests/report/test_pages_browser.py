@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_site import make_features, render
+from features_helpers import SIGNED
+from page_site import LABELS, make_features, render
+
+from dbksvd.features.explain import explain_text
+from dbksvd.models.loading import load_model
+from dbksvd.report.pages.explain import ExplainedText, render_explanation
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -29,9 +34,19 @@ def site(tmp_path_factory, make_sentences) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    # nothing is downloaded and nobody is told: browser and driver are those on PATH
+    os.environ |= {"SE_OFFLINE": "true", "SE_AVOID_STATS": "true"}
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--window-size=1300,1000",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -94,6 +109,33 @@ def test_overview_leads_to_a_dictionary(browser, site):
     find(browser, "a.card")[0].click()
     wait(lambda: find(browser, "#atoms tbody tr"))
     assert find(browser, "header h1")[0].text.startswith("<img src=x onerror=alert(1)>")
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+def test_page_of_a_text_shows_values_and_leads_to_atoms(browser, site):
+    loaded = load_model({"name": str(site.parent / "model")}, gpus=0)
+    names = {name: site.parent / name for name in SIGNED}
+    (explained,) = explain_text(["</script> a cat"], names, loaded, layer=2, context_length=60)
+    output = site / "explain.html"
+    render_explanation([ExplainedText("layer2", explained, LABELS, {})], "e", site, output)
+    browser.get(output.as_uri())
+    assert find(browser, ".example .text")[0].text == "</script> a cat"
+    token = find(browser, ".text span.on")[0]
+    colour = "return getComputedStyle(arguments[0]).backgroundColor"
+    seen = set()
+    for theme in range(2):
+        assert browser.execute_script(colour, token).startswith("rgba(")
+        seen.add(browser.execute_script(colour, token))
+        keep_picture(browser, f"explain-{theme}")
+        find(browser, "#theme")[0].click()
+    assert len(seen) == 2
+    webdriver.ActionChains(browser).move_to_element(token).perform()
+    shown = wait(lambda: [e for e in find(browser, "#tip") if e.is_displayed()])[0].text
+    assert shown == token.get_attribute("data-tip")
+    link = find(browser, ".explained td a")[0]
+    number = link.text
+    link.click()
+    wait(lambda: [e for e in find(browser, "#atom-title") if e.text == f"Atom {number}"])
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from image_helpers import save_dinov2, save_photographs
 from PIL import Image
-from running import CONFIG, ROOT, copy_project, plan, run_snakemake
+from running import CONFIG, ROOT, copy_project, plan, run_fork, run_snakemake
 
 from dbksvd.base.files import read_json
 from dbksvd.base.settings import SettingsError
@@ -35,6 +35,7 @@ def make_config() -> dict[str, Any]:
             "batch_size": 16,
         },
         "evaluation": {"seed": 0, "evals": {}},
+        "pages": None,
     }
     config["methods"] |= {
         "random": {"algorithm": "random", "nonnegative": False},
@@ -151,7 +152,7 @@ def test_unreadable_image_stops_the_run_at_once(run: Path, tmp_path: Path):
         ("activations", {"layers": None}, r"^activations\.layers: missing key$"),
         ("methods", {"published": {"algorithm": "pretrained", "release": "gemma-scope-2b-pt-res-canonical", "id": "layer_12/width_16k/canonical"}}, r"^methods\.published: expected activations\.layers: \[13\] for an SAE of this place .*, got \[2\]$"),
         ("methods", {"published": {"algorithm": "pretrained", "release": "gemma-scope", "id": "x"}}, r"^methods\.published\.release: expected a release in SAELens's list .*, got 'gemma-scope'$"),
-        ("methods", {"published": {"algorithm": "pretrained", "path": "nowhere"}}, r"^methods\.published\.path: expected a folder with cfg\.json, found none in nowhere$"),
+        ("methods", {"published": {"algorithm": "pretrained", "path": "nowhere"}}, r"^methods\.published\.path: expected a folder with cfg\.json, found none in /.*/nowhere \(relative paths begin at the working directory\)$"),
         ("methods", {"published": {"algorithm": "pretrained", "release": "a/b"}}, r"^methods\.published\.id: missing key$"),
         ("methods", {"published": {"algorithm": "pretrained"}}, r"^methods\.published: expected exactly one of the keys path or release, got none$"),
     ],
@@ -176,7 +177,15 @@ def test_sections_are_needed(key: str):
         Experiment(config)
 
 
-def test_shipped_experiment_is_planned_without_images_or_hub(run: Path):
+def test_shipped_experiment_is_planned_without_a_hub(run: Path):
+    status, output = run_fork(run, "-n", config="experiments/dinov2.yaml")
+    assert status == 1
+    assert (
+        f"error: config: images.folder: expected a folder, found nothing at {run}/images" in output
+    )
+    (run / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (run / "images" / name).write_bytes(name.encode())
     planned = plan(run, "experiments/dinov2.yaml")
     assert planned["prepare_images"] == 1
     assert planned["extract_image_activations"] == 8

@@ -31,6 +31,7 @@ def finished(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for number in range(2):
         (folder / f"texts/{number}.txt").write_text(f"A text.\nAnother, of {number}.\n")
     shutil.copytree(folder / "experiments/ravel", folder / "ravel")
+    ravel = {"data": "ravel", "entities": {"city": ["Country", "Continent", "Language"]}}
     config = {
         "experiment": "local",
         "text": {"sources": [{"kind": "file", "path": f"texts/{i}.txt"} for i in range(2)]},
@@ -48,7 +49,7 @@ def finished(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             "published": {"algorithm": "pretrained", "path": "sae"},
         },
         "fits": [{"methods": ["dbksvd", "published"], "n_atoms": [32], "k": [2]}],
-        "evaluation": {"evals": {"core": {"context_length": 16}, "ravel": {"data": "ravel"}}},
+        "evaluation": {"evals": {"core": {"context_length": 16}, "ravel": ravel}},
     }
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
     pretend_to_finish(folder)

@@ -244,6 +244,16 @@ def fit_sources(wildcards):
     ]
 
 
+def list_scored():
+    """Positions of the fits whose scores there are: all, but in the table of a failed run."""
+    failed = {tuple(keys) for *keys, _ in FAILED_FITS}
+    return [
+        i
+        for i, fit in enumerate(EXPERIMENT.fits)
+        if (fit.site, fit.method, fit.n_atoms, fit.k, fit.seed) not in failed
+    ]
+
+
 def table_code(name):
     """Hash of what makes one of the tables for people."""
     return code(

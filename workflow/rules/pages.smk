@@ -96,7 +96,11 @@ rule render_pages:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         cfg=PAGES.rendering(),
-        code=code("scripts/render_pages.py", *EXPERIMENT.headline_sources()),
+        code=code(
+            "scripts/render_pages.py",
+            *EXPERIMENT.headline_sources(),
+            *list_static_files(),
+        ),
     shell:
         'python "$DBKSVD/scripts/render_pages.py" --settings {params.cfg:q} --features {input.features:q}'
         " --scores {input.scores:q} --table {input.table:q} --figures {input.figures:q}"

@@ -14,16 +14,6 @@ TRUTH_SCORES = [
 ]
 
 
-def list_scored():
-    """Positions of the fits whose scores there are: all, but in the table of a failed run."""
-    failed = {tuple(keys) for *keys, _ in FAILED_FITS}
-    return [
-        i
-        for i, fit in enumerate(EXPERIMENT.fits)
-        if (fit.site, fit.method, fit.n_atoms, fit.k, fit.seed) not in failed
-    ]
-
-
 # Equal scores make no table or figure anew, hence a checkpoint.
 checkpoint collect_scores:
     input:

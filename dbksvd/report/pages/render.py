@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from dbksvd.base.files import check_folder, read_json, replace_folder
+from dbksvd.features.writing import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.dictionary_data import Contexts, write_dictionary_data
 from dbksvd.report.pages.images import open_tiles, refuse_tiles
@@ -160,7 +160,7 @@ class _Pages:
     def _write_page(
         self, place: Path, own: int, item: Mapping[str, Any], scores: list[tuple[str, str]]
     ) -> None:
-        arrays = load_file(self.features / item["file"])
+        arrays = read_arrays(self.features / item["file"])
         arrays["own_dictionary"] = np.array(own)
         known = write_dictionary_data(place, arrays, self.contexts, self.tiles)
         manifest, kind = self.manifest, self.manifest["kind"]
@@ -204,7 +204,7 @@ def _read_contexts(features: Path) -> Contexts:
     arrays = {"start": np.zeros(1, dtype=np.int64), "token": none, "source": none, "document": none}
     has_text = (features / "contexts.safetensors").is_file()
     if has_text:
-        arrays = load_file(features / "contexts.safetensors")
+        arrays = read_arrays(features / "contexts.safetensors")
     start, token = arrays["start"], arrays["token"]
     return Contexts(
         place={document: number for number, document in enumerate(arrays["document"].tolist())},

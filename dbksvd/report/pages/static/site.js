@@ -277,7 +277,8 @@ SORTS.match = ["match", () => 0];
 // ---- one atom ---------------------------------------------------------------------------------
 function drawExample(example, side, most) {
   const text = make("div", { class: "text" });
-  const values = new Map(example.v);
+  const values = new Map();
+  for (let place = 0; place < example.v.length; place += 2) values.set(example.v[place], example.v[place + 1]);
   const colour = side ? "--minus" : "--plus";
   const style = getComputedStyle(document.documentElement).getPropertyValue(colour);
   const pieces = example.t || page.contexts[example.c].slice(example.f, example.f + example.n);
