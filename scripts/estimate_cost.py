@@ -14,6 +14,7 @@ from dbksvd.estimates.table import format_assumptions, format_table
 from dbksvd.models.sizes import find_sizes
 from workflow.experiment import Experiment
 from workflow.layers import read_layers
+from workflow.pages import Pages
 
 
 @report_errors()
@@ -29,10 +30,12 @@ def main() -> None:
         sys.exit(error.tell("error: config"))
     config = experiment.config
     sizes = None if config.model is None else find_sizes(config.model)
+    pages = Pages(experiment)
+    paged = [fit for site in pages.sites for fit in pages.list_fits(site)]
     for name in DEVICES if arguments.device == "all" else [arguments.device]:
         device = DEVICES[name]
         stages = estimate_stages(
-            config, experiment.fits, sizes, device, experiment.model_kind or "causal"
+            config, experiment.fits, sizes, device, experiment.model_kind or "causal", paged
         )
         print(f"{config.experiment} on one {device.name}\n")
         print(format_table(stages, device))

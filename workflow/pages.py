@@ -8,6 +8,14 @@ from pathlib import Path
 from workflow.experiment import SYNTHETIC, Experiment, Fit, as_param
 
 ROOT = Path(__file__).parents[1]
+# What pages are made of beside modules: nothing imports it, so the rule names it.
+STATIC = ("dbksvd/report/pages/templates", "dbksvd/report/pages/static")
+
+
+def list_static_files() -> list[str]:
+    """Return the templates and static files of the pages, relative to the project."""
+    files = [path for folder in STATIC for path in (ROOT / folder).iterdir()]
+    return sorted(path.relative_to(ROOT).as_posix() for path in files)
 
 
 class Pages:
@@ -51,12 +59,6 @@ class Pages:
         """Return the param of rendering pages."""
         config = self.experiment.config
         return as_param({"experiment": config.experiment, "labels": self.experiment.labels})
-
-    def list_templates(self) -> list[str]:
-        """Return the files that pages are made of beside Python: HTML, style and script."""
-        folder = ROOT / "dbksvd/report/pages"
-        files = [*folder.glob("templates/*.html"), *folder.glob("static/site.*")]
-        return sorted(path.relative_to(ROOT).as_posix() for path in files)
 
 
 def choose_typical(fits: Sequence[Fit]) -> Fit:

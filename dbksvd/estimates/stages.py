@@ -5,7 +5,7 @@ Operations are counted from the config; seconds follow from assumed rates of a d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from dbksvd.activations.settings import FileActivations
 from dbksvd.base.site import Site
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
+from dbksvd.estimates.pages import count_collection, count_rendering
 from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
@@ -93,6 +94,7 @@ def estimate_stages(
     sizes: ModelSizes | None,
     device: Device,
     kind: ModelKind = "causal",
+    paged: Collection[Any] = (),
 ) -> list[Stage]:
     """Return the stages with what they cost, in their order.
 
@@ -108,6 +110,8 @@ def estimate_stages(
         Assumed rates.
     kind : {"causal", "encoder"}
         Whether the model has a language-model head, and core so a loss.
+    paged : collection
+        Those of `fits` that have feature pages.
 
     Raises
     ------
@@ -141,6 +145,8 @@ def estimate_stages(
         stages.append(_make_stage("prepare evals", prepared, device, is_eval=True))
     scored = [_count_scoring(rows, fit, one, evals, parameters) for rows, fit, one in coding]
     stages.append(_make_stage("evaluate", scored, device, is_eval=True))
+    if paged:
+        stages += _estimate_pages(config, coding, paged, sizes, device)
     return stages
 
 
@@ -179,6 +185,32 @@ def _count_coding(config: Any, method: str, sizes: FitSizes) -> Work:
     base = entry.find_base(settings)
     assert base is not None  # as an entry without coding says
     return _count_coding(config, base[1], sizes)
+
+
+def _estimate_pages(
+    config: Any,
+    coding: Iterable[tuple[SiteRows, Any, Work]],
+    paged: Collection[Any],
+    sizes: ModelSizes | None,
+    device: Device,
+) -> list[Stage]:
+    """Return the stages of the feature pages: a job for each site, and one for all."""
+    by_site: dict[SiteRows, list[tuple[Any, Work]]] = {}
+    for rows, fit, one in coding:
+        if fit in paged:
+            by_site.setdefault(rows, []).append((fit, one))
+    works = []
+    for rows, found in by_site.items():
+        reading = Work()
+        if sizes is not None and rows.site.is_layer:
+            weights = (sizes.parameters or 0) * _BYTES[config.model.dtype]
+            reading = Work(model=_count_reading(rows, sizes, 1), memory=weights)
+        works.append(count_collection(config, rows, found, reading))
+    rendering = count_rendering(sum(fit.n_atoms for fit in paged))
+    return [
+        _make_stage("collect examples", works, device),
+        _make_stage("render pages", [rendering], device),
+    ]
 
 
 def _make_stage(name: str, works: list[Work], device: Device, *, is_eval: bool = False) -> Stage:

@@ -23,6 +23,7 @@ from dbksvd.fit.registry import find_method
 from dbksvd.models.sizes import ModelSizes, find_sizes
 from workflow.config import ExperimentConfig
 from workflow.experiment import Experiment
+from workflow.pages import Pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,6 +120,27 @@ def test_stages_of_a_small_experiment_by_hand():
     coded = 100 + 160
     assert stages["evaluate"].seconds == (one.products + one.steps) * coded + 2 * 32 * 8 * 160
 
+    stages = {
+        s.name: s for s in estimate_stages(parsed, fits, sizes, device, "encoder", paged=fits)
+    }
+    # no text is described: the held-out rows
+    assert stages["collect examples"].seconds == pytest.approx(
+        100 * (2 * 1000 * (2 / 4) + one.products + one.steps)
+    )
+    assert stages["collect examples"].jobs == stages["render pages"].jobs == 1
+    assert stages["render pages"].seconds == pytest.approx(32 * 0.01)
+    text = {"sources": [{"kind": "sae_probes"}], "max_documents": 50, "heldout_fraction": 0.2}
+    for pages, tokens in (
+        ({}, 50 * 0.2 * 8),
+        ({"examples": {"split": "train"}}, 50 * 0.8 * 8),
+        ({"examples": {"n_tokens": 7}}, 7),
+    ):
+        parsed = parse(ExperimentConfig, config | {"text": text, "pages": pages})
+        read = {s.name: s for s in estimate_stages(parsed, fits, sizes, device, "encoder", fits)}
+        assert read["collect examples"].seconds == pytest.approx(
+            tokens * (2 * 1000 * (2 / 4) + one.products + one.steps)
+        )
+
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_config_can_be_estimated(path):
@@ -127,7 +149,11 @@ def test_every_shipped_config_can_be_estimated(path):
     # a model that is neither here nor described has the sizes of a small one
     sizes = (find_sizes(model) if model else None) or ModelSizes(768, 12, 10**8)
     for device in DEVICES.values():
-        stages = estimate_stages(experiment.config, fits, sizes, device)
+        pages = Pages(experiment)
+        paged = [fit for site in pages.sites for fit in pages.list_fits(site)]
+        stages = estimate_stages(experiment.config, fits, sizes, device, paged=paged)
+        by_name = {stage.name: stage for stage in stages}
+        assert by_name["collect examples"].jobs == len(pages.sites)
         assert sum(s.jobs for s in stages if s.name.startswith(("fit", "train SAEs"))) == len(fits)
         assert all(stage.seconds > 0 and stage.memory > 0 for stage in stages)
 
@@ -169,7 +195,16 @@ def test_script_says_what_it_assumes():
     assert done.returncode == 0, done.stderr
     assert "gemma-2-2b on one H100" in done.stdout
     assert "nothing was measured on a GPU" in done.stdout
-    for stage in ("extract", "fit DB-KSVD", "train SAEs", "prepare evals", "evaluate", "all"):
+    for stage in (
+        "extract",
+        "fit DB-KSVD",
+        "train SAEs",
+        "prepare evals",
+        "evaluate",
+        "collect examples",
+        "render pages",
+        "all",
+    ):
         assert any(line.startswith(stage) for line in done.stdout.splitlines())
 
 

@@ -52,6 +52,7 @@ def copy_project(folder: Path) -> Path:
     """Copy what a run needs, without results, as a fresh clone would have it.
 
     What numba has compiled here comes along: it would take ten seconds of every fit's first run.
+    The tiny experiment makes no feature pages there, which take as long (test_pages_workflow.py).
     """
     compile_kernels()
     folder.mkdir(parents=True)
@@ -62,6 +63,8 @@ def copy_project(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=ignore)
         else:
             shutil.copy(source, folder)
+    with (folder / CONFIG).open("a") as stream:
+        stream.write("\npages: null\n")
     return folder
 
 

@@ -17,7 +17,7 @@ from workflow.config import ExperimentConfig
 MANIFEST = "results/tiny/layer4/shards/manifest.json"
 SEAL = "results/tiny/layer4/dictionaries/topk-sae/m64-k4-s0/fit.json"
 FILES = ("parts/part-0.h5", "parts/part-1.h5", "shards/train-00000.h5", "shards/train-00002.h5", "shards/heldout-00000.h5")  # fmt: skip
-TINY = yaml.safe_load((ROOT / CONFIG).read_text())
+TINY = yaml.safe_load((ROOT / CONFIG).read_text()) | {"pages": None}
 
 
 def run_with_cache(folder: Path, cache: Path, target: str) -> str:

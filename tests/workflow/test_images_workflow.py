@@ -35,6 +35,7 @@ def make_config() -> dict[str, Any]:
             "batch_size": 16,
         },
         "evaluation": {"seed": 0, "evals": {}},
+        "pages": None,
     }
     config["methods"] |= {
         "random": {"algorithm": "random", "nonnegative": False},

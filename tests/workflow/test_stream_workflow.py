@@ -22,7 +22,7 @@ STREAM = {"n_tokens": 4000, "block_rows": 1000, "seed": 1}
 
 def make_config() -> dict[str, Any]:
     config = yaml.safe_load((ROOT / "experiments/tiny.yaml").read_text())
-    config["experiment"] = "streamed"
+    config |= {"experiment": "streamed", "pages": None}
     config["activations"] |= {"n_train_tokens": 1200, "slices": 1, "stream": dict(STREAM)}
     names = ("dbksvd", "topk-sae")
     config["methods"] = {name: config["methods"][name] for name in names}

@@ -45,6 +45,7 @@ TINY = {
     "fits": [{"methods": ["dbksvd", "random"], "n_atoms": [24], "k": [3], "seeds": [0]}],
     "evaluation": {"seed": 0, "evals": {"ground_truth": {"batch_rows": 256}}},
     "figures": {"context": "notebook", "dpi": 60},
+    "pages": None,
 }
 
 

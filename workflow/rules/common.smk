@@ -28,7 +28,7 @@ from workflow.experiment import Experiment, as_param
 from workflow.last_good import LastGood
 from workflow.layers import read_layers
 from workflow.local_checks import check_local
-from workflow.pages import Pages
+from workflow.pages import Pages, list_static_files
 from workflow.source_hash import SourceRecord
 from workflow.unfinished import find_failed, make_table, read_failed
 

@@ -99,7 +99,7 @@ rule render_pages:
         code=code(
             "scripts/render_pages.py",
             *EXPERIMENT.headline_sources(),
-            *PAGES.list_templates(),
+            *list_static_files(),
         ),
     shell:
         'python "$DBKSVD/scripts/render_pages.py" --settings {params.cfg:q} --features {input.features:q}'

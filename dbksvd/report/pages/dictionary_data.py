@@ -15,6 +15,7 @@ from dbksvd.report.pages.chunks import round_all, write_chunk
 from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
 
 ATOMS_PER_FILE = 16
+ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are 200 kB
 TOKENS_IN_LIST = 3
 MAP_STEPS = 1000
 PROBES_SHOWN = 5
@@ -77,15 +78,16 @@ def write_dictionary_data(
     write_chunk(folder, "data/list", _make_list(atoms, arrays, contexts))
     if "map" in arrays:
         write_chunk(folder, "data/map", _make_map(arrays["map"]))
-    for number, first in enumerate(range(0, n_atoms, ATOMS_PER_FILE)):
-        shown = [_describe(atom, contexts, tiles) for atom in atoms[first : first + ATOMS_PER_FILE]]
+    per_file = ATOMS_WITH_TILES_PER_FILE if "example_tile" in arrays else ATOMS_PER_FILE
+    for number, first in enumerate(range(0, n_atoms, per_file)):
+        shown = [_describe(atom, contexts, tiles) for atom in atoms[first : first + per_file]]
         write_chunk(folder, f"data/atoms-{number}", {"first": first, "atoms": shown})
     prefixes = []
     index = _index(arrays, contexts, atoms)
     for number, (prefix, words) in enumerate(cut_into_buckets(index)):
         write_chunk(folder, f"data/search-{number}", words)
         prefixes.append(prefix)
-    return {"atoms_per_file": ATOMS_PER_FILE, "buckets": prefixes, "has_map": "map" in arrays}
+    return {"atoms_per_file": per_file, "buckets": prefixes, "has_map": "map" in arrays}
 
 
 class _Atom:

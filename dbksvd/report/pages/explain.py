@@ -61,7 +61,7 @@ def list_fired(features: SiteFeatures, name: str) -> list[str]:
         for row in read.arrays["token_id"].tolist()
     ]
     return [
-        " ".join(dict.fromkeys(word for f in read.list_features(atom) for word in listed[f]))
+        " ".join(dict.fromkeys(text for f in read.list_features(atom) for text in listed[f]))
         for atom in range(read.n_atoms)
     ]
 
