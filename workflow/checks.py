@@ -7,9 +7,14 @@ from typing import Any
 
 from dbksvd.base.settings import SettingsError, suggest
 from dbksvd.base.settings_errors import Problems
-from dbksvd.evaluation.saebench.checks import check_eval, list_datasets, list_hub_reads
+from dbksvd.evaluation.saebench.checks import (
+    check_context,
+    check_eval,
+    list_datasets,
+    list_hub_reads,
+)
 from dbksvd.models.sizes import check_sizes as check_model_sizes
-from dbksvd.models.sizes import find_config, find_kind, read_sizes
+from dbksvd.models.sizes import find_config, find_kind, read_positions, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
@@ -121,12 +126,22 @@ def _check_model(model: Any, activations: Any) -> None:
             sizes = _ask(read_sizes, path)
             _ask(check_model_sizes, model.expect, sizes, name)
             depth = sizes.layers
+            _check_context(activations, _ask(read_positions, path), name)
     for position, layer in enumerate(layers):
         if depth is not None and layer > depth:
             raise SettingsError(
                 f"activations.layers[{position}]: expected at most {depth}, the blocks of {name}, "
                 f"got {layer}"
             )
+
+
+def _check_context(activations: Any, most: int | None, name: str) -> None:
+    length = getattr(activations, "context_length", None)
+    if most is not None and length is not None and length > most:
+        raise SettingsError(
+            f"activations.context_length: expected at most {most}, the positions of {name}, "
+            f"got {length}"
+        )
 
 
 def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -152,8 +167,12 @@ def _check_evals(config: ExperimentConfig) -> None:
     """Check that evals can run on the model, and that no text they read is fitted."""
     problems, evals = Problems(), config.evaluation.list_evals()
     kind = None if config.model is None else problems.catch(_ask, find_kind, config.model)
+    path = None if config.model is None else problems.catch(_ask, find_config, config.model)
+    most = None if path is None else problems.catch(_ask, read_positions, path)
+    of = "" if config.model is None else str(config.model.name or config.model.package)
     for name, settings in evals.items():
         problems.catch(_ask, check_eval, name, settings, kind)
+        problems.catch(_ask, check_context, name, settings, most, of)
     if config.text is not None:
         problems.catch(_check_skipped, config.text.sources, evals)
         problems.catch(_check_held_out, config.text.held_out_datasets, evals)

@@ -100,9 +100,19 @@ def _check_fits(experiment: Experiment, width: int | None, problems: Problems) -
         if own is None:
             continue
         settings = experiment.config.methods[fit.method]
+        problems.catch(_check_pursuit, settings, fit.k, own, fit.method)
         check = find_method(settings.algorithm).check_rows
         problems.catch(
             _place, check, settings, fit.n_atoms, own, section.n_train_tokens, fit.method
+        )
+
+
+def _check_pursuit(settings: Any, k: int, width: int, method: str) -> None:
+    pursuit = getattr(settings, "pursuit", "mp")
+    if pursuit != "mp" and k > width:
+        raise SettingsError(
+            f"methods.{method}.pursuit: expected mp for k = {k}, above the width {width} of the "
+            f"activations, got {pursuit}"
         )
 
 

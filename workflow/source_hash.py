@@ -116,8 +116,9 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
     Only import statements count, wherever they stand. A module named in a string is not followed:
     that is how ``dbksvd/__init__.py`` offers names without making every rule depend on every file.
     Nor is a registry: it only says where an entry is, and rules name the entries that they use.
+    A file that is no Python, such as a template, imports nothing.
     """
-    if not path.endswith(".py"):  # a template, which a rule names
+    if not path.endswith(".py"):
         return ()
     found: set[str] = set()
     for module in _list_modules(ast.parse((root / path).read_text(), filename=path)):

@@ -79,11 +79,19 @@ def _read_header(path: Path, tensor: str) -> ArrayHeader | None:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise ValueError(f"{path}: expected a whole HDF5 file, got: {error}") from error
+    from dbksvd.activations.hdf5_sources import explain_damage, list_hdf5_files
+
     with file:
-        array = file.get(tensor)
-        if not isinstance(array, h5py.Dataset):
-            raise _refuse_tensor(path, tensor, sorted(file))
-        return ArrayHeader(array.shape or (), array.dtype.name)
+        with explain_damage(path):
+            is_link = isinstance(file.get(tensor, getlink=True), h5py.SoftLink | h5py.ExternalLink)
+            is_array = is_link or isinstance(file.get(tensor), h5py.Dataset)
+            known = sorted(file)
+        if not is_array:
+            raise _refuse_tensor(path, tensor, known)
+        list_hdf5_files(path, tensor)  # all that the dataset is read from must be there
+        with explain_damage(path):
+            array = file[tensor]
+            return ArrayHeader(array.shape or (), array.dtype.name)
 
 
 def _refuse_tensor(path: Path, tensor: str, known: list[str]) -> ValueError:

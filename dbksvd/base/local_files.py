@@ -64,6 +64,10 @@ def require_file(path: str | os.PathLike[str], where: str, expected: str) -> Pat
         raise ValueError(f"{where}: expected {expected}, got the folder {tell_path(path)}")
     if not found.exists():
         raise ValueError(f"{where}: expected {expected}, found nothing at {tell_path(path)}")
+    if not found.is_file():  # reading a pipe would wait for whoever writes to it
+        raise ValueError(
+            f"{where}: expected {expected}, got a pipe or a device at {tell_path(path)}"
+        )
     try:
         is_pointer = is_lfs_pointer(found)
     except OSError as error:

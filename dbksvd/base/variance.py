@@ -52,9 +52,23 @@ class ExplainedVariance:
         self.mean += shift * (len(x) / total)
         self.rows = total
 
-    def compute(self) -> float:
-        """Return the fraction; where all samples are equal, 1 if the error is zero, else 0."""
+    def compute(self, name: str = "activations") -> float:
+        """Return the fraction.
+
+        Parameters
+        ----------
+        name : str
+            What the samples are called, for messages.
+
+        Raises
+        ------
+        ValueError
+            If there are no two samples that differ: no fraction of nothing can be explained.
+        """
         whole = self.squares + self.rows * float(self.mean @ self.mean)
         if self.squares <= NO_VARIANCE * whole:
-            return float(self.error <= NO_VARIANCE * whole)
+            raise ValueError(
+                f"{name}: expected at least 2 samples that differ, got {self.rows:.0f} that do "
+                "not: without variance no score means anything"
+            )
         return 1 - self.error / self.squares

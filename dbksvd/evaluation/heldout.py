@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.evaluation.expert_duplicates import measure_expert_duplicates
+from dbksvd.ops.inputs import as_tensor
 
 
 class Rows(Protocol):
@@ -32,7 +34,9 @@ class Rows(Protocol):
 
 @torch.no_grad()
 def measure_dictionary(
-    dictionary: SparseDictionary, activations: Tensor | Rows, block: int = 4096
+    dictionary: SparseDictionary,
+    activations: Tensor | np.ndarray[Any, Any] | Rows,
+    block: int = 4096,
 ) -> dict[str, Any]:
     """Measure how well, and with how much, a dictionary reconstructs activations.
 
@@ -43,7 +47,7 @@ def measure_dictionary(
     ----------
     dictionary : SparseDictionary
         What is measured.
-    activations : tensor of shape (n, d), or ActivationShards
+    activations : tensor or array of shape (n, d), or ActivationShards
         Held-out samples.
     block : int
         Samples coded at a time.
@@ -60,7 +64,7 @@ def measure_dictionary(
     Raises
     ------
     ValueError
-        If there are no samples, the width is not the dictionary's, or a value is not finite.
+        If no two samples differ, the width is not the dictionary's, or a value is not finite.
     """
     variance = ExplainedVariance(dictionary.atoms.shape[1], dictionary.atoms.device)
     cosine_sum = 0.0
@@ -123,7 +127,11 @@ def measure_nearest_atom_cosine(atoms: Tensor, block: int = 1024) -> float | Non
     return float(torch.cat(nearest).median())
 
 
-def _read_blocks(activations: Tensor | Rows, block: int, width: int) -> Iterator[Tensor]:
+def _read_blocks(
+    activations: Tensor | np.ndarray[Any, Any] | Rows, block: int, width: int
+) -> Iterator[Tensor]:
+    if isinstance(activations, np.ndarray):
+        activations = as_tensor(activations, "activations")
     n = len(activations)
     if n == 0:
         raise ValueError("activations: expected at least one sample, got none")

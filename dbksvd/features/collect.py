@@ -21,7 +21,8 @@ from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.features.collector import Collector, is_signed
 from dbksvd.features.contexts import Contexts, ContextSource, cut_contexts, limit_norms
 from dbksvd.features.settings import ExampleSettings
-from dbksvd.features.writing import SITE_FOLDER, SiteParts, write_site
+from dbksvd.features.site_files import SITE_FOLDER
+from dbksvd.features.writing import SiteParts, write_site
 
 CHECKPOINT_SECONDS = 120.0
 

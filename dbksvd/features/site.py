@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dbksvd.base.files import check_folder, read_json
-from dbksvd.features.writing import (
+from dbksvd.features.site_files import (
     CONTEXTS_FILE,
     MANIFEST_FILE,
     SCHEMA_VERSION,

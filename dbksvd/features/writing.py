@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from dbksvd.base.files import hash_files, write_json
 from dbksvd.base.provenance import describe_run
-from dbksvd.base.saving import Folder
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.features.collector import Collector
 from dbksvd.features.contexts import ContextSource
@@ -23,19 +22,17 @@ from dbksvd.features.image_contexts import ImageContexts
 from dbksvd.features.logits import find_unembedding, measure_logits
 from dbksvd.features.probes import Probes, score_probes
 from dbksvd.features.settings import ExampleSettings
+from dbksvd.features.site_files import (
+    CONTEXTS_FILE,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    SITE_FOLDER,
+    TILES_FILE,
+    TOKENS_FILE,
+    name_atoms_file,
+)
 from dbksvd.features.text_contexts import TextContexts
 from dbksvd.features.token_texts import show_tokens
-
-SCHEMA_VERSION = 1
-MANIFEST_FILE = "manifest.json"
-CONTEXTS_FILE = "contexts.safetensors"
-TOKENS_FILE = "tokens.json"
-TILES_FILE = "tiles.json"
-SITE_FOLDER = Folder(
-    (MANIFEST_FILE, CONTEXTS_FILE, TOKENS_FILE, TILES_FILE, "atoms"),
-    MANIFEST_FILE,
-    ("schema_version", "dictionaries"),
-)
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,6 @@ class SiteParts:
     norm_limit: float | None = None
     truth: Tensor | None = None
     probes: Path | None = None
-
-
-def name_atoms_file(name: str) -> str:
-    """Return the file of a dictionary, relative to the folder of the site."""
-    return f"atoms/{name}.safetensors"
 
 
 def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
@@ -121,14 +113,6 @@ def _narrow(array: np.ndarray) -> np.ndarray:
         return array
     largest = max(int(array.max()), -1 - int(array.min()))
     return array.astype(np.min_scalar_type(-1 - largest))
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file of :func:`write_site`, all integers as int64."""
-    return {
-        name: array.astype(np.int64) if array.dtype.kind == "i" else array
-        for name, array in load_file(path).items()
-    }
 
 
 def _describe_atoms(

@@ -57,7 +57,7 @@ def measure_explained(
         rows = read_rows(source, start, stop, "heldout").to(device)
         variance.add(rows, dictionary.decode(dictionary.encode(rows), torch.float64))
     _join(variance, ranks)
-    return variance.compute()
+    return variance.compute("heldout")
 
 
 def _join(variance: ExplainedVariance, ranks: Ranks) -> None:

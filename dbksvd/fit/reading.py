@@ -82,6 +82,27 @@ def read_rows(source: ActivationSource, start: int, stop: int, argument: str = "
     return as_matrix(source.read(start, stop), argument, may_be_empty=start == stop)
 
 
+def check_differ(source: ActivationSource, argument: str) -> None:
+    """Check that no score on samples would be one on nothing, before hours are spent on a fit.
+
+    Rows are read up to the first that differs from the first of all.
+
+    Raises
+    ------
+    ValueError
+        If all samples are the same.
+    """
+    first = read_rows(source, 0, 1, argument)
+    for start in range(0, len(source), READ_ROWS):
+        rows = read_rows(source, start, min(start + READ_ROWS, len(source)), argument)
+        if bool((rows != first).any()):
+            return
+    raise ValueError(
+        f"{argument}: expected at least 2 samples that differ, got {len(source)} that do not: "
+        "without variance no score means anything"
+    )
+
+
 def read_cycle(source: ActivationSource, position: int, size: int) -> Activations:
     """Return `size` consecutive rows from `position` on, beginning again after the last row."""
     n = len(source)

@@ -43,7 +43,8 @@ class ImageRecord:
 def list_names(folder: Path) -> tuple[list[str], int]:
     """Return the sorted relative names of the image files below `folder`, and the count of others.
 
-    Folders are searched through, links to folders and hidden files are not.
+    Folders are searched through, links to folders and hidden files are not. Pipes and the like are
+    others: reading one would wait for whoever writes to it.
 
     Raises
     ------
@@ -55,8 +56,10 @@ def list_names(folder: Path) -> tuple[list[str], int]:
     names, others = [], 0
     for parent, _, files in os.walk(folder):
         for file in files:
-            if file.lower().endswith(ENDINGS) and not file.startswith("."):
-                names.append((Path(parent) / file).relative_to(folder).as_posix())
+            path = Path(parent) / file
+            is_image = file.lower().endswith(ENDINGS) and not file.startswith(".")
+            if is_image and (path.is_file() or not path.exists()):  # a broken link is told later
+                names.append(path.relative_to(folder).as_posix())
             else:
                 others += 1
     return sorted(names), others

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from dbksvd.base.files import read_json
 from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
-from dbksvd.models.attributes import read_attributes
+from dbksvd.models.attributes import find_attribute_map, read_attributes
 from dbksvd.models.settings import ExpectedSizes, ModelSettings
 from dbksvd.models.weights import WEIGHTS_FILE, count_weights
 
@@ -154,6 +154,22 @@ def read_sizes(path: Path) -> ModelSizes:
         If neither the file nor transformers' class for it names a width and a number of layers.
     """
     return ModelSizes(*read_attributes(read_config(path), path))
+
+
+def read_positions(path: Path) -> int | None:
+    """Return the most tokens that a ``config.json`` says its model takes; None where it does not.
+
+    A model may take fewer, as RoBERTa does, whose positions begin behind that of padding; loading
+    it tells.
+    """
+    config = read_config(path)
+    text = config.get("text_config", config)
+    if not isinstance(text, Mapping):
+        return None
+    names = find_attribute_map(str(text.get("model_type", "")))
+    keys = ("max_position_embeddings", "max_seq_len")
+    found = [text.get(names.get(key, key), text.get(key)) for key in keys]
+    return min((value for value in found if type(value) is int and value > 0), default=None)
 
 
 def find_sizes(settings: Mapping[str, Any] | ModelSettings | None) -> ModelSizes | None:

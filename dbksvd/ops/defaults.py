@@ -1,7 +1,7 @@
 """What a program may set for all of torch, held at its usual value while we compute.
 
-A fit has the same bytes whatever the default dtype and the default device are, and whether or not
-gradients are recorded around it.
+A fit has the same bytes whatever the default dtype and the default device are, whether or not
+gradients are recorded around it, and inside of ``torch.autocast`` too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ Result = TypeVar("Result")
 
 @contextmanager
 def hold_usual_defaults() -> Iterator[None]:
-    """Make float32 and the CPU torch's defaults inside; they come back at the end."""
+    """Make float32 and the CPU torch's defaults inside, without autocast, until the end."""
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         if dtype != torch.float32:
             stack.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)

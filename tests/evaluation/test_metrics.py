@@ -72,13 +72,28 @@ def test_shards_and_tensor_give_the_same():
     assert measure_dictionary(dictionary, Shards(), 7) == measure_dictionary(dictionary, x, 7)
 
 
-def test_metrics_are_json_even_for_constant_data_and_one_atom():
-    dictionary = make_dictionary(m=1, k=1)
-    metrics = measure_dictionary(dictionary, dictionary.bias.expand(5, 16))
+def test_metrics_are_json_even_for_one_atom_that_no_sample_uses():
+    dictionary = make_dictionary(m=1, k=1, threshold=1e-4)
+    across = torch.linalg.svd(dictionary.atoms).Vh[1:]  # directions orthogonal to the atom
+    metrics = measure_dictionary(dictionary, dictionary.bias + across)
     json.dumps(metrics, allow_nan=False)
     assert metrics["nearest_atom_cosine"] is None
     assert metrics["l0"] == 0
     assert metrics["dead_atoms"] == 1
+
+
+@pytest.mark.parametrize("rows", [1, 5, 5000])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e5])
+def test_samples_without_variance_are_refused(rows, value):
+    with pytest.raises(ValueError, match=f"activations: .* differ, got {rows} that do not"):
+        measure_dictionary(make_dictionary(), torch.full((rows, 16), value))
+
+
+def test_arrays_are_measured_as_tensors():
+    dictionary, x = make_dictionary(), make_activations(101)
+    expected = measure_dictionary(dictionary, x)
+    assert measure_dictionary(dictionary, x.numpy()) == expected
+    assert measure_dictionary(dictionary, x.flip(0).contiguous().numpy()[::-1]) == expected
 
 
 @pytest.mark.parametrize("block", [1, 5, 1024])

@@ -206,6 +206,10 @@ def test_unknown_eval_and_data_set_are_named(tiny_encoder, tmp_path):
     settings = {"datasets": ["no_such_set"], "texts": 4, "context_length": 8}
     with pytest.raises(ValueError, match="carries no data set 'no_such_set'"):
         prepare_eval("core", loaded, EvalSite("tiny", 2), settings, tmp_path)
+    longer = {**settings, "context_length": 33}  # the model has 32 positions
+    message = r"evaluation\.evals\.core\.context_length: expected at most 32, .*, got 33"
+    with pytest.raises(ValueError, match=message):
+        prepare_eval("core", loaded, EvalSite("tiny", 2), longer, tmp_path)
     probes = {"datasets": ["98_cancer_cat"], "rows": 200, "context_length": 8}
     with pytest.raises(ValueError, match="'98_cancer_cat' has more than two classes"):
         sae_probes.prepare(

@@ -68,6 +68,7 @@ STATES = {
     "meta device": lambda: change(torch.set_default_device, "meta", None),
     "no gradients": torch.no_grad,
     "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "deterministic": lambda: change(torch.use_deterministic_algorithms, True, False),
     "numpy raises": lambda: np.errstate(all="raise"),
 }

@@ -81,9 +81,10 @@ def test_manifest_counts_what_is_used_and_what_is_not(photographs, tmp_path):
     Image.new("RGB", (300, 200), (9, 9, 9)).save(folder / "wide.jpg")
     (folder / "notes.txt").write_text("not an image")
     (folder / ".hidden.png").write_text("not an image")
+    os.mkfifo(folder / "pipe.png")
     manifest, records = prepare(folder, tmp_path / "out", tile_size=100, tile_stride=50)
     assert manifest["not_used"] == {
-        "duplicates": 1, "too_small": 1, "over_max_images": 0, "other_files": 2,
+        "duplicates": 1, "too_small": 1, "over_max_images": 0, "other_files": 3,
     }  # fmt: skip
     assert sum(manifest["images"].values()) == 25
     assert sum(manifest["tiles"].values()) == 24 + 5 * 3

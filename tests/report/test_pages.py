@@ -15,7 +15,7 @@ import pytest
 from page_site import HOSTILE, LABELS, make_features, render
 
 from dbksvd.base.files import hash_files, read_json
-from dbksvd.features.writing import read_arrays
+from dbksvd.features.site_files import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
 

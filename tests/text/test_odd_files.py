@@ -116,6 +116,19 @@ def test_files_without_a_split_in_their_names_are_train(tmp_path):
             read_local(path, split="test")
 
 
+@pytest.mark.parametrize("other", ["Train-0.parquet", "more.parquet", "trainset.parquet"])
+def test_files_without_a_split_beside_those_with_one_are_not_left_out_unsaid(tmp_path, other):
+    write_table(tmp_path / "data" / "test-0.parquet")
+    write_table(tmp_path / "data" / other)
+    message = rf"\.split: expected one of test in .*, such as {other}, got None"
+    check = find_text_source("local_dataset").check
+    with pytest.raises(ValueError, match=message):
+        check(parse(AnySource, {"kind": "local_dataset", "path": str(tmp_path / "data")}), "text")
+    with pytest.raises(ValueError, match=message):
+        read_local(tmp_path / "data")
+    assert read_local(tmp_path / "data", split="test") == ["a", "b"]
+
+
 def test_what_the_check_accepts_is_what_is_read(tmp_path):
     """Before anything runs, the same folders and splits are accepted as later are read."""
     write_table(tmp_path / "data" / "train-0.parquet")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import subprocess
 import sys
 import time
@@ -83,6 +85,15 @@ def save_arrays(folder: Path) -> None:
     (folder / "cut.safetensors").write_bytes((folder / "good.safetensors").read_bytes()[:-1])
     with h5py.File(folder / "good.h5", "w") as file:
         file["activations"], file["a/b"], file["number"] = x, x, 1.0
+    with h5py.File(folder / "links.h5", "w", libver="latest") as file:
+        file["inside"] = h5py.ExternalLink("good.h5", "a/b")
+        file["gone"] = h5py.ExternalLink("gone.h5", "x")
+        file["dangling"], file["circle"] = h5py.SoftLink("/no"), h5py.SoftLink("/circle")
+        file.create_dataset("unwritten", (100, 16), "f4", chunks=(50, 16))
+        layout = h5py.VirtualLayout((100, 16), "f4")
+        layout[:] = h5py.VirtualSource("gone.h5", "x", (100, 16))
+        file.create_virtual_dataset("virtual", layout)
+    os.mkfifo(folder / "pipe.npy")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +119,14 @@ def save_arrays(folder: Path) -> None:
         ({"path": "good.safetensors", "tensor": "other"}, "expected at least 100 rows (80 + 20), got 5"),
         ({"path": "cut.safetensors"}, "cut.safetensors: expected a whole safetensors file"),
         ({"path": "good.h5", "tensor": "a"}, "activations.files.tensor: expected one of a, activations, number in good.h5"),
+        ({"path": "links.h5", "tensor": "inside"}, None),
+        ({"path": "links.h5", "tensor": "gone"}, "links.h5: expected the link 'gone' to gone.h5, no such file"),
+        ({"path": "links.h5", "tensor": "dangling"}, "links.h5: expected a dataset '/no', found ["),
+        ({"path": "links.h5", "tensor": "circle"}, "links.h5: expected a dataset '/circle', got a circle of links"),
+        ({"path": "links.h5", "tensor": "virtual"}, "links.h5: expected '/virtual' from gone.h5, no such file"),
+        ({"path": "links.h5", "tensor": "unwritten"}, "links.h5: dataset '/unwritten': expected data, 0 of 2 chunks are written"),
+        ({"path": "links.h5", "tensor": "no"}, "activations.files.tensor: expected one of circle, dangling, gone, inside, unwritten, virtual in links.h5, got 'no'"),
+        ({"path": "pipe.npy"}, "got a pipe or a device at {here}/pipe.npy"),
         ({"path": "good.h5", "tensor": "number"}, "expected an array of shape (rows, d), got ()"),
     ],
 )  # fmt: skip
@@ -119,6 +138,23 @@ def test_ready_activations(here: Path, files: dict[str, Any], problem: str | Non
     else:
         assert len(found) == 1
         assert problem.format(here=here) in found[0]
+
+
+@pytest.mark.parametrize("algorithm", ["identity", "dbksvd", "ksvd"])
+def test_more_non_zeros_than_the_width(here: Path, algorithm: str):
+    save_arrays(here)
+    config = with_file(path="narrow.npy")
+    config["methods"] = {"m": {"algorithm": algorithm, "pursuit": "omp"}}
+    config["fits"] = [{"methods": ["m"], "n_atoms": [8], "k": [8]}]
+    assert find_problems(config) == []
+    if algorithm == "identity":
+        return
+    config["fits"] = [{"methods": ["m"], "n_atoms": [16], "k": [8, 9]}]
+    assert find_problems(config) == [
+        "methods.m.pursuit: expected mp for k = 9, above the width 8 of the activations, got omp"
+    ]
+    config["methods"]["m"]["pursuit"] = "mp"
+    assert find_problems(config) == []
 
 
 def save_text(folder: Path) -> None:
@@ -192,6 +228,44 @@ def test_model_folders(here: Path, damage: Callable[[Path], Any], problem: str |
     damage(here / "model")
     found = find_problems(with_model(name="~/model"))
     assert found == [] if problem is None else found[0].startswith(f"model.name: {problem}{here}")
+
+
+@pytest.mark.parametrize(
+    ("names", "most"),
+    [
+        ({"max_position_embeddings": 32}, 32),
+        ({"model_type": "gpt2", "n_positions": 32}, 32),
+        ({"model_type": "mpt", "max_seq_len": 32}, 32),
+        ({"text_config": {"hidden_size": 16, "num_hidden_layers": 2, "max_position_embeddings": 32}}, 32),
+        ({"max_position_embeddings": -1}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_a_context_longer_than_the_model_s_positions(here: Path, names: dict[str, Any], most: int | None):  # fmt: skip
+    save_model(here / "model")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "n_embd": 16, "n_layer": 2, "d_model": 16, "n_layers": 2}  # fmt: skip
+    (here / "model/config.json").write_text(json.dumps({**sizes, **names}))
+    config = with_model(name="~/model")
+    config["activations"]["context_length"] = 32
+    assert find_problems(config) == []
+    config["evaluation"] = {"evals": {"core": {"datasets": ["96_spam_is"], "context_length": 33}}}
+    if most is not None:
+        with pytest.raises(SettingsError) as error:
+            Experiment(config)
+        assert error.value.problems == (
+            "evaluation.evals.core.context_length: expected at most 32, the positions of ~/model, "
+            "got 33",
+        )
+    config["evaluation"] = {}
+    config["activations"]["context_length"] = 33
+    if most is None:
+        assert find_problems(config) == []
+        return
+    with pytest.raises(SettingsError) as error:
+        Experiment(config)
+    assert error.value.problems == (
+        "activations.context_length: expected at most 32, the positions of ~/model, got 33",
+    )
 
 
 def test_weights_in_several_files(here: Path):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from workflow.pages import list_static_files
 from workflow.source_hash import SourceRecord, hash_sources
 
+ROOT = Path(__file__).parents[2]
 FILES = {
     "scripts/a.py": "import json\nfrom dbksvd.one import f\n",
     "scripts/b.py": "def g():\n    import dbksvd.deep.inner\n",
@@ -59,6 +61,22 @@ def test_an_edit_changes_the_hash_of_those_that_import_it(tree: Path, edited: st
     os.utime(path, (times.st_atime, times.st_mtime))  # an old time must not hide an edit
     after = hashes(tree)
     assert "".join(name for name in "abc" if before[name] != after[name]) == changed
+
+
+def test_a_template_is_hashed_and_imports_nothing(tree: Path):
+    (tree / "page.html").write_text("{{ not python")
+    entries = ["scripts/a.py", "page.html"]
+    before = hash_sources(tree, entries)
+    assert before != hash_sources(tree, ["scripts/a.py"])
+    (tree / "page.html").write_text("{{ edited")
+    assert hash_sources(tree, entries) != before
+
+
+def test_templates_of_pages_are_those_that_lie_there():
+    listed = list_static_files()
+    folder = ROOT / "dbksvd/report/pages"
+    lying = [path for name in ("templates", "static") for path in (folder / name).iterdir()]
+    assert listed == sorted(str(path.relative_to(ROOT)) for path in lying)
 
 
 def test_touching_and_moving_change_nothing(tree: Path, tmp_path: Path):

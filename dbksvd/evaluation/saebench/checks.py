@@ -57,6 +57,33 @@ def list_keys(evals: Mapping[str, Settings]) -> list[dict[str, str]]:
     ]
 
 
+def check_context(name: str, settings: Settings, most: int | None, model: str) -> None:
+    """Check that a model has positions for the texts of an eval.
+
+    Parameters
+    ----------
+    name : str
+        The eval.
+    settings : Settings
+        Its settings; some have no ``context_length``.
+    most : int or None
+        Positions of the model; None where they are not known or not limited.
+    model : str
+        Its name, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the texts may be longer.
+    """
+    length = getattr(settings, "context_length", None)
+    if most is not None and length is not None and length > most:
+        raise ValueError(
+            f"evaluation.evals.{name}.context_length: expected at most {most}, the positions of "
+            f"{model}, got {length}"
+        )
+
+
 def check_evals(evals: Mapping[str, Settings], kind: ModelKind | None) -> None:
     """Refuse evals that cannot run on a model, before anything long starts.
 

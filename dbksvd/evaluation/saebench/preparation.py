@@ -21,7 +21,7 @@ import torch
 from dbksvd.base.files import hash_files, read_seal, write_json
 from dbksvd.base.provenance import seed_everything
 from dbksvd.base.saving import Folder
-from dbksvd.evaluation.saebench.checks import check_eval
+from dbksvd.evaluation.saebench.checks import check_context, check_eval
 from dbksvd.evaluation.saebench.data.heldout import serve_heldout
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
@@ -126,12 +126,13 @@ def prepare_eval(
     Raises
     ------
     ValueError
-        For an unknown eval or data set, one that the model cannot run, or a layer that it does
-        not have.
+        For an unknown eval or data set, one that the model cannot run, a layer that it does not
+        have, or texts longer than its positions.
     """
     entry, settings = find_eval(name), parse_eval(name, settings)
     find_hook(loaded, site.layer)
     check_eval(name, settings, loaded.kind)
+    check_context(name, settings, loaded.max_length, loaded.name)
     start = time.perf_counter()
     folder = folder.resolve()
     located = entry.locate(settings)  # the working folder changes below

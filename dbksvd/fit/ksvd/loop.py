@@ -32,7 +32,7 @@ from dbksvd.fit.ksvd.replacement import replace_atoms_
 from dbksvd.fit.ksvd.schedule import Step, plan_steps
 from dbksvd.fit.ksvd.updating import code_and_update_
 from dbksvd.fit.measure import find_exponent, measure_explained, sum_squares
-from dbksvd.fit.reading import READ_ROWS, find_mean, read_rows
+from dbksvd.fit.reading import READ_ROWS, check_differ, find_mean, read_rows
 from dbksvd.fit.warm_up import warm_up
 
 
@@ -55,6 +55,8 @@ class FitLoop:
         self.job, self.source, self.heldout = job, source, heldout
         if heldout is not None and heldout.width != source.width:
             raise ValueError(f"heldout: expected width {source.width}, got {heldout.width}")
+        if heldout is not None:
+            check_differ(heldout, "heldout")
         self.pursuit, self.fit_pursuit = make_pursuits(job.settings, job.n_atoms, job.k)
         self.steps = plan_steps(job.settings, job.n_atoms, job.k, len(source))
         smallest = min(step.samples for step in self.steps)

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from dbksvd.base.files import check_folder, read_json, replace_folder
-from dbksvd.features.writing import read_arrays
+from dbksvd.features.site_files import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.dictionary_data import Contexts, write_dictionary_data
 from dbksvd.report.pages.images import open_tiles, refuse_tiles

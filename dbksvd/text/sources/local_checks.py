@@ -76,7 +76,7 @@ def check_local_dataset(settings: Any, where: str) -> None:
     if is_saved(path):
         _check_saved(path, settings, where)
         return
-    splits = sort_by_split(path, list_tables(path, where))
+    splits = sort_by_split(path, list_tables(path, where), settings.split, where)
     split = choose_split(list(splits), settings.split, path, where)
     for table in splits[split][:MOST_FILES]:
         _check_table(table, settings.column, where)

@@ -39,7 +39,7 @@ def _read_rows(settings: LocalDatasetSettings, where: str) -> Iterator[Any]:
     if is_saved(path):
         yield from _read_saved(path, settings, where)
         return
-    splits = sort_by_split(path, list_tables(path, where))
+    splits = sort_by_split(path, list_tables(path, where), settings.split, where)
     for file in splits[choose_split(list(splits), settings.split, path, where)]:
         yield from _read_table(file, settings, where)
 

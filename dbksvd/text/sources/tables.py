@@ -49,8 +49,28 @@ def list_tables(path: Path, where: str) -> list[Path]:
     return sorted(found)
 
 
-def sort_by_split(path: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Return the files of each split, by their names and those of folders inside `path`."""
+def sort_by_split(
+    path: Path, files: list[Path], wanted: str | None, where: str
+) -> dict[str, list[Path]]:
+    """Return the files of each split, by their names and those of folders inside `path`.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    files : list of Path
+        The files, as :func:`list_tables` gives them.
+    wanted : str or None
+        ``split`` of the settings.
+    where : str
+        Name of the settings, for messages.
+
+    Raises
+    ------
+    ValueError
+        If some files name a split and others do not, and none is wanted: the others would be left
+        out, as `datasets` does.
+    """
     splits: dict[str, list[Path]] = {}
     unnamed: list[Path] = []
     for file in files:
@@ -61,7 +81,13 @@ def sort_by_split(path: Path, files: list[Path]) -> dict[str, list[Path]]:
                 break
         else:
             unnamed.append(file)
-    return {split: splits[split] for split in _SPLITS if split in splits} or {_UNNAMED: unnamed}
+    known = {split: splits[split] for split in _SPLITS if split in splits}
+    if known and unnamed and wanted is None:
+        raise ValueError(
+            f"{where}.split: expected one of {', '.join(known)} in {path}, since not all files "
+            f"name a split, such as {unnamed[0].relative_to(path)}, got None"
+        )
+    return known or {_UNNAMED: unnamed}
 
 
 def choose_split(known: list[str], wanted: str | None, path: Path, where: str) -> str:
