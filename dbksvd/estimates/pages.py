@@ -10,10 +10,11 @@ from dbksvd.base.work import FLOAT, Work
 if TYPE_CHECKING:
     from dbksvd.estimates.stages import SiteRows
 
-# Of an atom with 45 examples, on one CPU core: rough, from small runs.
-RENDERING_SECONDS = 0.01
-RENDERED_BYTES = 5e3
-COLLECTED_BYTES = 2e4
+# Of an atom with 45 examples, on one CPU core: rough, from the default experiment.
+RENDERING_SECONDS = 0.005
+RENDERED_BYTES = 4e3
+COLLECTED_BYTES = 5e3
+HELD_BYTES = 2e4
 
 
 def count_tokens(config: Any, rows: SiteRows) -> float:
@@ -58,7 +59,7 @@ def count_collection(
     for _, one in coding:
         work += one.times(tokens)
     tables = config.pages.examples.table_megabytes * 2**20
-    held = reading.memory + tables + atoms * (rows.width * FLOAT + COLLECTED_BYTES)
+    held = reading.memory + tables + atoms * (rows.width * FLOAT + HELD_BYTES)
     return work + Work(memory=held, disk=atoms * COLLECTED_BYTES)
 
 
@@ -66,6 +67,6 @@ def count_rendering(atoms: int) -> Work:
     """Return the work of rendering the pages of so many atoms."""
     return Work(
         host_seconds=atoms * RENDERING_SECONDS,
-        memory=atoms * COLLECTED_BYTES,
+        memory=atoms * HELD_BYTES,
         disk=atoms * RENDERED_BYTES,
     )

@@ -128,7 +128,7 @@ def test_stages_of_a_small_experiment_by_hand():
         100 * (2 * 1000 * (2 / 4) + one.products + one.steps)
     )
     assert stages["collect examples"].jobs == stages["render pages"].jobs == 1
-    assert stages["render pages"].seconds == pytest.approx(32 * 0.01)
+    assert stages["render pages"].seconds == pytest.approx(32 * 0.005)
     text = {"sources": [{"kind": "sae_probes"}], "max_documents": 50, "heldout_fraction": 0.2}
     for pages, tokens in (
         ({}, 50 * 0.2 * 8),

@@ -101,7 +101,8 @@ def test_layers_and_widths_that_the_model_has_not_are_named(tmp_path: Path):
         SettingsError, match=r"^activations\.layers\[1\]: expected at most 12, .* got 13$"
     ):
         Experiment(config)
-    (tmp_path / "config.json").write_text(json.dumps({"n_embd": 8, "n_layer": 12}))
+    sizes = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_layer": 12}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
     config = read_config("gpt2-small")
     config["model"]["name"] = str(tmp_path)
     with pytest.raises(SettingsError, match=r"^model\.expect\.width: expected 768 in .*, got 8$"):

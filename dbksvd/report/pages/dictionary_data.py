@@ -15,7 +15,7 @@ from dbksvd.report.pages.chunks import round_all, write_chunk
 from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
 
 ATOMS_PER_FILE = 16
-ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are 200 kB
+ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are up to 150 kB
 TOKENS_IN_LIST = 3
 MAP_STEPS = 1000
 PROBES_SHOWN = 5
