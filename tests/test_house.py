@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -201,6 +202,12 @@ def test_init_files_hold_a_docstring_only():
         if path.parent.name != "dbksvd" and is_docstring != [True]:
             wrong.append(str(path.relative_to(ROOT)))
     assert not wrong
+
+
+def test_names_of_test_modules_differ():
+    """Pytest imports them by their base names, from whatever folder."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1 and name != "conftest.py"] == []
 
 
 def test_few_modules_lie_flat():
