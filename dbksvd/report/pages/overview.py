@@ -11,6 +11,8 @@ import pandas as pd
 from dbksvd.base.layout import KEYS
 from dbksvd.report.headlines import list_headlines
 
+SPLIT_NAMES = {"heldout": "held-out", "train": "training"}
+KINDS = {"text": "tokens", "images": "tokens", "rows": "samples"}
 SIZES = [key for key in KEYS if key != "seed"]
 
 
@@ -91,11 +93,9 @@ def describe_experiment(
     ]
     for manifest in manifests:
         model, data = manifest["model"], manifest["data"]
-        place = model.get("hook_name") or model.get("layer")
-        of = f"{model['model_name']} at {place}" if model.get("model_name") else "samples"
-        sentences.append(
-            f"The pages show where atoms fire in {data['tokens']:,} {data['split']} tokens of {of}."
-        )
+        of = f"of {model['model']} at {model['site']}" if model.get("site") else ""
+        what = f"{data['tokens']:,} {SPLIT_NAMES[data['split']]} {KINDS[manifest['kind']]}"
+        sentences.append(f"The pages show where atoms fire in {what} {of}".strip() + ".")
     return " ".join(sentences)
 
 

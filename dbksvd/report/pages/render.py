@@ -19,6 +19,8 @@ from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.dictionary_data import Contexts, write_dictionary_data
 from dbksvd.report.pages.images import open_tiles, refuse_tiles
 from dbksvd.report.pages.overview import (
+    KINDS,
+    SPLIT_NAMES,
     copy_figures,
     describe_experiment,
     list_scores,
@@ -226,7 +228,7 @@ def _summarise(item: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     )
     return (
         f"{item['n_atoms']:,} atoms of width {item['width']}, read on {data['tokens']:,} "
-        f"{data['split']} tokens.{sides}"
+        f"{SPLIT_NAMES[data['split']]} {KINDS[manifest['kind']]}.{sides}"
     )
 
 
