@@ -26,9 +26,15 @@ def test_mappings_are_merged_and_all_else_is_replaced():
 
 
 def test_own_model_takes_the_place_of_the_package(tmp_path: Path, tiny_encoder: Path):
+    short = {"context_length": 32}  # the positions that the tiny model has
+    evals = ("core", "sparse_probing", "sparse_probing_sae_probes")
     experiment = lay(
         tmp_path,
-        {"model": {"name": str(tiny_encoder), "sha256": None}, "activations": {"layers": [2]}},
+        {
+            "model": {"name": str(tiny_encoder), "sha256": None},
+            "activations": {"layers": [2]} | short,
+            "evaluation": {"evals": dict.fromkeys(evals, short)},
+        },
     )
     assert experiment.config.model is not None
     assert experiment.config.model.package is None
