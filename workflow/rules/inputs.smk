@@ -267,3 +267,40 @@ def figure_tables(wildcards):
     """Files of the tables that a figure needs."""
     names = find_figure(wildcards.figure).tables
     return [path for name in names for path in FIGURE_TABLES[name]]
+
+
+def page_inputs(wildcards):
+    """Seals and weights of the dictionaries that have pages, and what their site is read from."""
+    folders = [
+        f"{RESULTS}/{wildcards.site}/dictionaries/{fit.name}"
+        for fit in PAGES.list_fits(wildcards.site)
+    ]
+    found = {
+        "shards": f"{RESULTS}/{wildcards.site}/shards/manifest.json",
+        "seals": [f"{folder}/fit.json" for folder in folders],
+        "weights": ancient([f"{folder}/sae_weights.safetensors" for folder in folders]),
+    }
+    if wildcards.site == "synthetic":
+        return found | {"synthetic": f"{SYNTHETIC}/model/manifest.json"}
+    if EXPERIMENT.source == "images":
+        found["images"] = rules.prepare_images.output.manifest
+    if EXPERIMENT.source == "model":
+        inputs = text_inputs(wildcards)
+        found |= {"text": inputs.pop("manifest"), **inputs}
+    if "sparse_probing_sae_probes" in EXPERIMENT.evals(wildcards.site):
+        found["probes"] = (
+            f"{RESULTS}/{wildcards.site}/prepared/sparse_probing_sae_probes/manifest.json"
+        )
+    return found
+
+
+def page_options(wildcards, input):
+    """Folders that the site has. Apart: a param of inputs is no reason to run again."""
+    names = [
+        name
+        for name in ("text", "images", "synthetic", "probes")
+        if name in input.keys()
+    ]
+    return " ".join(
+        f"--{name} {shlex.quote(str(Path(input[name]).parent))}" for name in names
+    )
