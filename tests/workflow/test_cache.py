@@ -141,6 +141,7 @@ def test_what_the_config_does_not_fix_is_not_shared(change: Any, shared: bool):
 def test_cache_is_refused_where_it_would_not_be_safe(tmp_path: Path):
     config = copy.deepcopy(TINY)
     config["text"]["sources"].append({"kind": "file", "path": "notes.txt"})
+    (tmp_path / "notes.txt").write_text("a note\n")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     arguments = ("-n", "--snakefile", str(ROOT / "Snakefile"), "--cache")
     environment = {"SNAKEMAKE_OUTPUT_CACHE": os.devnull}

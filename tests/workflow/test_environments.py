@@ -50,7 +50,7 @@ def map_rules() -> dict[str, str]:
     """Return {rule: name of its environment}, read from the rules themselves."""
     rules = {}
     for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+        for block in re.split(r"^(?:rule|checkpoint) ", path.read_text(), flags=re.MULTILINE)[1:]:
             rules[block.split(":")[0]] = "dbksvd-" + re.findall(r"envs/(\w+)\.yaml", block)[0]
         for base, name in re.findall(r"^use rule (\w+) as (\w+) with:", path.read_text(), re.M):
             rules[name] = rules[base]
@@ -61,7 +61,7 @@ def list_rules() -> dict[str, set[str]]:
     """Return {environment: scripts of its rules}, read from the rules themselves."""
     scripts: dict[str, set[str]] = {}
     for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+        for block in re.split(r"^(?:rule|checkpoint) ", path.read_text(), flags=re.MULTILINE)[1:]:
             environment = re.search(r"envs/(\w+\.yaml)", block)
             script = re.search(r"scripts/(\w+\.py)", block)
             assert environment, f"{path.name}: a rule without an environment"
@@ -213,7 +213,7 @@ def test_every_rule_runs_in_its_own_environment(separate_run: tuple[Path, str]):
     }
     assert set(names.values()) == {f"dbksvd-{path.stem}" for path in ENVIRONMENTS}
     jobs = re.findall(
-        r"^(?:local)?rule (\w+):$|^Activating conda environment: environments/(\w+)$",
+        r"^(?:local)?(?:rule|checkpoint) (\w+):$|^Activating conda environment: environments/(\w+)$",
         output,
         re.MULTILINE,
     )

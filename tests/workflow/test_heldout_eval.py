@@ -36,4 +36,8 @@ def test_held_out_documents_are_an_input_of_the_eval_that_reads_them(tmp_path: P
     config["text"]["seed"] = config["text"].get("seed", 0) + 1
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
     status, output = run_fork(folder, "--dry-run", core, config="own.yaml")
-    assert "prepare_evaluation" in output
+    assert "prepare_text" in output  # what follows is known when the text is there
+    before = read_json(folder / core)["sha256"]
+    done = run_snakemake(folder, "--cores", "1", core, config="own.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_json(folder / core)["sha256"] != before
