@@ -45,7 +45,9 @@ def add_local_files(folder: Path) -> None:
 def read_resources(output: str) -> Plan:
     """Return {rule: {resource: value}} of a dry run; all jobs of a rule ask for the same."""
     jobs = re.findall(
-        r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", output, re.MULTILINE
+        r"^(?:local)?(?:rule|checkpoint) (\w+):\n(?:    .*\n)*?    resources: (.*)$",
+        output,
+        re.MULTILINE,
     )
     assert len(jobs) == count_jobs(output)
     return {rule: dict(pair.split("=", 1) for pair in line.split(", ")) for rule, line in jobs}
@@ -59,7 +61,7 @@ def list_gpu_rules() -> set[str]:
     """Return the rules that can use a GPU, read from the rules themselves."""
     found = set()
     for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+        for block in re.split(r"^(?:rule|checkpoint) ", path.read_text(), flags=re.MULTILINE)[1:]:
             if re.search(r"^ +gpu=", block, re.MULTILINE):
                 found.add(block.split(":")[0])
     return found
