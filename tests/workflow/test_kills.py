@@ -31,7 +31,7 @@ def test_killed_runs_end_with_the_same_bytes(small_run: Path, small_project: Pat
 
 
 # Long enough to be killed after the first checkpoint, which comes with the first step.
-LONG = {"dbksvd": {"max_iter": 400}, "topk-sae": {"training_samples": 400_000}}
+LONG = {"dbksvd": {"max_iter": 1200}, "topk-sae": {"training_samples": 800_000}}
 
 
 @pytest.mark.slow
