@@ -218,11 +218,12 @@ def stream_option(wildcards):
 
 
 def heldout_inputs(wildcards):
-    """The documents, where an eval reads the held-out ones. Only the manifest's content counts."""
+    """The documents, where an eval reads the held-out ones. Only the seal's content counts."""
     if not EXPERIMENT.reads_heldout(wildcards.eval):
         return {}
     return {
-        "text": rules.prepare_text.output.manifest,
+        "text": rules.prepare_text.output.seal,
+        "manifest": ancient(rules.prepare_text.output.manifest),
         "documents": ancient(rules.prepare_text.output.documents),
     }
 

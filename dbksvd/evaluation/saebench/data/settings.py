@@ -37,15 +37,11 @@ class TextSettings(Settings):
     hub_default: ClassVar[tuple[str, ...]] = ()  # what SAEBench itself reads
 
     data: TextSource = "bundled"
-    """Where the data sets are: in the package sae-probes (bundled), on the hub, or in section
-    `text`.
-    """
+    """Where the data sets are: in the package sae-probes (bundled), on the hub, or in `text`."""
     datasets: Annotated[list[Text], UNIQUE] = Field(
         list(SCORING_SOURCES), min_length=1, json_schema_extra=_allow_heldout
     )
-    """Data sets to read, each in turn; default: a varied eight, or SAEBench's own of the hub;
-    `heldout` stands for the run's own held-out documents.
-    """
+    """Data sets to read, each in turn; `heldout`: the run's own held-out documents."""
 
     @model_validator(mode="before")
     @classmethod
