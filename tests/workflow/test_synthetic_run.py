@@ -160,6 +160,7 @@ def test_truth_is_not_scored_where_it_is_not_known(source: str):
     config = yaml.safe_load((ROOT / "experiments/tiny.yaml").read_text())
     if source == "files":
         config["activations"] = {"source": source, "files": {"path": "x.npy"}}
+        del config["text"], config["model"]
     config["evaluation"]["evals"] = {"ground_truth": {}}
     with pytest.raises(SettingsError, match=rf"ground_truth: expected .*, got {source}$"):
         Experiment(config)
