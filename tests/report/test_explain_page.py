@@ -232,7 +232,8 @@ def test_make_hands_the_text_over_as_it_was_typed(tmp_path):
     """`make explain` with a stand-in for Python that says what it was given."""
     stand_in = tmp_path / "bin" / "python"
     stand_in.parent.mkdir()
-    stand_in.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    program = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{program}" "$@"\n')
     stand_in.chmod(0o755)
     for text in ("a 'quoted' \"text\" with $HOME and `date`", "--output x", "1 # 2 \\ $(CONFIG)"):
         done = subprocess.run(
