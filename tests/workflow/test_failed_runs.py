@@ -78,7 +78,7 @@ def test_one_impossible_fit(small_project: Path):
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(read_table(small_project), good)
     lines = done.stderr.splitlines()
-    assert lines[-1] == "table: results/small/table.md"
+    assert lines[-1].startswith("table: results/small/table.md")  # and columns left out, if any
     assert any(line.startswith("topk-sae  ") for line in lines)
 
 
