@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbksvd.base.local_files import expand_user
 from dbksvd.models.sizes import find_kind
 
 if TYPE_CHECKING:
@@ -22,5 +22,5 @@ def may_leave_out_rows(config: ExperimentConfig) -> bool:
         return multiple is not None
     if config.activations.source != "model" or model is None:
         return False
-    is_here = model.name is None or Path(model.name).expanduser().is_dir()
+    is_here = model.name is None or expand_user(model.name).is_dir()
     return not (is_here and find_kind(model) == "encoder")

@@ -20,6 +20,7 @@ from dbksvd.activations.hdf5_sources import explain_damage, list_hdf5_files
 from dbksvd.activations.settings import FileActivations, ReadySettings
 from dbksvd.base.file_kinds import tell_kind
 from dbksvd.base.files import hash_content, hash_file
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.splits import SPLITS
 
 BLOCK_BYTES = 2**26
@@ -63,7 +64,7 @@ def extract_ready_slice(
         If the array is not floating, two-dimensional and finite, or has too few rows.
     """
     ready, storage_dtype = settings.files, settings.storage_dtype
-    path = Path(ready.path).expanduser()
+    path = expand_user(ready.path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     sha256 = hash_file(path)

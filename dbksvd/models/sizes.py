@@ -95,7 +95,7 @@ def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
     if settings.package is not None:
         path = find_package_model(settings.package) / CONFIG_FILE
     elif settings.name is not None:
-        folder = Path(settings.name).expanduser()
+        folder = expand_user(settings.name)
         if folder.is_dir():
             path = folder / CONFIG_FILE
         elif not is_path(settings.name):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files
 from dbksvd.text.sources.local_checks import check_file
@@ -40,7 +41,7 @@ def read(settings: FileSettings, where: str) -> Iterator[NamedTexts]:
 
 
 def _read_lines(settings: FileSettings, where: str) -> Iterator[Any]:
-    path = Path(settings.path).expanduser().absolute()
+    path = expand_user(settings.path).absolute()
     if path.suffix not in (".txt", ".jsonl"):
         raise ValueError(f"{where}.path: expected a .txt or .jsonl file, got {path}")
     if not path.is_file():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from dbksvd.base.local_files import is_path
+from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.revisions import is_commit
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, read_column
@@ -38,7 +37,7 @@ def read(settings: HubSettings, where: str) -> Iterator[NamedTexts]:
 def _read_rows(settings: HubSettings, where: str) -> Iterator[Any]:
     from datasets import load_dataset
 
-    folder = Path(settings.name).expanduser()
+    folder = expand_user(settings.name)
     if is_path(settings.name) and not folder.is_dir():
         raise FileNotFoundError(
             f"{where}.name: expected a folder, found none at {folder.absolute()}"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import Text
 from dbksvd.text.sources.entry import ColumnSettings, NamedTexts, Source, list_files, read_column
 from dbksvd.text.sources.local_checks import check_local_dataset
@@ -33,7 +34,7 @@ def read(settings: LocalDatasetSettings, where: str) -> Iterator[NamedTexts]:
 
 
 def _read_rows(settings: LocalDatasetSettings, where: str) -> Iterator[Any]:
-    path = Path(settings.path).expanduser().absolute()
+    path = expand_user(settings.path).absolute()
     if not path.exists():
         raise FileNotFoundError(f"{where}.path: expected a data set, found nothing at {path}")
     if is_saved(path):
