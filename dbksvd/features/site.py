@@ -111,18 +111,19 @@ class SiteFeatures:
         return dict(read_json(path)) if path.is_file() else {}
 
     @cached_property
-    def _contexts(self) -> dict[str, np.ndarray]:
+    def contexts(self) -> dict[str, np.ndarray]:
+        """The arrays of the documents that examples show; empty where there is no text."""
         path = self.folder / CONTEXTS_FILE
         return read_arrays(path) if path.is_file() else {}
 
     def find_context(self, document: int) -> tuple[np.ndarray, str] | None:
         """Return the token ids of a document and the name of its source; None without text."""
-        if not self._contexts:
+        if not self.contexts:
             return None
-        place = int(np.searchsorted(self._contexts["document"], document))
-        start, stop = self._contexts["start"][place : place + 2]
-        source = self.manifest["sources"][self._contexts["source"][place]]
-        return self._contexts["token"][start:stop], source
+        place = int(np.searchsorted(self.contexts["document"], document))
+        start, stop = self.contexts["start"][place : place + 2]
+        source = self.manifest["sources"][self.contexts["source"][place]]
+        return self.contexts["token"][start:stop], source
 
     def describe_example(self, arrays: AtomArrays, number: int) -> dict[str, Any]:
         """Return one example, JSON-able.

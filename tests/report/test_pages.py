@@ -185,6 +185,15 @@ def test_same_input_gives_the_same_bytes_and_small_files(site, base, features, t
     assert max(sizes) < 300_000
 
 
+def test_a_folder_of_someone_else_is_not_replaced(base, features, tmp_path):
+    (tmp_path / "index.html").write_text("<p>mine")
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"expected a new folder, .* got thesis\.txt$"):
+        render(base, features, tmp_path)
+    assert (tmp_path / "index.html").read_text() == "<p>mine"
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
 def test_a_chunk_keeps_odd_text(tmp_path):
     odd = ["\u2028", "\udc80", "\x00", "</script>", "👩‍👩‍👧", "ﷺ", '"\\']
     write_chunk(tmp_path, "data/odd", {"t": odd})

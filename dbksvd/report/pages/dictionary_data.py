@@ -4,57 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dbksvd.report.pages.chunks import round_all, write_chunk
-from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
+from dbksvd.report.pages.contexts import Contexts
+from dbksvd.report.pages.search_index import cut_into_buckets, index_words
 
 ATOMS_PER_FILE = 16
 ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are up to 150 kB
 TOKENS_IN_LIST = 3
 MAP_STEPS = 1000
 PROBES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Contexts:
-    """The text that examples show.
-
-    Parameters
-    ----------
-    place : mapping of int to int
-        Index of a document among the contexts.
-    start, token, source : int arrays
-        As in ``contexts.safetensors``.
-    texts : mapping of int to str
-        Text of each token.
-    words : Words
-        The words of the contexts.
-    are_shared : bool
-        Whether all text is in one file of the site; else each atom has its own copy of what it
-        shows.
-    """
-
-    place: Mapping[int, int]
-    start: np.ndarray
-    token: np.ndarray
-    source: np.ndarray
-    texts: Mapping[int, str]
-    words: Words
-    are_shared: bool
-
-    def read(self, start: int, stop: int) -> list[str]:
-        """Return the texts of tokens, counted through all contexts."""
-        return [self.texts[identity] for identity in self.token[start:stop].tolist()]
-
-    def read_all(self) -> list[list[str]]:
-        """Return the texts of the tokens of each context."""
-        return [self.read(start, stop) for start, stop in pairwise(self.start.tolist())]
 
 
 def write_dictionary_data(

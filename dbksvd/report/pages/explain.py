@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from dbksvd.base.files import replace_file
 from dbksvd.features.site import SiteFeatures
+from dbksvd.report.pages.templating import FIRST_PAGE, open_templates
 
-FIRST_PAGE = "index.html"
 TOKENS_TOLD = 3
 _MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥"}
 # Signs that do not show or that turn the order of what follows around them.
@@ -84,13 +82,14 @@ def render_explanation(
     """
     folder = os.path.relpath(Path(site).resolve(), Path(output).resolve().parent)
     root = "" if folder == "." else quote(folder.replace(os.sep, "/")) + "/"
-    templates = Environment(
-        loader=PackageLoader("dbksvd.report.pages"), autoescape=True, undefined=StrictUndefined
-    )
-    page = templates.get_template("explain.html").render(
-        title=f"{experiment}: which atoms fire on a text",
-        root=root,
-        sites=[_describe_site(text, Path(site), root) for text in texts],
+    page = (
+        open_templates()
+        .get_template("explain.html")
+        .render(
+            title=f"{experiment}: which atoms fire on a text",
+            root=root,
+            sites=[_describe_site(text, Path(site), root) for text in texts],
+        )
     )
     with replace_file(output) as temporary:
         # surrogates, which UTF-8 has no bytes for, are named

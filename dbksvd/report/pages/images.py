@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
+
+from dbksvd.base.local_files import expand_user
 
 SIDE = 112  # pixels
 QUALITY = 70  # of JPEG: two sides of 45 tiles of a photograph stay under 300 kB
@@ -31,7 +32,7 @@ def open_tiles(tiles: Mapping[str, Any]) -> Tiles:
     """
     from dbksvd.images.files import decode_image
 
-    folder, (rows, columns) = Path(tiles["folder"]).expanduser(), tiles["grid"]
+    folder, (rows, columns) = expand_user(tiles["folder"]), tiles["grid"]
 
     def show(document: int, tile: int, position: int) -> tuple[str, str]:
         image = tiles["images"][str(document)]

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from tqdm import tqdm
 
-from dbksvd.base.files import check_folder, read_json, replace_folder
-from dbksvd.features.site_files import read_arrays
+from dbksvd.base.saving import Folder
+from dbksvd.features.site import SiteFeatures
 from dbksvd.report.pages.chunks import write_chunk
-from dbksvd.report.pages.dictionary_data import Contexts, write_dictionary_data
+from dbksvd.report.pages.contexts import read_contexts
+from dbksvd.report.pages.dictionary_data import write_dictionary_data
 from dbksvd.report.pages.images import open_tiles, refuse_tiles
 from dbksvd.report.pages.overview import (
     KINDS,
@@ -26,13 +27,13 @@ from dbksvd.report.pages.overview import (
     list_scores,
     make_table,
 )
-from dbksvd.report.pages.search_index import Words
+from dbksvd.report.pages.templating import FIRST_PAGE, open_templates
 
-MANIFEST = "manifest.json"
 STATIC = Path(__file__).parent / "static"
+PAGES_FOLDER = Folder(
+    (FIRST_PAGE, "explain.html", "static", "figures", "layer*", "files", "synthetic")
+)
 DENSITY_BINS = 40
-# Tokens of text that one file holds, about 150 kB; a page loads it once for all its atoms.
-SHARED_TOKENS = 80_000
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,20 @@ def render_pages(inputs: PageInputs, output: str | Path) -> None:
     ------
     FileNotFoundError, DamagedFileError
         If what was collected is not there, or not as it was written.
+    ValueError
+        If the folder holds what is not a site's: nothing of others is removed.
     """
     table = pd.read_csv(inputs.table, dtype=str, keep_default_na=False)
     scores = pd.read_csv(inputs.scores)
-    templates = Environment(
-        loader=PackageLoader("dbksvd.report.pages"), autoescape=True, undefined=StrictUndefined
-    )
-    with replace_folder(output) as folder:
+    templates = open_templates()
+    with PAGES_FOLDER.replace(output) as folder:
         shutil.copytree(STATIC, folder / "static")
         paths: dict[tuple[Any, ...], str] = {}
         sites, manifests = [], []
         for name, features in inputs.features.items():
-            check_folder(features / MANIFEST)
-            manifest = read_json(features / MANIFEST)
-            manifests.append(manifest)
-            pages = _Pages(name, features, manifest, inputs.labels, scores, templates)
+            site = SiteFeatures.open(features)
+            manifests.append(site.manifest)
+            pages = _Pages(name, site, inputs.labels, scores, templates)
             shown = pages.write(folder)
             sites.append({"name": name, "dictionaries": shown})
             paths |= {item["key"]: item["path"] for item in shown}
@@ -103,7 +103,7 @@ def render_pages(inputs: PageInputs, output: str | Path) -> None:
             figures=copy_figures(inputs.figures, folder),
             facts=_list_facts(inputs.features, manifests),
         )
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        (folder / FIRST_PAGE).write_text(page, encoding="utf-8")
 
 
 class _Pages:
@@ -112,18 +112,16 @@ class _Pages:
     def __init__(
         self,
         site: str,
-        features: Path,
-        manifest: Mapping[str, Any],
+        features: SiteFeatures,
         labels: Mapping[str, str],
         scores: pd.DataFrame,
         templates: Environment,
     ) -> None:
-        self.site, self.features, self.manifest = site, features, manifest
+        self.site, self.features, self.manifest = site, features, features.manifest
         self.labels, self.scores, self.templates = labels, scores, templates
-        self.contexts = _read_contexts(features)
-        tiles = features / "tiles.json"
-        self.tiles = open_tiles(read_json(tiles)) if tiles.is_file() else refuse_tiles
-        self.dictionaries = [self._describe(item) for item in manifest["dictionaries"]]
+        self.contexts = read_contexts(features)
+        self.tiles = open_tiles(features.tiles) if features.tiles else refuse_tiles
+        self.dictionaries = [self._describe(item) for item in self.manifest["dictionaries"]]
 
     def _describe(self, item: Mapping[str, Any]) -> dict[str, Any]:
         method, sizes = item["name"].split("/")
@@ -162,7 +160,7 @@ class _Pages:
     def _write_page(
         self, place: Path, own: int, item: Mapping[str, Any], scores: list[tuple[str, str]]
     ) -> None:
-        arrays = read_arrays(self.features / item["file"])
+        arrays = self.features.read(item["name"]).arrays
         arrays["own_dictionary"] = np.array(own)
         known = write_dictionary_data(place, arrays, self.contexts, self.tiles)
         manifest, kind = self.manifest, self.manifest["kind"]
@@ -196,27 +194,6 @@ class _Pages:
             map_note=manifest.get("map", "Atoms near each other point in similar directions."),
         )
         (place / "index.html").write_text(page, encoding="utf-8")
-
-
-def _read_contexts(features: Path) -> Contexts:
-    texts = {}
-    if (features / "tokens.json").is_file():
-        texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
-    none = np.zeros(0, dtype=np.int64)
-    arrays = {"start": np.zeros(1, dtype=np.int64), "token": none, "source": none, "document": none}
-    has_text = (features / "contexts.safetensors").is_file()
-    if has_text:
-        arrays = read_arrays(features / "contexts.safetensors")
-    start, token = arrays["start"], arrays["token"]
-    return Contexts(
-        place={document: number for number, document in enumerate(arrays["document"].tolist())},
-        start=start,
-        token=token,
-        source=arrays["source"],
-        texts=texts,
-        words=Words(start, token, texts),
-        are_shared=has_text and len(token) <= SHARED_TOKENS,
-    )
 
 
 def _summarise(item: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
