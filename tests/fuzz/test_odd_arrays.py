@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from damaging import damage_file
 from examples import try_examples
 from front_door import knock
 from hypothesis import given
@@ -24,7 +25,6 @@ from dbksvd.evaluation.heldout import measure_dictionary
 
 FLOATS = ["float16", "float32", "float64", ">f4", ">f8"]
 OTHERS = ["int32", "bool", "complex64", "object", "U3", "int64", "uint8"]
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
 
 
 @dataclass(frozen=True)
@@ -137,19 +137,9 @@ def write_hdf5(case: Case, path: Path) -> None:
 
 
 def damage(path: Path, kind: str) -> Path:
-    """Damage a file in one of several ways."""
-    content = path.read_bytes()
-    if kind == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "pointer":
-        path.write_bytes(LFS_POINTER)
-    elif kind in ("folder", "missing"):
-        path.unlink()
-        if kind == "folder":
-            path.mkdir()
-    elif kind == "npz":
+    """Damage a file in one of several ways; return its path, which may be another."""
+    damage_file(path, kind)
+    if kind == "npz":
         with path.open("wb") as stream:
             np.savez(stream, activations=np.zeros((3, 2)))
     elif kind == "other":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damaging import damage_file
 from examples import try_examples
 from front_door import knock
 from hypothesis import HealthCheck, given
@@ -99,21 +100,6 @@ def change_weights(path: Path, kind: str) -> None:
     save_file(weights, path)
 
 
-def damage(path: Path, kind: str) -> None:
-    """Damage a file in one way."""
-    content = path.read_bytes()
-    if kind == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "pointer":
-        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    elif kind in ("missing", "folder"):
-        path.unlink()
-        if kind == "folder":
-            path.mkdir()
-
-
 def encode_topk(x: np.ndarray, sae: Any) -> np.ndarray:
     """Return the dense latents of a TopK SAE by its definition."""
     weights = {name: value.detach().double().numpy() for name, value in sae.state_dict().items()}
@@ -169,8 +155,8 @@ def test_odd_dictionary_folders(folders, tmp_path_factory, kind, changes, tensor
             config[key] = value
     (folder / "cfg.json").write_text(json.dumps(config))
     change_weights(folder / "sae_weights.safetensors", tensors)
-    damage(folder / "cfg.json", damages[0])
-    damage(folder / "sae_weights.safetensors", damages[1])
+    damage_file(folder / "cfg.json", damages[0])
+    damage_file(folder / "sae_weights.safetensors", damages[1])
     torch.manual_seed(2)
     x = torch.randn(6, WIDTH)
 

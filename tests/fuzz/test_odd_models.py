@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from damaging import damage_file
 from examples import try_examples
 from front_door import knock
 from hypothesis import given
@@ -122,7 +123,9 @@ def make_odd(folder: Path, kind: str, what: Any) -> None:
             config[what[0]] = what[1]
         (folder / "config.json").write_text(json.dumps(config))
     elif kind == "file":
-        damage(folder / what[0], what[1])
+        damage_file(folder / what[0], what[1])
+        if what[1] == "list":
+            (folder / what[0]).write_text("[]")
     elif kind == "tokenizer":
         change_tokenizer(folder, what)
     elif kind == "weights":
@@ -138,21 +141,6 @@ def make_odd(folder: Path, kind: str, what: Any) -> None:
         else:
             weights[name] = weights[name][..., :1].clone()
         save_file(weights, path, metadata={"format": "pt"})
-
-
-def damage(path: Path, kind: str) -> None:
-    content = path.read_bytes()
-    path.unlink()
-    if kind == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "pointer":
-        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "list":
-        path.write_text("[]")
 
 
 def change_tokenizer(folder: Path, kind: str) -> None:
