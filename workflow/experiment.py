@@ -33,6 +33,7 @@ from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
 from workflow.page_checks import check_pages
+from workflow.stability import SeedGroups, group_seeds
 
 SYNTHETIC = "synthetic"
 
@@ -272,6 +273,16 @@ class Experiment:
         return as_param({**settings.dump(), "seed": self.config.evaluation.seed})
 
     @cached_property
+    def seed_groups(self) -> SeedGroups:
+        """The fits of each kind of dictionary whose seeds are compared."""
+        return {} if self.config.evaluation.stability is None else group_seeds(self.fits)
+
+    def stability(self) -> str:
+        """Return the param of comparing seeds."""
+        settings = self.config.evaluation.stability
+        return as_param(None if settings is None else settings.dump())
+
+    @cached_property
     def facts(self) -> Facts:
         """What figures ask to know whether there is something to draw."""
         evals = self.config.evaluation.list_evals()
@@ -286,6 +297,7 @@ class Experiment:
                 str(getattr(self.config.methods[name], "architecture", None)) for name in methods
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
+            has_stability=bool(self.seed_groups),
         )
 
     @cached_property
@@ -319,15 +331,18 @@ class Experiment:
             return None
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
-    def rows(self, failed: Sequence[Sequence[Any]] = ()) -> str:
+    def rows(self, failed: Sequence[Sequence[Any]] = (), *, stability: bool = False) -> str:
         """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders.
 
-        `failed` has the keys and the reason of each fit that could not be made or scored.
+        `failed` has the keys and the reason of each fit that could not be made or scored;
+        `stability` says whether rows name what is known of several seeds.
         """
         rows: dict[str, Any] = {
             "folder": self.folder,
             "fits": [astuple(fit) for fit in self.fits],
         }
+        if stability and self.seed_groups:
+            rows["stability"] = True
         return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
     def _list_fits(self, problems: Problems) -> Iterator[Fit]:

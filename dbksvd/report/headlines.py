@@ -11,6 +11,8 @@ _RECONSTRUCTION = (
     Headline("L0", "heldout", "l0", 1, in_overview=False),
 )
 _USAGE = (Headline("unused atoms", "heldout", "dead_atoms", 0, in_overview=False),)
+# Of dictionaries that differ in their seed only.
+_STABILITY = (Headline("stability (PW-MCC)", "stability", "pw_mcc", floor=0.0),)
 _COST = (
     Headline("encoder MFLOP a token", "fit", "encoder_flops", 3, unit=1e6, in_overview=False),
     Headline("fit seconds", "fit", "seconds", 0, in_overview=False),
@@ -24,4 +26,4 @@ def list_headlines() -> list[Headline]:
     others = [
         line for entry in entries.values() if not entry.needs_truth for line in entry.headlines
     ]
-    return [*_RECONSTRUCTION, *truth, *_USAGE, *others, *_COST]
+    return [*_RECONSTRUCTION, *truth, *_USAGE, *_STABILITY, *others, *_COST]

@@ -7,6 +7,7 @@ FIGURE_TABLES = {
     "scores": [rules.collect_scores.output.scores],
     "curves": [rules.collect_curves.output.curves],
     "usage": [rules.collect_curves.output.usage],
+    "stability": [rules.collect_stability.output.table],
     "routing": [rules.collect_routing.output.routing],
     "published": [str(PUBLISHED)] if PUBLISHED.is_file() else [],
 }
