@@ -109,7 +109,9 @@ def collect_stability(rows: Sequence[Row]) -> pd.DataFrame:
     over all other seeds; ``random_atoms`` that of pairs of random atoms of the same sizes.
     """
     found = [read_stability(row) for row in rows if row.get("stability")]
-    return pd.concat([pd.DataFrame(columns=STABILITY_COLUMNS), *found], ignore_index=True)
+    if not found:
+        return pd.DataFrame(columns=STABILITY_COLUMNS)
+    return pd.concat(found, ignore_index=True)
 
 
 def read_stability(row: Row) -> pd.DataFrame:

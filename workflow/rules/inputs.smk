@@ -322,6 +322,20 @@ def page_inputs(wildcards):
     return found
 
 
+def page_stability():
+    """What is known of the seeds of the dictionaries that have pages."""
+    kinds = {
+        (fit.site, fit.method, fit.n_atoms, fit.k)
+        for site in PAGE_SITES
+        for fit in PAGES.list_fits(site)
+    }
+    return [
+        seal
+        for kind, seal in zip(EXPERIMENT.seed_groups, STABILITY_SEALS)
+        if kind in kinds
+    ]
+
+
 def page_options(wildcards, input):
     """Folders that the site has. Apart: a param of inputs is no reason to run again."""
     names = [

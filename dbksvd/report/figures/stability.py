@@ -21,8 +21,6 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
 
     The grey dashed line is that of random atoms. The legend has the mean cosine.
     """
-    from matplotlib.ticker import MultipleLocator
-
     from dbksvd.report.figures.panels import find_shared_size, list_sites, make_panels
     from dbksvd.report.figures.shares import ShareFormatter
 
@@ -34,7 +32,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     for axes, rows in panels:
         _draw_shares(axes, rows, styles)
         axes.set(xlabel="Cosine", xlim=(0, 1), ylim=(0, 1.02))
-        axes.xaxis.set_major_locator(MultipleLocator(0.1))
+        axes.set_xticks([0.1, 0.3, 0.5, *LEAST])
         axes.yaxis.set_major_formatter(ShareFormatter())
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
