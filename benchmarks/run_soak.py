@@ -24,7 +24,7 @@ from dbksvd.base.files import replace_file
 ROOT = Path(__file__).parents[1]
 # Kills between one start from nothing and one comparison.
 KILLS_A_CYCLE = 10
-# Cycles in a row that may end before their first kill: the last job before it may be the run's last.
+# Cycles in a row that may end before their first kill: what they wait for may be their last job.
 MOST_EMPTY_CYCLES = 3
 
 
