@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import dbksvd
 from dbksvd.base.files import write_json
 
 PACKAGES = ("dbksvd",)
-PACKAGE = Path(dbksvd.__file__).parent
+PACKAGE = Path(str(find_spec("dbksvd").origin)).parent  # type: ignore[union-attr]
 REGISTRY = "registry.py"
 
 

@@ -210,7 +210,7 @@ def test_status_says_what_would_run(tmp_path: Path):
     assert len(fits) == 10
     assert {job["reason"] for job in fits} == {"not made yet"}
     # `run -- …` hands what follows to Snakemake
-    planned = run_dbksvd(folder, "run", "--", "-n", "--quiet").stdout
+    planned = run_dbksvd(folder, "run", "--", "-n").stdout
     assert "fit_dictionary" in planned
     assert not (folder / "results").exists()
 
