@@ -29,6 +29,7 @@ from dbksvd.report.pages.overview import (
     describe_experiment,
     list_scores,
     make_table,
+    name_label,
 )
 from dbksvd.report.pages.templating import FIRST_PAGE, open_templates
 
@@ -189,7 +190,7 @@ class _Pages:
             "groups": manifest["settings"]["groups"],
             "context_word": {"text": "document", "images": "tile"}.get(kind, "row"),
             "sources": manifest["sources"] if kind == "text" else [],
-            "probes": manifest.get("probes", []),
+            "probes": [name_label(**label) for label in manifest.get("probes", [])],
             "shares_contexts": self.contexts.are_shared,
             "has_stability": "stability" in arrays,
             "dictionaries": [
