@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -75,7 +76,9 @@ def follow(lines: Iterable[str]) -> Progress:
     with tqdm(unit="job", desc="run", dynamic_ncols=True, smoothing=0.1) as bar:
         progress = Progress(bar)
         for line in lines:
-            if (shown := progress.read(line.rstrip("\n"))) is not None:
-                bar.clear()
-                tqdm.write(shown)
+            shown = progress.read(line.rstrip("\n"))
+            if progress.is_over:
+                bar.close()  # a second time does nothing
+            if shown is not None:
+                tqdm.write(shown, file=sys.stderr)
     return progress
