@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,47 @@ def read_metrics(folder: Path) -> dict[str, float | None]:
     if (folder / CORRECTIONS).is_file():
         metrics |= read_json(folder / CORRECTIONS)
     return metrics
+
+
+def read_parts(folder: Path) -> dict[str, dict[str, float]]:
+    """Return the parts of metrics in SAEBench's JSON in `folder`, by metric and part.
+
+    Parts are data sets, or classes where there is one data set. Only metrics that are the mean of
+    two parts or more are here; corrected ones (`CORRECTIONS`) have no parts.
+    """
+    if (folder / NOT_APPLICABLE).is_file():
+        return {}
+    content, whole = read_json(find_result(folder)), read_metrics(folder)
+    found: dict[str, dict[str, float]] = {}
+    for part, values in _list_parts(content):
+        for metric, value in values.items():
+            is_number = isinstance(value, int | float) and isinstance(whole.get(metric), int | float)
+            if is_number and not metric.startswith("llm_"):  # the same for every dictionary
+                found.setdefault(metric, {})[part] = float(value)
+    return {
+        metric: parts
+        for metric, parts in found.items()
+        if len(parts) > 1 and math.isclose(_mean(parts), float(whole[metric] or 0), abs_tol=1e-9)
+    }
+
+
+def _mean(parts: Mapping[str, float]) -> float:
+    return sum(parts.values()) / len(parts)
+
+
+def _list_parts(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (part, its metrics): data sets, or the classes of the only one."""
+    details = [
+        detail for detail in content.get("eval_result_details") or [] if "dataset_name" in detail
+    ]
+    if len(details) > 1:
+        for detail in details:
+            yield detail["dataset_name"].removesuffix("_results"), detail
+        return
+    for by_metric in (content.get("eval_result_unstructured") or {}).values():
+        for metric, by_class in by_metric.items() if isinstance(by_metric, dict) else ():
+            for name, value in by_class.items() if isinstance(by_class, dict) else ():
+                yield name, {metric: value}
 
 
 def _read_groups(content: dict[str, Any]) -> dict[str, float | None]:

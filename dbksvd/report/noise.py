@@ -1,0 +1,203 @@
+"""How sure a score is: standard errors over seeds and parts, intervals, what is told apart.
+
+A score of a method is a table of numbers v[s, p]: seeds s of the fit, and parts p of the eval (data
+sets, classes, groups of documents), or one column where an eval has no parts. The score is its
+mean. Two sources of noise are kept apart, and both count: another seed would give another
+dictionary, and other parts would be drawn another time.
+
+- Seeds: the variance of the means over parts, divided by the number of seeds; of each method by
+  itself (Welch 1947). A method with one seed takes the mean variance of those with more.
+- Parts: the variance over parts of the difference of two methods, each averaged over its seeds,
+  divided by the number of parts: paired, as in :func:`scipy.stats.ttest_rel`.
+
+Their sum counts the noise of single cells twice; its estimate (the residual of v after means of
+rows and columns) is taken off. Degrees of freedom are Satterthwaite's (1946). Methods are told apart by
+the studentised range of all methods that are compared, as in Games and Howell (1976)
+(:func:`scipy.stats.tukey_hsd` with ``equal_var=False``, here for paired parts): with all methods
+equal, a false claim about any pair has a chance of 5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05  # of false claims about any pair of methods
+POWER = 0.8
+EXACT = 1e-12  # a standard error below this share of the value is rounding
+
+Values = np.ndarray  # float64 of shape (seeds, parts)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error.
+
+    Parameters
+    ----------
+    value, error : float
+        In the unit of the score.
+    df : float
+        Degrees of freedom of the standard error.
+    """
+
+    value: float
+    error: float
+    df: float
+
+    def widen(self, methods: int = 2) -> float:
+        """Return half the width of the 95 % interval; with those of all pairs of `methods`."""
+        return self.error * find_critical(methods, self.df)
+
+    def is_told_apart(self, methods: int) -> bool:
+        """Return whether the number differs from 0, as one of all pairs of `methods`."""
+        return abs(self.value) > self.widen(methods)
+
+    def find_p(self, methods: int) -> float:
+        """Return the chance of so large a difference in any pair of `methods` that are equal."""
+        statistic = abs(self.value) / self.error * np.sqrt(2)
+        return float(stats.studentized_range.sf(statistic, methods, self.df))
+
+    def find_smallest(self, methods: int) -> float:
+        """Return the smallest true difference that is told apart in 80 % of experiments.
+
+        The critical value plus the quantile of Student's t at the power, in standard errors.
+        """
+        return self.widen(methods) + self.error * float(stats.t.ppf(POWER, self.df))
+
+
+@cache
+def _find_range(methods: int, df: float) -> float:
+    return float(stats.studentized_range.ppf(1 - LEVEL, methods, df) / np.sqrt(2))
+
+
+def find_critical(methods: int, df: float) -> float:
+    """Return how many standard errors a difference must reach; Student's t for two methods.
+
+    The quantile of the studentised range takes a quarter of a second: it is computed at the
+    next lower of a few degrees of freedom, which makes intervals slightly wider.
+    """
+    if methods == 2:
+        return float(stats.t.isf(LEVEL / 2, df))
+    grid = np.array([1, 1.25, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 60, 1e3])
+    if df < grid[0]:
+        return _find_range(methods, float(df))
+    return _find_range(methods, float(grid[np.searchsorted(grid, df, side="right") - 1]))
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """Variance of a method's score over seeds, and its degrees of freedom."""
+
+    variance: float
+    df: float
+
+
+def pool_seeds(tables: Iterable[Values]) -> SeedNoise | None:
+    """Return the mean variance over seeds of the methods that have several; None without any."""
+    several = [values.mean(axis=1) for values in tables if len(values) > 1]
+    if not several:
+        return None
+    df = sum(len(means) - 1 for means in several)
+    squares = sum(float(np.square(means - means.mean()).sum()) for means in several)
+    return SeedNoise(squares / df, df)
+
+
+def compare(one: Values, other: Values, pooled: SeedNoise | None) -> Estimate | None:
+    """Return how much higher `one` is than `other`; None where nothing says how noisy that is.
+
+    Parameters
+    ----------
+    one, other : float64 array of shape (seeds, parts)
+        Scores of two methods; the number of seeds may differ, the parts are the same.
+    pooled : SeedNoise or None
+        From :func:`pool_seeds`, for a method with one seed.
+    """
+    sides = (one, other)
+    parts = one.mean(axis=0) - other.mean(axis=0)
+    terms = [_find_seed_term(values, pooled) for values in sides]
+    return _combine(parts, [term for term in terms if term], sides)
+
+
+def estimate(values: Values, common: Values, pooled: SeedNoise | None) -> Estimate | None:
+    """Return a score with the noise that methods do not share, for a table of several methods.
+
+    Some parts are easier than others for all methods, which changes no comparison: the mean over
+    methods is taken off each part first (Cousineau 2005).
+
+    Parameters
+    ----------
+    values : float64 array of shape (seeds, parts)
+        Scores of the method.
+    common : float64 array of shape (methods, parts)
+        Scores of all methods that it stands beside, each averaged over its seeds.
+    pooled : SeedNoise or None
+        As for :func:`compare`.
+    """
+    # The mean over M methods holds the method itself: what is left is too small (Morey 2008).
+    methods = len(common)
+    correction = np.sqrt(methods / (methods - 1)) if methods > 1 else 0.0
+    own = (values.mean(axis=0) - common.mean(axis=0)) * correction
+    term = _find_seed_term(values, pooled)
+    found = _combine(own, [term] if term else [], (values,))
+    return found and Estimate(float(values.mean()), found.error, found.df)
+
+
+def _find_seed_term(values: Values, pooled: SeedNoise | None) -> SeedNoise | None:
+    """Return the variance of the mean of a method's seeds."""
+    if len(values) > 1:
+        return SeedNoise(float(values.mean(axis=1).var(ddof=1)) / len(values), len(values) - 1)
+    return pooled
+
+
+def _combine(parts: Values, terms: list[SeedNoise], sides: tuple[Values, ...]) -> Estimate | None:
+    """Return the mean of `parts` with the noise of parts and seeds."""
+    terms = list(terms)
+    if len(parts) > 1:
+        terms.append(SeedNoise(float(parts.var(ddof=1)) / len(parts), len(parts) - 1))
+    largest = max((term.variance for term in terms), default=0.0)
+    size = max(float(np.abs(values).max()) for values in sides)
+    if largest <= (EXACT * size) ** 2:
+        return None
+    total = sum(term.variance for term in terms) - sum(map(_find_cell_noise, sides))
+    total = max(total, largest)
+    df = total**2 / sum(term.variance**2 / term.df for term in terms)
+    return Estimate(float(parts.mean()), float(np.sqrt(total)), float(df))
+
+
+def _find_cell_noise(values: Values) -> float:
+    """Return the variance of the mean that comes from single cells, known of several seeds."""
+    seeds, parts = values.shape
+    if seeds < 2 or parts < 2:
+        return 0.0
+    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    return float(np.square(rest).sum()) / ((seeds - 1) * (parts - 1)) / (seeds * parts)
+
+
+def bold(tables: Mapping[str, Values], *, lower_is_better: bool) -> set[str]:
+    """Return the methods that are not told apart from the best; none where nothing can be compared.
+
+    Parameters
+    ----------
+    tables : mapping of str to float64 array of shape (seeds, parts)
+        Scores of each method.
+    lower_is_better : bool
+        Whether the best has the lowest score.
+    """
+    if len(tables) < 2:
+        return set()
+    pooled, sign = pool_seeds(tables.values()), -1 if lower_is_better else 1
+    best = max(tables, key=lambda name: sign * float(tables[name].mean()))
+    found = {best}
+    for name in tables.keys() - {best}:
+        difference = compare(tables[best], tables[name], pooled)
+        if difference is None:
+            if tables[best].mean() == tables[name].mean():
+                found.add(name)
+        elif not difference.is_told_apart(len(tables)):
+            found.add(name)
+    return found
