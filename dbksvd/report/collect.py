@@ -29,8 +29,8 @@ def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
     """Return the tidy table of all numbers; null and NaN are left out and counted in the log.
 
     The parts of a number (data sets, classes, groups of documents), whose mean it is, have rows of
-    their own: ``metric@part``. A dictionary that could not be made or scored has one row without a value: the eval `FAILED`,
-    and the reason as the metric.
+    their own: ``metric@part``. A dictionary that could not be made or scored has one
+    row without a value: the eval `FAILED`, and the reason as the metric.
     """
     table: list[list[Any]] = []
     left_out = 0

@@ -6,22 +6,23 @@ mean. Two sources of noise are kept apart, and both count: another seed would gi
 dictionary, and other parts would be drawn another time.
 
 - Seeds: the variance of the means over parts, divided by the number of seeds; of each method by
-  itself (Welch 1947). A method with one seed takes the mean variance of those with more.
+  itself (Welch 1947). A method with one seed takes the mean variance of all that have more.
 - Parts: the variance over parts of the difference of two methods, each averaged over its seeds,
   divided by the number of parts: paired, as in :func:`scipy.stats.ttest_rel`.
 
 Their sum counts the noise of single cells twice; its estimate (the residual of v after means of
-rows and columns) is taken off. Degrees of freedom are Satterthwaite's (1946). Methods are told apart by
-the studentised range of all methods that are compared, as in Games and Howell (1976)
-(:func:`scipy.stats.tukey_hsd` with ``equal_var=False``, here for paired parts): with all methods
+rows and columns) is taken off. Degrees of freedom are Satterthwaite's (1946). Methods are told
+apart by the studentised range of all methods that are compared, as in Games and Howell (1976) and
+:func:`scipy.stats.tukey_hsd` with ``equal_var=False``, here for paired parts: with all methods
 equal, a false claim about any pair has a chance of 5 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -30,6 +31,7 @@ LEVEL = 0.05  # of false claims about any pair of methods
 POWER = 0.8
 EXACT = 1e-12  # a standard error below this share of the value is rounding
 
+Name = TypeVar("Name", bound=Hashable)
 Values = np.ndarray  # float64 of shape (seeds, parts)
 
 
@@ -98,7 +100,13 @@ class SeedNoise:
 
 
 def pool_seeds(tables: Iterable[Values]) -> SeedNoise | None:
-    """Return the mean variance over seeds of the methods that have several; None without any."""
+    """Return the mean variance over seeds of the methods that have several; None without any.
+
+    Parameters
+    ----------
+    tables : iterable of float64 arrays of shape (seeds, parts)
+        Scores of methods, at any size.
+    """
     several = [values.mean(axis=1) for values in tables if len(values) > 1]
     if not several:
         return None
@@ -178,26 +186,30 @@ def _find_cell_noise(values: Values) -> float:
     return float(np.square(rest).sum()) / ((seeds - 1) * (parts - 1)) / (seeds * parts)
 
 
-def bold(tables: Mapping[str, Values], *, lower_is_better: bool) -> set[str]:
+def find_best(
+    tables: Mapping[Name, Values], pooled: SeedNoise | None, *, lower_is_better: bool
+) -> set[Name]:
     """Return the methods that are not told apart from the best; none where nothing can be compared.
 
     Parameters
     ----------
-    tables : mapping of str to float64 array of shape (seeds, parts)
+    tables : mapping to float64 array of shape (seeds, parts)
         Scores of each method.
+    pooled : SeedNoise or None
+        As for :func:`compare`.
     lower_is_better : bool
         Whether the best has the lowest score.
     """
     if len(tables) < 2:
         return set()
-    pooled, sign = pool_seeds(tables.values()), -1 if lower_is_better else 1
+    sign = -1 if lower_is_better else 1
     best = max(tables, key=lambda name: sign * float(tables[name].mean()))
-    found = {best}
-    for name in tables.keys() - {best}:
-        difference = compare(tables[best], tables[name], pooled)
-        if difference is None:
-            if tables[best].mean() == tables[name].mean():
-                found.add(name)
-        elif not difference.is_told_apart(len(tables)):
-            found.add(name)
-    return found
+    known = {
+        name: difference
+        for name, values in tables.items()
+        if name != best and (difference := compare(tables[best], values, pooled))
+    }
+    if not known:
+        return set()
+    near = {name for name, each in known.items() if not each.is_told_apart(len(tables))}
+    return {best, *near}

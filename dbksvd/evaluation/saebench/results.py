@@ -75,8 +75,9 @@ def read_parts(folder: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for part, values in _list_parts(content):
         for metric, value in values.items():
-            is_number = isinstance(value, int | float) and isinstance(whole.get(metric), int | float)
-            if is_number and not metric.startswith("llm_"):  # the same for every dictionary
+            if metric.startswith("llm_"):  # the same for every dictionary
+                continue
+            if isinstance(value, int | float) and isinstance(whole.get(metric), int | float):
                 found.setdefault(metric, {})[part] = float(value)
     return {
         metric: parts
