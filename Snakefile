@@ -59,6 +59,7 @@ rule all:
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/table.csv",
+        f"{RESULTS}/differences.csv",
         f"{RESULTS}/budgets.csv",
         f"{RESULTS}/matched.csv",
         FIGURE_FILES,

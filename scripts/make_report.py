@@ -30,6 +30,7 @@ def main() -> None:
 
     print((folder / "table.md").read_text())
     print((folder / "budgets.md").read_text())
+    print(f"differ   {folder / 'differences.md'}")
     print(f"figures  {folder / 'figures'}")
     if (folder / "site" / "index.html").is_file():
         print(f"pages    {folder / 'site' / 'index.html'}")

@@ -286,7 +286,18 @@ class Experiment:
                 str(getattr(self.config.methods[name], "architecture", None)) for name in methods
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
+            rivals=self._count_rivals(),
         )
+
+    def _count_rivals(self) -> int:
+        """Return the most methods that share a size with the first one that is no control."""
+        sizes: dict[tuple[str, int, int], set[str]] = {}
+        for fit in self.fits:
+            if fit.method in self.rivals:
+                sizes.setdefault((fit.site, fit.n_atoms, fit.k), set()).add(fit.method)
+        used = {fit.method for fit in self.fits}
+        first = next((method for method in self.rivals if method in used), None)
+        return max((len(found) for found in sizes.values() if first in found), default=0)
 
     @cached_property
     def figures(self) -> list[str]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -58,11 +59,6 @@ class Estimate:
     def is_told_apart(self, methods: int) -> bool:
         """Return whether the number differs from 0, as one of all pairs of `methods`."""
         return abs(self.value) > self.widen(methods)
-
-    def find_p(self, methods: int) -> float:
-        """Return the chance of so large a difference in any pair of `methods` that are equal."""
-        statistic = abs(self.value) / self.error * np.sqrt(2)
-        return float(stats.studentized_range.sf(statistic, methods, self.df))
 
     def find_smallest(self, methods: int) -> float:
         """Return the smallest true difference that is told apart in 80 % of experiments.
@@ -127,8 +123,7 @@ def compare(one: Values, other: Values, pooled: SeedNoise | None) -> Estimate | 
     """
     sides = (one, other)
     parts = one.mean(axis=0) - other.mean(axis=0)
-    terms = [_find_seed_term(values, pooled) for values in sides]
-    return _combine(parts, [term for term in terms if term], sides)
+    return _combine(parts, _list_seed_terms(sides, pooled), sides)
 
 
 def estimate(values: Values, common: Values, pooled: SeedNoise | None) -> Estimate | None:
@@ -150,23 +145,31 @@ def estimate(values: Values, common: Values, pooled: SeedNoise | None) -> Estima
     methods = len(common)
     correction = np.sqrt(methods / (methods - 1)) if methods > 1 else 0.0
     own = (values.mean(axis=0) - common.mean(axis=0)) * correction
-    term = _find_seed_term(values, pooled)
-    found = _combine(own, [term] if term else [], (values,))
-    return found and Estimate(float(values.mean()), found.error, found.df)
+    found = _combine(own, _list_seed_terms((values,), pooled), (values,))
+    return None if found is None else Estimate(float(values.mean()), found.error, found.df)
 
 
-def _find_seed_term(values: Values, pooled: SeedNoise | None) -> SeedNoise | None:
-    """Return the variance of the mean of a method's seeds."""
-    if len(values) > 1:
-        return SeedNoise(float(values.mean(axis=1).var(ddof=1)) / len(values), len(values) - 1)
-    return pooled
+def _list_seed_terms(sides: tuple[Values, ...], pooled: SeedNoise | None) -> list[SeedNoise]:
+    """Return variances of means over seeds: of each side with several, and of the others at once.
+
+    Two sides with one seed have the same estimate, which is one term and no two independent ones.
+    """
+    several = [values for values in sides if len(values) > 1]
+    terms = [
+        SeedNoise(float(values.mean(axis=1).var(ddof=1)) / len(values), len(values) - 1)
+        for values in several
+    ]
+    single = len(sides) - len(several)
+    if single and pooled is not None:
+        terms.append(SeedNoise(single * pooled.variance, pooled.df))
+    return terms
 
 
 def _combine(parts: Values, terms: list[SeedNoise], sides: tuple[Values, ...]) -> Estimate | None:
     """Return the mean of `parts` with the noise of parts and seeds."""
-    terms = list(terms)
     if len(parts) > 1:
-        terms.append(SeedNoise(float(parts.var(ddof=1)) / len(parts), len(parts) - 1))
+        own = SeedNoise(float(parts.var(ddof=1)) / len(parts), len(parts) - 1)
+        terms = [*terms, own]
     largest = max((term.variance for term in terms), default=0.0)
     size = max(float(np.abs(values).max()) for values in sides)
     if largest <= (EXACT * size) ** 2:
@@ -213,3 +216,14 @@ def find_best(
         return set()
     near = {name for name, each in known.items() if not each.is_told_apart(len(tables))}
     return {best, *near}
+
+
+def find_smallest(tables: Iterable[Values], pooled: SeedNoise | None) -> float | None:
+    """Return the smallest difference that is told apart in 80 % of experiments, median over pairs.
+
+    None where no pair of the tables can be compared.
+    """
+    values = list(tables)
+    pairs = (compare(one, other, pooled) for one, other in combinations(values, 2))
+    found = [pair.find_smallest(len(values)) for pair in pairs if pair]
+    return float(np.median(found)) if found else None

@@ -8,7 +8,7 @@ from dbksvd.base.headline import Headline
 from dbksvd.base.layout import FAILED
 from dbksvd.report.headlines import list_headlines
 from dbksvd.report.measured import SIZES, Measured, align, find_families, pool_sites, read_measured
-from dbksvd.report.noise import SeedNoise, estimate, find_best
+from dbksvd.report.noise import SeedNoise, estimate, find_best, find_smallest
 from dbksvd.report.tables import BEST, add_notes, explain_empty, format_interval, format_spread
 
 ABOUT = (
@@ -50,7 +50,8 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     optional = [FAILED, *(headline.title for headline in headlines)]
     empty = [title for title in optional if (table[title] == "").all()]
     warnings = {line.warning for line in headlines if line.title not in empty} - {""}
-    return add_notes(table.drop(columns=["rank", *empty]), [ABOUT, *sorted(warnings)])
+    notes = [ABOUT, *tell_smallest(scored, families), *sorted(warnings)]
+    return add_notes(table.drop(columns=["rank", *empty]), notes)
 
 
 def _format_column(
@@ -63,7 +64,7 @@ def _format_column(
             key: format_spread(each.whole.tolist(), headline.decimals)
             for key, each in measured.items()
         }
-    texts = {}
+    texts: dict[tuple[str, str, int, int], str] = {}
     pooled = pool_sites(measured)
     for family in families:
         found = {
@@ -91,6 +92,38 @@ def _format_family(
         text = format_interval(float(each.whole.mean()), half, headline.decimals)
         texts[key] = text + BEST if key in best else text
     return texts
+
+
+def tell_smallest(scores: pd.DataFrame, families: list[pd.DataFrame]) -> list[str]:
+    """Return a line for each site: the smallest difference of each score that is told apart.
+
+    Of the sizes of a site, the one with most dictionaries counts.
+    """
+    counts = scores.drop_duplicates([*SIZES, "seed"]).groupby(SIZES).size()
+    largest: dict[str, tuple[int, list[tuple[str, str, int, int]]]] = {}
+    for family in families:
+        keys = list(family[SIZES].itertuples(index=False, name=None))
+        count = int(counts.reindex(keys).sum())
+        if count > largest.get(keys[0][0], (0, []))[0]:
+            largest[keys[0][0]] = count, keys
+    measured = [
+        (line, read_measured(scores, line)) for line in list_headlines() if line.is_compared
+    ]
+    lines = []
+    for site, (_, keys) in largest.items():
+        told = []
+        for headline, by_key in measured:
+            values = align({key: by_key[key] for key in keys if key in by_key})
+            least = find_smallest(values.values(), pool_sites(by_key).get(site))
+            if least is not None:
+                told.append(f"{headline.title} {least:.{headline.decimals + 1}f}")
+        if told:
+            size = f"{site}, k = {keys[0][3]}"
+            lines.append(
+                f"Smallest difference that is told apart in 80 % of experiments, median over pairs "
+                f"of methods ({size}): {'; '.join(told)}."
+            )
+    return lines
 
 
 def _tell_failures(

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from dbksvd.report.budgets import compare
-from dbksvd.report.matched import list_targets, match, read_curve, read_seeds, tabulate_fits
+from dbksvd.report.matched import list_targets, match, read_curve, read_nearest, tabulate_fits
 from dbksvd.report.summary import summarise
 from dbksvd.report.tables import write_table
 
@@ -52,10 +52,10 @@ def test_curve_is_linear_in_log_l0_and_ends_where_it_was_measured():
 
 
 def test_seeds_of_the_nearest_k_move_along_the_curve():
-    values = read_seeds(of("one"), "variance explained", 11)
     moved = read_curve(of("one"), "variance explained", 11) - 0.75
-    assert values == pytest.approx({0: 0.7 + moved, 1: 0.8 + moved})
-    assert read_seeds(of("alone"), "AG News, 1", 16) == {}
+    assert read_nearest(of("one"), "variance explained", 11) == (16, pytest.approx(moved))
+    assert read_nearest(of("one"), "variance explained", 3) is None
+    assert read_nearest(of("alone"), "AG News, 1", 16) is None
 
 
 def test_l0_is_covered_by_both():

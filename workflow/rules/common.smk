@@ -21,6 +21,7 @@ from dbksvd.images.prepare import hash_images
 from dbksvd.report.figures.registry import FIGURES, find_figure
 from dbksvd.report.norm_notes import list_norm_notes
 from dbksvd.report.registry import TABLES
+from dbksvd.report.tables import read_notes
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
 from workflow.ending import list_single, say_last, tell_failures, tell_table
@@ -69,6 +70,10 @@ except (
     KeyError,
 ):  # the job that reads the shards will say what is wrong
     config["norm_notes"] = []
+config["table_notes"] = {
+    name: read_notes(Path(f"{RESULTS}/{name}.md"))
+    for name in ("table", "differences", "matched", "budgets")
+}
 
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
 GPUS = 1 if shutil.which("nvidia-smi") else 0

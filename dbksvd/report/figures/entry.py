@@ -34,6 +34,8 @@ class Facts:
         Architectures of the SAEs that are fitted, such as ``switch``.
     seeds : int
         Most seeds that a method has at one size.
+    rivals : int
+        Most methods that are no controls and share a size with the first of them.
     """
 
     evals: frozenset[str]
@@ -41,6 +43,7 @@ class Facts:
     ground_truth: str | None
     architectures: frozenset[str]
     seeds: int
+    rivals: int = 0
 
 
 def always(_facts: Facts) -> bool:
@@ -57,9 +60,9 @@ class Figure:
     draw : callable
         ``draw(tables, styles)`` returns matplotlib's figure.
     tables : tuple of str
-        Tables that ``draw`` is given: ``scores``, ``curves``, ``usage``, ``routing`` or
-        ``published``, each a DataFrame with the columns of its CSV file. The figure is drawn again
-        when one of these changes.
+        Tables that ``draw`` is given: ``scores``, ``differences``, ``curves``, ``usage``,
+        ``routing`` or ``published``, each a DataFrame with the columns of its CSV file. The figure
+        is drawn again when one of these changes.
     caption : str
         Text below the figure in the report, in reStructuredText.
     applies : callable

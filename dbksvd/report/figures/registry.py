@@ -16,6 +16,7 @@ FIGURES = {
     "convergence": "dbksvd.report.figures.convergence:FIGURE",
     "atom_usage": "dbksvd.report.figures.atom_usage:FIGURE",
     "evals": "dbksvd.report.figures.evals:FIGURE",
+    "differences": "dbksvd.report.figures.differences:FIGURE",
     "probing": "dbksvd.report.figures.probing:FIGURE",
     "identification": "dbksvd.report.figures.identification:FIGURE",
     "correlation_recovery": "dbksvd.report.figures.correlation_recovery:FIGURE",
