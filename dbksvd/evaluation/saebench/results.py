@@ -47,8 +47,8 @@ def read_metrics(folder: Path) -> dict[str, float | None]:
     Every number of ``eval_result_metrics`` under its own name, and those of `CORRECTIONS` under
     theirs (None there takes a name away). A metric with further splits (`RESPLITS`) is the mean
     over all splits, and SAEBench's own number has `OWN_SPLIT` behind its name. Metrics that core
-    did not compute (CE loss and KL of an encoder, which its schema makes -1) are None. Where an eval did not apply, its ``applicable``
-    is 0 and no score is there.
+    did not compute (CE loss and KL of an encoder, which its schema makes -1) are None. Where an
+    eval did not apply, its ``applicable`` is 0 and no score is there.
 
     Raises
     ------
