@@ -30,6 +30,8 @@ from scipy import stats
 
 LEVEL = 0.05  # of false claims about any pair of methods
 POWER = 0.8
+# Degrees of freedom at which quantiles are computed.
+GRID = np.array([1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 1e4])
 EXACT = 1e-12  # a standard error below this share of the value is rounding
 
 Name = TypeVar("Name", bound=Hashable)
@@ -76,15 +78,15 @@ def _find_range(methods: int, df: float) -> float:
 def find_critical(methods: int, df: float) -> float:
     """Return how many standard errors a difference must reach; Student's t for two methods.
 
-    The quantile of the studentised range takes a quarter of a second: it is computed at the
-    next lower of a few degrees of freedom, which makes intervals slightly wider.
+    The quantile of the studentised range takes a quarter of a second: between a few degrees of
+    freedom it is interpolated, linearly in their inverse. From 2 on this errs by 1 % at most and
+    below by 4 %, upwards.
     """
     if methods == 2:
         return float(stats.t.isf(LEVEL / 2, df))
-    grid = np.array([1, 1.25, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 60, 1e3])
-    if df < grid[0]:
-        return _find_range(methods, float(df))
-    return _find_range(methods, float(grid[np.searchsorted(grid, df, side="right") - 1]))
+    high = min(np.searchsorted(GRID, df, side="right"), len(GRID) - 1)
+    ends = GRID[[high, high - 1]]  # by rising inverse
+    return float(np.interp(1 / df, 1 / ends, [_find_range(methods, float(end)) for end in ends]))
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def _combine(parts: Values, terms: list[SeedNoise], sides: tuple[Values, ...]) -
     total = sum(term.variance for term in terms) - sum(map(_find_cell_noise, sides))
     total = max(total, largest)
     df = total**2 / sum(term.variance**2 / term.df for term in terms)
+    df = max(df, min(term.df for term in terms))
     return Estimate(float(parts.mean()), float(np.sqrt(total)), float(df))
 
 
