@@ -19,7 +19,7 @@ OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run report estimate explain test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint settings readme format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ lint: env  ## check style, types and the workflow
 
 settings: env  ## write docs/settings.md and the JSON schema of configs from the code
 	python -m workflow.reference
+
+readme: env  ## write README's table from the finished run of CONFIG, and keep its tables as reference
+	python -m workflow.readme --config $(CONFIG)
 
 format: env
 	ruff check --fix .

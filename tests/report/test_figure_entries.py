@@ -18,7 +18,7 @@ from dbksvd.report.figures.registry import FIGURES, find_figure, list_figures
 from dbksvd.report.settings import DrawingSettings, FigureSettings
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"scores", "curves", "usage", "routing", "published"}
+TABLES = {"scores", "differences", "curves", "usage", "routing", "published"}
 NOTHING = Facts(frozenset(), False, None, frozenset(), 1)
 FITS = ["variance_explained", "cost", "convergence", "atom_usage"]
 
@@ -62,6 +62,8 @@ def test_entries_are_imported_without_what_draws():
             ["identification", "routing"],
         ),
         ({"architectures": frozenset(["switch"])}, []),
+        ({"rivals": 1}, []),
+        ({"rivals": 2}, ["differences"]),
     ],
 )
 def test_figures_that_an_experiment_has_the_data_for(change, more):
