@@ -42,13 +42,6 @@ def add_notes(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def read_notes(markdown: Path) -> list[str]:
-    """Return the lines below a table that :func:`write_table` wrote; none without the file."""
-    if not markdown.is_file():
-        return []
-    return markdown.read_text().strip().split("\n\n")[1:]
-
-
 def _embolden(cell: object) -> object:
     if isinstance(cell, str) and cell.endswith(BEST):
         return f"**{cell.removesuffix(BEST)}**"

@@ -9,8 +9,9 @@ from scipy import stats
 
 from dbksvd.base.headline import PART
 from dbksvd.report.headlines import list_headlines
+from dbksvd.report.notes import read_notes
 from dbksvd.report.summary import summarise
-from dbksvd.report.tables import read_notes, write_table
+from dbksvd.report.tables import write_table
 
 
 def make_scores() -> pd.DataFrame:

@@ -20,8 +20,8 @@ from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.images.prepare import hash_images
 from dbksvd.report.figures.registry import FIGURES, find_figure
 from dbksvd.report.norm_notes import list_norm_notes
+from dbksvd.report.notes import read_notes
 from dbksvd.report.registry import TABLES
-from dbksvd.report.tables import read_notes
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
 from workflow.ending import list_single, say_last, tell_failures, tell_table
@@ -34,9 +34,14 @@ from workflow.source_hash import SourceRecord
 from workflow.unfinished import find_failed, make_table, read_failed
 
 try:
-    LAYERS = read_layers(
-        workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"],
-        workflow.config_settings.config or {},
+    # Another workflow that uses this one as a module gives the config itself.
+    LAYERS = (
+        read_layers([], config)
+        if workflow.modifier.is_module
+        else read_layers(
+            workflow.overwrite_configfiles or [ROOT / "config.yaml"],
+            workflow.config_settings.config or {},
+        )
     )
     EXPERIMENT = Experiment(LAYERS)
     if workflow.is_main_process:  # jobs on a cluster read the config again
@@ -128,7 +133,7 @@ def start_run(folder):
         )
 
 
-SOURCES = SourceRecord(Path(workflow.basedir), Path(".snakemake/sources.json"))
+SOURCES = SourceRecord(ROOT, Path(".snakemake/sources.json"))
 
 
 def code(*entries):
