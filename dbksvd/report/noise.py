@@ -84,7 +84,7 @@ def find_critical(methods: int, df: float) -> float:
     """
     if methods == 2:
         return float(stats.t.isf(LEVEL / 2, df))
-    high = min(np.searchsorted(GRID, df, side="right"), len(GRID) - 1)
+    high = min(int(np.searchsorted(GRID, df, side="right")), len(GRID) - 1)
     ends = GRID[[high, high - 1]]  # by rising inverse
     return float(np.interp(1 / df, 1 / ends, [_find_range(methods, float(end)) for end in ends]))
 
