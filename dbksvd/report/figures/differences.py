@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dbksvd.report.figures.styles import Styles
 
-COLUMNS = 4  # panels side by side
+COLUMNS = 5  # panels side by side, at most
 GREY = "0.62"
 
 
@@ -29,12 +29,12 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         return _draw_nothing()
     shown = styles.present(tables["differences"])
     methods = styles.among(shown[shown["method"].isin(set().union(*(p["method"] for p in panels)))])
-    n_columns = min(COLUMNS, len(panels))
-    n_rows = -(-len(panels) // n_columns)
+    n_rows = -(-len(panels) // COLUMNS)
+    n_columns = -(-len(panels) // n_rows)
     figure, grid = plt.subplots(
         n_rows,
         n_columns,
-        figsize=(2.4 + 2.7 * n_columns, n_rows * (1.3 + 0.29 * len(methods)) + 0.5),
+        figsize=(2.4 + 2.5 * n_columns, n_rows * (1.3 + 0.29 * len(methods)) + 0.5),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -109,7 +109,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, methods: list[str], styles: Styl
             capsize=3,
             linewidth=1.6,
         )
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.margins(x=0.08)
     axes.set_xlabel("difference")
