@@ -59,16 +59,15 @@ def explains_most_at_equal_budget(run: Run) -> bool:
 
 def explains_most_at_equal_l0(run: Run) -> bool:
     pairs = run.matched
-    ours = pairs["method"].str.startswith("dbksvd") & pairs["other"].str.endswith("-sae")
-    texts = pairs.loc[ours, "variance explained"]
-    return (
-        bool(len(texts)) and texts.str.startswith("+").all() and not texts.str.contains("n").any()
-    )
+    ours = pairs["method"].isin(["dbksvd", "dbksvd-signed"]) & pairs["other"].str.endswith("-sae")
+    texts = pairs.loc[ours & (pairs["site"] == "layer4"), "variance explained"]
+    told = texts.str.startswith("+") & ~texts.str.contains("noise")
+    return bool(len(texts)) and told.all()
 
 
 def encoder_costs_most(run: Run) -> bool:
-    cost = run.table["encoder MFLOP a token"].astype(float)
-    return cost["dbksvd-signed"] == cost.max()
+    cost = {method: run.value(method, "encoder MFLOP a token")[0] for method in run.table.index}
+    return cost["dbksvd-signed"] == max(cost.values())
 
 
 def probes_hardly_tell_apart(run: Run) -> bool:
