@@ -182,3 +182,56 @@ def test_command_writes_the_table_of_a_run(tmp_path: Path, monkeypatch: pytest.M
 def test_a_readme_without_marks_is_refused():
     with pytest.raises(ValueError, match="expected one table between"):
         find_table("no table")
+
+
+HEAD = 'site,method,n_atoms,k,seeds,variance explained,"probing, 1 atom","probing, 5 atoms"'
+
+
+def write_run(folder: Path, dbksvd: str, topk: str, verdict: str, noise: str) -> None:
+    """Write a small run: DB-KSVD and a TopK SAE, whose variance explained and verdict are given."""
+
+    def flops(method: str) -> float:
+        return 1.0 if "dbksvd" in method else 0.5
+
+    rows = [("dbksvd-signed", dbksvd), ("dbksvd", dbksvd), ("topk-sae", topk)]
+    rows += [("dbksvd-mean", f"{float(dbksvd[:5]) + 0.02:.3f} ± 0.001 *"), ("permuted-topk", "0.1")]
+    table = [
+        f"layer4,{method},512,16,3,{explained},0.6 ± 0.1 *,0.7 ± 0.1 *,{flops(method)}"
+        for method, explained in rows
+    ]
+    scores = [("variance explained", verdict), ("probing, 1 atom", "not told apart")]
+    differences = [f'layer4,topk-sae,16,"{score}",{word}' for score, word in scores]
+    budgets = [
+        f"{name},16,{text},{text}" for name, text in (("dbksvd", dbksvd), ("topk-sae", topk))
+    ]
+    for name, head, lines in [
+        ("table.csv", f"{HEAD},encoder MFLOP a token", table),
+        ("differences.csv", "site,method,k,score,verdict", differences),
+        ("matched.csv", "site,method,other,variance explained", [f"layer4,dbksvd,topk-sae,{noise}"]),
+        ("budgets.csv", "method,k,variance explained at equal samples,variance explained at equal seconds", budgets),
+    ]:  # fmt: skip
+        (folder / name).write_text("\n".join([head, *lines]) + "\n")
+
+
+OF_VARIANCE = [explains_most, explains_most_at_equal_budget, explains_most_at_equal_l0]
+
+
+@pytest.mark.parametrize("holds", [holds for _, holds in CLAIMS])
+def test_claims_hold_for_a_run_that_says_so(holds: Callable[[Run], bool], tmp_path: Path):
+    write_run(tmp_path, "0.700 ± 0.001 *", "0.600 ± 0.001", "better", "+0.100 ± 0.002")
+    assert holds(Run(tmp_path))
+
+
+@pytest.mark.parametrize("holds", OF_VARIANCE)
+@pytest.mark.parametrize(
+    ("dbksvd", "topk", "verdict", "noise"),
+    [
+        ("0.600 ± 0.001", "0.700 ± 0.001 *", "worse", "-0.100 ± 0.002"),
+        ("0.700 ± 0.001 *", "0.699 ± 0.001 *", "not told apart", "+0.001 ± 0.003 (noise)"),
+    ],
+)
+def test_claims_do_not_hold_for_a_run_that_says_otherwise(
+    holds: Callable[[Run], bool], dbksvd: str, topk: str, verdict: str, noise: str, tmp_path: Path
+):
+    write_run(tmp_path, dbksvd, topk, verdict, noise)
+    assert not holds(Run(tmp_path))
