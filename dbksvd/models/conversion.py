@@ -18,6 +18,7 @@ from dbksvd.models.gguf_header import GGUFHeader, GGUFTensor, read_header
 from dbksvd.models.gguf_tokenizer import load_gguf_tokenizer
 from dbksvd.models.places import find_gguf
 from dbksvd.models.settings import ModelSettings
+from dbksvd.models.weights import SEAL_KEYS
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def convert_model(settings: Mapping[str, Any] | ModelSettings, output: Path) -> 
     if path is None:
         raise ValueError(f"model: expected a GGUF file, got {checked.shown_name}")
     MODEL_FOLDER.check(output)
-    check_replaceable(output.with_suffix(".json"), ("files", "source"))
+    check_replaceable(f"{output}.json", sorted(SEAL_KEYS))
     sha256 = hash_file(path)
     if checked.sha256 not in (None, sha256):
         raise ValueError(f"{path}: expected sha256 {checked.sha256}, got {sha256}")
@@ -132,7 +133,7 @@ def convert_model(settings: Mapping[str, Any] | ModelSettings, output: Path) -> 
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "dtype": checked.dtype,
         }
-    write_json(output.with_suffix(".json"), seal)
+    write_json(f"{output}.json", seal)
     return seal
 
 

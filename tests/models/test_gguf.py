@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from gguf_writing import BLOCKS, HEADS, HIDDEN, KEY_HEADS, TEXTS, WIDTH, train_tokenizer, write_gguf
 from tokenizers import Tokenizer, pre_tokenizers
 
-from dbksvd.base.files import hash_file
+from dbksvd.base.files import DamagedFileError, hash_file
 from dbksvd.models import attributes, conversion
 from dbksvd.models.conversion import check_gguf, convert_model
 from dbksvd.models.gguf_header import read_header
@@ -118,6 +119,22 @@ def test_the_seal_says_what_was_converted(written, converted):
     before = {file.name: file.read_bytes() for file in converted.iterdir()}
     convert_model({"gguf": str(path)}, converted)
     assert {file.name: file.read_bytes() for file in converted.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_damaged_file_is_told_with_its_seal(converted, tmp_path, name):
+    shutil.copytree(converted, tmp_path / "model")
+    shutil.copy(converted.with_suffix(".json"), tmp_path)
+    load_model({"name": str(tmp_path / "model"), "device": "cpu"})
+    content = bytearray((tmp_path / "model" / name).read_bytes())
+    content[-300] ^= 1
+    (tmp_path / "model" / name).write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"{name}: expected sha256") as caught:
+        load_model({"name": str(tmp_path / "model"), "device": "cpu"})
+    assert caught.value.seal == tmp_path / "model.json"
+    (tmp_path / "model.json").write_text("[]")  # a file of someone else says nothing
+    if name == "model.safetensors":
+        load_model({"name": str(tmp_path / "model"), "device": "cpu"})
 
 
 def test_weights_are_stored_in_the_type_of_the_settings(written, tmp_path):
