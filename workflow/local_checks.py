@@ -44,8 +44,7 @@ def check_local(experiment: Experiment) -> None:
         problems.catch(_ask, check_image_folder, config.images)
     if config.model is not None:
         of_images = experiment.source == "images"
-        check = partial(check_model_files, of_images=of_images)
-        problems.catch(_ask, check, config.model)
+        problems.catch(_ask, partial(check_model_files, of_images=of_images), config.model)
         if getattr(activations, "hook_module", None) is None:
             width = problems.catch(_ask, _find_width, config.model)
     if config.text is not None:

@@ -144,8 +144,9 @@ def _unpack(header: GGUFHeader, dtype: str) -> Any:
     from dbksvd.models.loading import require_blocks, tell_error
 
     path = header.path
+    auto: Any = AutoModelForCausalLM
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto.from_pretrained(
             path.parent,
             gguf_file=path.name,
             dtype=dtype,

@@ -196,7 +196,8 @@ def test_a_converted_model_costs_its_weights():
 
 
 def test_script_says_what_it_assumes():
-    command = [sys.executable, "scripts/estimate_cost.py", "experiments/gemma-2-2b.yaml"]
+    command = [sys.executable, "-m", "dbksvd.command.main", "estimate"]
+    command += ["experiments/gemma-2-2b.yaml"]
     done = subprocess.run(
         command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
