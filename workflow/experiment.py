@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -145,7 +146,7 @@ class Experiment:
         model = self.config.model
         if model is None or self.gguf is None:
             return model
-        return model.locate_converted(f"{self.folder}/model")
+        return model.locate_converted(self.converted)
 
     @property
     def model(self) -> dict[str, Any] | None:
@@ -156,6 +157,12 @@ class Experiment:
     def gguf(self) -> Path | None:
         """The GGUF file of the model; None for a model in another form."""
         return None if self.config.model is None else find_gguf(self.config.model)
+
+    @property
+    def converted(self) -> str:
+        """Folder of the converted model, named after its file: so results call the model."""
+        name = "none" if self.gguf is None else re.sub(r"[^A-Za-z0-9._-]+", "-", self.gguf.stem)
+        return f"{self.folder}/model/{name}"
 
     @property
     def conversion(self) -> str | None:

@@ -8,8 +8,9 @@ import yaml
 from gguf_writing import train_tokenizer, write_gguf
 from running import copy_project, run_fork, run_snakemake
 
-CONFIG = "converted.yaml"
-SEAL, WEIGHTS = "results/converted/model.json", "results/converted/model/model.safetensors"
+CONFIG, FILE = "converted.yaml", "tiny model.Q4_1.gguf"
+FOLDER = "results/converted/model/tiny-model.Q4_1"
+SEAL, WEIGHTS = f"{FOLDER}.json", f"{FOLDER}/model.safetensors"
 PARTS = "results/converted/layer1/shards/manifest.json"
 
 
@@ -17,13 +18,13 @@ PARTS = "results/converted/layer1/shards/manifest.json"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with an experiment on a small GGUF file."""
     folder = copy_project(tmp_path_factory.mktemp("converted") / "project")
-    write_gguf(folder / "tiny.gguf", train_tokenizer())
+    write_gguf(folder / FILE, train_tokenizer())
     lines = [f"a house of {i} trees\nthe  {i} dogs and a  tree" for i in range(60)]
     (folder / "texts.txt").write_text("\n".join(lines))
     config = {
         "experiment": "converted",
         "text": {"sources": [{"kind": "file", "path": "texts.txt"}]},
-        "model": {"gguf": "tiny.gguf"},
+        "model": {"gguf": FILE},
         "activations": {
             "source": "model",
             "layers": [1],
@@ -67,7 +68,7 @@ def test_a_converted_model_runs_and_an_edit_of_the_file_converts_it_again(projec
     done = run_snakemake(project, "--cores", "1", PARTS, config=CONFIG)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "convert_model" not in list_jobs(project)
-    path = project / "tiny.gguf"
+    path = project / FILE
     path.touch()
     assert "convert_model" not in list_jobs(project)
     content = bytearray(path.read_bytes())
@@ -79,7 +80,7 @@ def test_a_converted_model_runs_and_an_edit_of_the_file_converts_it_again(projec
     path.write_bytes(content[:-2000])
     status, output = run_fork(project, "--dry-run", config=CONFIG)
     assert status == 1
-    assert re.search(r"^error: config: tiny\.gguf: expected a whole GGUF file of \d+ bytes, got \d+$", output, re.MULTILINE)  # fmt: skip
+    assert re.search(r"^error: config: tiny model\.Q4_1\.gguf: expected a whole GGUF file of \d+ bytes, got \d+$", output, re.MULTILINE)  # fmt: skip
     path.unlink()
     status, output = run_fork(project, "--dry-run", config=CONFIG)
     assert status == 1

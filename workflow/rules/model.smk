@@ -3,8 +3,8 @@
 
 rule convert_model:
     output:
-        seal=f"{RESULTS}/model.json",
-        weights=f"{RESULTS}/model/model.safetensors",
+        seal=f"{EXPERIMENT.converted}.json",
+        weights=f"{EXPERIMENT.converted}/model.safetensors",
     log:
         f"{RESULTS}/logs/convert_model.log",
     benchmark:
