@@ -68,7 +68,7 @@ def write_gguf(path: Path, tokenizer: Tokenizer, *, architecture: str = "llama",
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(BLOCKS)
-    writer.add_context_length(48)
+    writer.add_context_length(256)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(HIDDEN)
     writer.add_head_count(HEADS)

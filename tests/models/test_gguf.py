@@ -92,7 +92,7 @@ def test_a_converted_model_has_the_logits_of_its_weights(written, converted, tok
     torch.testing.assert_close(loaded.model(ids).logits, wanted, rtol=1e-5, atol=1e-5)
     assert wanted.std() > 0.1
     assert (loaded.kind, loaded.n_layers, loaded.width, loaded.max_length) == (
-        *("causal", BLOCKS, WIDTH, 48),
+        *("causal", BLOCKS, WIDTH, 256),
     )
 
 
@@ -151,7 +151,7 @@ def test_the_header_tells_what_a_config_would(written):
     parameters = sum(weight.size for weight in weights.values())
     assert find_sizes(settings) == ModelSizes(WIDTH, BLOCKS, parameters)
     assert find_kind(settings) == "causal"
-    assert read_positions(path) == 48
+    assert read_positions(path) == 256
     with pytest.raises(
         ValueError, match=r"^model\.name: expected the folder that .* was converted"
     ):

@@ -8,6 +8,8 @@ import yaml
 from gguf_writing import train_tokenizer, write_gguf
 from running import copy_project, run_fork, run_snakemake
 
+from workflow.commands.init import write_config
+
 CONFIG, FILE = "converted.yaml", "tiny model.Q4_1.gguf"
 FOLDER = "results/converted/model/tiny-model.Q4_1"
 SEAL, WEIGHTS = f"{FOLDER}.json", f"{FOLDER}/model.safetensors"
@@ -62,6 +64,15 @@ def test_what_loads_the_model_waits_for_it(project: Path):
     assert waiting == {"extract_activations", "prepare_evaluation", "evaluate_dictionary"}
     assert not any({SEAL, WEIGHTS} & inputs[rule] for rule in inputs.keys() - waiting)
     assert f"output: {SEAL}, {WEIGHTS}" in jobs["convert_model"]
+
+
+def test_a_first_config_may_name_the_file(project: Path, tmp_path: Path):
+    write_config(tmp_path, model=str(project / FILE), text=str(project / "texts.txt"))
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["model"] == {"gguf": str(project / FILE)}
+    assert config["activations"]["layers"] == [1]
+    with pytest.raises(ValueError, match=r"^model\.gguf: expected a GGUF file, found nothing at"):
+        write_config(tmp_path / "other", model=str(tmp_path / "no.gguf"))
 
 
 def test_a_converted_model_runs_and_an_edit_of_the_file_converts_it_again(project: Path):
