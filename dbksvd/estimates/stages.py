@@ -19,6 +19,7 @@ from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.registry import find_method
+from dbksvd.models.places import find_gguf
 from dbksvd.models.sizes import ModelKind, ModelSizes
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -121,10 +122,9 @@ def estimate_stages(
     sites = {str(rows.site): rows for rows in list_sites(config, sizes)}
     parameters = float(sizes.parameters or 0) if sizes else 0.0
     stages = []
-    if config.model is not None and config.model.train is not None:
-        tokens = config.model.train.tokens
-        work = Work(model=6 * parameters * tokens, memory=16 * parameters, disk=4 * parameters)
-        stages.append(_make_stage("train_language_model", [work], device))
+    if config.model is not None and find_gguf(config.model) is not None:
+        size = _BYTES[config.model.dtype] * parameters
+        stages.append(_make_stage("convert model", [Work(memory=2 * size, disk=size)], device))
     stages.append(_make_stage("extract", _list_extractions(config, sites, sizes), device))
     stages.append(_estimate_shards(sites.values(), device))
     stages_of_fits, coding = _estimate_fits(config, fits, sites, sizes, device)
