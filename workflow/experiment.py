@@ -36,6 +36,7 @@ from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
 from workflow.page_checks import check_pages
+from workflow.stability import SeedGroups, group_seeds
 
 SYNTHETIC = "synthetic"
 
@@ -291,6 +292,16 @@ class Experiment:
         return as_param({**settings.dump(), "seed": self.config.evaluation.seed})
 
     @cached_property
+    def seed_groups(self) -> SeedGroups:
+        """The fits of each kind of dictionary whose seeds are compared."""
+        return {} if self.config.evaluation.stability is None else group_seeds(self.fits)
+
+    def stability(self) -> str:
+        """Return the param of comparing seeds."""
+        settings = self.config.evaluation.stability
+        return as_param(None if settings is None else settings.dump())
+
+    @cached_property
     def facts(self) -> Facts:
         """What figures ask to know whether there is something to draw."""
         evals = self.config.evaluation.list_evals()
@@ -306,6 +317,7 @@ class Experiment:
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
             rivals=self._count_rivals(),
+            has_stability=bool(self.seed_groups),
         )
 
     def _count_rivals(self) -> int:
@@ -349,15 +361,18 @@ class Experiment:
             return None
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
-    def rows(self, failed: Sequence[Sequence[Any]] = ()) -> str:
+    def rows(self, failed: Sequence[Sequence[Any]] = (), *, stability: bool = False) -> str:
         """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders.
 
-        `failed` has the keys and the reason of each fit that could not be made or scored.
+        `failed` has the keys and the reason of each fit that could not be made or scored;
+        `stability` says whether rows name what is known of several seeds.
         """
         rows: dict[str, Any] = {
             "folder": self.folder,
             "fits": [astuple(fit) for fit in self.fits],
         }
+        if stability and self.seed_groups:
+            rows["stability"] = True
         return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
     def _list_fits(self, problems: Problems) -> Iterator[Fit]:

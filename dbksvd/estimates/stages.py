@@ -15,6 +15,7 @@ from dbksvd.base.site import Site
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
 from dbksvd.estimates.pages import count_collection, count_rendering
+from dbksvd.estimates.stability import count_comparisons
 from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
@@ -145,6 +146,8 @@ def estimate_stages(
         stages.append(_make_stage("prepare evals", prepared, device, is_eval=True))
     scored = [_count_scoring(rows, fit, one, evals, parameters) for rows, fit, one in coding]
     stages.append(_make_stage("evaluate", scored, device, is_eval=True))
+    if compared := count_comparisons(config, coding):
+        stages.append(_make_stage("compare seeds", compared, device))
     if paged:
         stages += _estimate_pages(config, coding, paged, sizes, device)
     return stages

@@ -153,7 +153,9 @@ def test_every_shipped_config_can_be_estimated(path):
         paged = [fit for site in pages.sites for fit in pages.list_fits(site)]
         stages = estimate_stages(experiment.config, fits, sizes, device, paged=paged)
         by_name = {stage.name: stage for stage in stages}
-        assert by_name["collect examples"].jobs == len(pages.sites)
+        assert ("collect examples" in by_name) == bool(pages.sites)
+        if pages.sites:
+            assert by_name["collect examples"].jobs == len(pages.sites)
         assert sum(s.jobs for s in stages if s.name.startswith(("fit", "train SAEs"))) == len(fits)
         assert all(stage.seconds > 0 and stage.memory > 0 for stage in stages)
 

@@ -250,6 +250,33 @@ def fit_sources(wildcards):
     ]
 
 
+def stability_inputs(wildcards):
+    """Seals and weights of the dictionaries whose seeds are compared."""
+    folders = seed_folders(wildcards)
+    return {
+        "seals": [f"{folder}/fit.json" for folder in folders],
+        "weights": ancient([f"{folder}/sae_weights.safetensors" for folder in folders]),
+    }
+
+
+def seed_folders(wildcards):
+    """Folders of the dictionaries of one kind, one for each seed."""
+    return [
+        DICTIONARY.format(**{**wildcards, "seed": seed}) for seed in seeds(wildcards)
+    ]
+
+
+def seeds(wildcards):
+    """Seeds of one kind of dictionary."""
+    kind = (
+        wildcards.site,
+        wildcards.method,
+        int(wildcards.n_atoms),
+        int(wildcards.k),
+    )
+    return [fit.seed for fit in EXPERIMENT.seed_groups.get(kind, [])]
+
+
 def list_scored():
     """Positions of the fits whose scores there are: all, but in the table of a failed run."""
     failed = {tuple(keys) for *keys, _ in FAILED_FITS}
@@ -298,6 +325,20 @@ def page_inputs(wildcards):
             f"{RESULTS}/{wildcards.site}/prepared/sparse_probing_sae_probes/manifest.json"
         )
     return found
+
+
+def page_stability():
+    """What is known of the seeds of the dictionaries that have pages."""
+    kinds = {
+        (fit.site, fit.method, fit.n_atoms, fit.k)
+        for site in PAGE_SITES
+        for fit in PAGES.list_fits(site)
+    }
+    return [
+        seal
+        for kind, seal in zip(EXPERIMENT.seed_groups, STABILITY_SEALS)
+        if kind in kinds
+    ]
 
 
 def page_options(wildcards, input):
