@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -286,6 +287,7 @@ class Experiment:
                 str(getattr(self.config.methods[name], "architecture", None)) for name in methods
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
+            sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
         )
 
     @cached_property

@@ -34,6 +34,8 @@ class Facts:
         Architectures of the SAEs that are fitted, such as ``switch``.
     seeds : int
         Most seeds that a method has at one size.
+    sparsities : int
+        Most k that a method has at one number of atoms.
     """
 
     evals: frozenset[str]
@@ -41,6 +43,7 @@ class Facts:
     ground_truth: str | None
     architectures: frozenset[str]
     seeds: int
+    sparsities: int = 1
 
 
 def always(_facts: Facts) -> bool:
