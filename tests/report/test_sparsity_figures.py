@@ -48,7 +48,7 @@ def test_rings_are_at_the_least_values_and_the_truth_is_marked(scores):
         lines = {line.get_label(): line for line in axes.get_lines()}
         assert list(lines["Method one"].get_xdata()) == list(KS)
         assert list(lines["true L0"].get_xdata()) == [5.5, 5.5]
-        assert axes.get_xlabel() == "L0, synthetic"
+        assert axes.get_xlabel() == "L0"
 
 
 def test_description_length_is_drawn_against_the_variance_it_explains(scores):

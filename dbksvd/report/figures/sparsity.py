@@ -27,10 +27,10 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """
     import matplotlib.pyplot as plt
 
-    from dbksvd.report.figures.panels import place_legend
+    from dbksvd.report.figures.panels import list_sites, place_legend
 
     table = _join(tables["scores"], styles)
-    sites = sorted(table["site"].unique(), key=lambda site: (site == "synthetic", len(site), site))
+    sites = list_sites(table)
     figure, panels = plt.subplots(
         len(sites), len(METRICS), figsize=(11.5, 3.4 * len(sites)), squeeze=False,
         layout="constrained",
@@ -40,7 +40,8 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         for axes, (metric, title) in zip(row, METRICS.items(), strict=True):
             for label in styles.among(here):
                 _draw_line(axes, here[here["label"] == label], metric, label, styles)
-            axes.set(xscale="log", xlabel=f"L0, {site}", ylabel=title)
+            axes.set(xscale="log", xlabel="L0", ylabel=title)
+            axes.set_title(site if len(sites) > 1 else "", fontsize="medium")
             _mark_truth(axes, tables["scores"], site)
             ticks = sorted(here["k"].unique())
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -99,7 +100,7 @@ FIGURE = Figure(
     caption=(
         "What should be least where k is right (Chanin and Garriga-Alonso 2025). The decoder "
         "projection is the entry n B of the sorted products of B held-out samples with all m "
-        "atoms; coherence is the mean absolute cosine of two atoms. A ring marks the least value of "
+        "atoms; coherence is the mean absolute cosine of two atoms. A ring marks the least of "
         "each method: a ring at an end of the line says that no k tried is beyond it. The dotted "
         "line is the true L0 of synthetic samples. Controls are left out."
     ),
