@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -318,6 +319,7 @@ class Experiment:
             seeds=max(sizes.count(size) for size in set(sizes)),
             rivals=self._count_rivals(),
             has_stability=bool(self.seed_groups),
+            sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
         )
 
     def _count_rivals(self) -> int:
