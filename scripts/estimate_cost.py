@@ -35,7 +35,8 @@ def main() -> None:
     for name in DEVICES if arguments.device == "all" else [arguments.device]:
         device = DEVICES[name]
         stages = estimate_stages(
-            config, experiment.fits, sizes, device, experiment.model_kind or "causal", paged
+            *(config, experiment.fits, sizes, device, experiment.model_kind or "causal", paged),
+            unscored=[fit for fit in experiment.made if fit not in experiment.fits],
         )
         print(f"{config.experiment} on one {device.name}\n")
         print(format_table(stages, device))
