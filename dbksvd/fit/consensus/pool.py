@@ -14,43 +14,52 @@ from torch.nn.functional import normalize
 from dbksvd.base.shapes import Atoms
 from dbksvd.fit.task import FitTask
 
+# Powers of the cosine to the nearest atom of a dictionary: as a weight in a mean, and as a vote.
+WEIGHT_POWER, VOTE_POWER = 8, 4
 # Rows of the matrix of cosines that are computed at once.
 ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Groups of atoms of several dictionaries: first those that most dictionaries have.
+    """Groups of atoms of several dictionaries, those with most votes first.
 
     Parameters
     ----------
     atoms : float32 tensor of shape (g, d)
-        Unit mean of each group.
+        Unit weighted mean of the members of each group.
+    votes : float64 tensor of shape (g,)
+        Sum over dictionaries of the cosine of the nearest atom to the fourth power: about how many
+        dictionaries have the atom.
     fits : int64 tensor of shape (g,)
-        Dictionaries that have an atom in the group.
-    groups : int64 tensor of shape (n,)
-        Group of each pooled atom, the dictionaries one after another.
-    cosines : float64 tensor of shape (n,)
-        Of each pooled atom and the mean of its group; negative where its negative is meant.
+        Dictionaries with an atom that was grouped here.
+    members : int64 tensor of shape (g, s)
+        Nearest atom of each of the s dictionaries, counted over all of them one after another.
+    weights : float64 tensor of shape (g, s)
+        What each member weighs; negative where its negative is meant.
+    nonnegative : bool
+        Whether codes are non-negative.
     """
 
     atoms: Atoms
+    votes: Tensor
     fits: Tensor
-    groups: Tensor
-    cosines: Tensor
+    members: Tensor
+    weights: Tensor
+    nonnegative: bool
 
     def average(self, rows: Tensor) -> Tensor:
-        """Return the means over the groups of what belongs to pooled atoms, shape (g, …)."""
-        sums = rows.new_zeros(len(self.atoms), *rows.shape[1:]).index_add_(0, self.groups, rows)
-        sizes = torch.bincount(self.groups, minlength=len(self.atoms)).to(rows)
-        return sums / sizes.reshape(-1, *[1] * (rows.ndim - 1))
+        """Return the weighted means over members of what belongs to pooled atoms, shape (g, …)."""
+        shares = self.weights.abs() / self.weights.abs().sum(dim=1, keepdim=True)
+        return torch.einsum("gs,gs...->g...", shares.to(rows), rows[self.members])
 
 
 def pool_atoms(dictionaries: Sequence[Tensor], cosine: float, *, nonnegative: bool) -> Pool:
-    """Group the atoms of several dictionaries by complete linkage.
+    """Group the atoms of several dictionaries, and rank the groups by votes.
 
-    Any two atoms of a group have at least `cosine`. An atom without a near one is a group of its
-    own.
+    Groups come from complete linkage: any two atoms of a group have at least `cosine`. The atom of
+    a group is then the mean of the nearest atom of each dictionary to the group's mean, with
+    weights of cosine^8: a dictionary without a near atom hardly counts.
 
     Parameters
     ----------
@@ -60,44 +69,39 @@ def pool_atoms(dictionaries: Sequence[Tensor], cosine: float, *, nonnegative: bo
         Least cosine in a group; |cosine| where codes are signed.
     nonnegative : bool
         Whether codes are non-negative, so that an atom and its negative are not the same.
-
-    Returns
-    -------
-    Pool
-        Groups in falling order of `fits`, of equal ones the more compact first.
     """
-    atoms = torch.cat([normalize(one.double().cpu(), dim=1) for one in dictionaries])
-    owners = torch.repeat_interleave(
-        torch.arange(len(dictionaries)), torch.tensor([len(one) for one in dictionaries])
-    )
+    parts = [normalize(one.double().cpu(), dim=1) for one in dictionaries]
+    atoms = torch.cat(parts)
     tree = linkage(_list_distances(atoms, nonnegative), "complete")
     groups = torch.from_numpy(fcluster(tree, 1 - cosine, "distance").astype(np.int64) - 1)
     count = int(groups.max()) + 1
     sums = _sum_groups(atoms, groups, count, nonnegative)
-    pairs = torch.unique(groups * len(dictionaries) + owners)
-    fits = torch.bincount(pairs // len(dictionaries), minlength=count)
-    sizes = torch.bincount(groups, minlength=count)
-    compact = torch.linalg.vector_norm(sums, dim=1) / sizes  # at most 1
-    order = torch.argsort(fits + compact / 2, descending=True, stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(count)
-    means = normalize(sums, dim=1)[order]
-    groups = place[groups]
-    return Pool(means.float(), fits[order], groups, (atoms * means[groups]).sum(dim=1))
+    owners = torch.repeat_interleave(
+        torch.arange(len(parts)), torch.tensor([len(one) for one in parts])
+    )
+    pairs = torch.unique(groups * len(parts) + owners)
+    fits = torch.bincount(pairs // len(parts), minlength=count)
+    members, cosines = _find_nearest(normalize(sums, dim=1), parts, nonnegative)
+    weights = cosines.sign() * cosines.abs().pow(WEIGHT_POWER)
+    means = normalize(torch.einsum("gs,gsd->gd", weights, atoms[members]), dim=1)
+    votes = _find_nearest(means, parts, nonnegative)[1].abs().pow(VOTE_POWER).sum(dim=1)
+    order = torch.argsort(votes, descending=True, stable=True)
+    ranked = (each[order] for each in (means.float(), votes, fits, members, weights))
+    return Pool(*ranked, nonnegative=nonnegative)
 
 
 def take_groups(pool: Pool, dictionaries: Sequence[Tensor], count: int) -> Atoms:
     """Return the first `count` groups as unit atoms, float32.
 
-    Where there are fewer groups, the pooled atoms that are farthest from the mean of their group
-    follow.
+    Where there are fewer groups, the pooled atoms that are farthest from all of them follow.
     """
     missing = count - len(pool.atoms)
     if missing <= 0:
         return pool.atoms[:count].contiguous()
     atoms = torch.cat([normalize(one.float().cpu(), dim=1) for one in dictionaries])
-    far = torch.argsort(pool.cosines.abs(), stable=True)[:missing]
-    return torch.cat([pool.atoms, atoms[far]])
+    cosines = atoms @ pool.atoms.T
+    near = (cosines if pool.nonnegative else cosines.abs()).amax(dim=1)
+    return torch.cat([pool.atoms, atoms[torch.argsort(near, stable=True)[:missing]]])
 
 
 def describe_pool(task: FitTask, pool: Pool) -> dict[str, object]:
@@ -133,3 +137,21 @@ def _sum_groups(atoms: Tensor, groups: Tensor, count: int, nonnegative: bool) ->
         atoms = torch.where(sides < 0, -1.0, 1.0)[:, None] * atoms
     sums = atoms.new_zeros(count, atoms.shape[1])
     return sums.index_add_(0, groups, atoms)
+
+
+def _find_nearest(
+    means: Tensor, parts: Sequence[Tensor], nonnegative: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the atom of each dictionary that is nearest to each mean, and the cosine to it.
+
+    Both have shape (g, s); cosines below 0 are 0 where codes are non-negative.
+    """
+    members, found, before = [], [], 0
+    for part in parts:
+        cosines = means @ part.T
+        near = (cosines if nonnegative else cosines.abs()).argmax(dim=1)
+        members.append(near + before)
+        found.append(cosines.gather(1, near[:, None]).squeeze(1))
+        before += len(part)
+    cosines = torch.stack(found, dim=1)
+    return torch.stack(members, dim=1), cosines.clamp(min=0) if nonnegative else cosines
