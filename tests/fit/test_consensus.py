@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rows import Rows
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from dbksvd import DBKSVD
+from dbksvd.base.files import read_json, write_json
 from dbksvd.base.settings import SettingsError, parse
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
+from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.fit.consensus.method import METHOD, check_base, fit
 from dbksvd.fit.consensus.pool import pool_atoms, take_groups
 from dbksvd.fit.consensus.settings import ConsensusSettings
@@ -206,7 +211,7 @@ def test_interrupted_refit_goes_on(tmp_path: Path):
     task.train.fail_at = 10**9
     resumed = fit(task)
     assert torch.equal(resumed.dictionary.atoms, whole.dictionary.atoms)
-    assert len(resumed.log) == 6
+    assert len(resumed.log) == 6 + 2
 
 
 def test_fits_of_two_kinds_are_refused(tmp_path: Path):
@@ -272,6 +277,58 @@ def test_too_many_pooled_atoms_are_refused():
 def test_plan_counts_distances_and_refit():
     settings = ConsensusSettings(of="other", seeds=[0, 1], refit_iter=2)
     work = METHOD.plan(settings, FitSizes(32, 4, 8, n_train=1000, n_heldout=0))
-    # two iterations on all 1000 samples, and the cosines of 64 atoms
-    assert work.products == 2000 * 2 * 8 * 32 + 2 * 8 * 64**2
+    # four iterations on all 1000 samples, and the cosines of 64 atoms
+    assert work.products == 4000 * 2 * 8 * 32 + 2 * 8 * 64**2
     assert METHOD.label(settings) == "consensus of 2"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[torch.Tensor, Path]:
+    """Samples, and the folder of a TopK SAE that was trained on them."""
+    x = draw_samples(draw_atoms())
+    folder = tmp_path_factory.mktemp("trained")
+    method = find_method("sae")
+    told = {"architecture": "topk", "training_samples": 20_000, "batch_size": 100}
+    task = make_task(x, [], folder)
+    method.fit(replace(task, settings=parse(method.settings, told))).save(folder / "0")
+    return x, folder / "0"
+
+
+def copy_permuted(source: Path, target: Path, seed: int, **changes: object) -> Path:
+    """Copy a trained SAE with its latents in another order, and change what its seal says."""
+    shutil.copytree(source, target)
+    weights = load_file(source / "sae_weights.safetensors")
+    order = torch.randperm(M, generator=torch.Generator().manual_seed(seed))
+    moved = {"W_enc": weights["W_enc"][:, order], "b_enc": weights["b_enc"][order]}
+    moved |= {"W_dec": weights["W_dec"][order], "b_dec": weights["b_dec"]}
+    save_file(
+        {name: w.contiguous() for name, w in moved.items()}, target / "sae_weights.safetensors"
+    )
+    seal = read_json(source / "fit.json")
+    write_json(target / "fit.json", seal | {"settings": seal["settings"] | changes})
+    return target
+
+
+def test_saes_go_on_from_their_pooled_weights(trained, tmp_path: Path):
+    x, source = trained
+    # at a rate of nearly nothing the pool of permuted copies is the SAE itself
+    bases = [copy_permuted(source, tmp_path / str(s), s, lr=1e-12) for s in range(3)]
+    result = fit(make_task(x, bases, tmp_path, training_samples=1000))
+    assert result.summary["shared"] == [0, 0, M]
+    result.save(tmp_path / "saved")
+    before, after = (load_dictionary(folder) for folder in (source, tmp_path / "saved"))
+    rows = x[2500:]
+    torch.testing.assert_close(
+        after.decode(after.encode(rows)), before.decode(before.encode(rows)), rtol=0, atol=1e-3
+    )
+
+
+def test_pooled_saes_train_a_quarter_as_long(trained, tmp_path: Path):
+    x, source = trained
+    bases = [copy_permuted(source, tmp_path / str(s), s) for s in range(2)]
+    result = fit(make_task(x, bases, tmp_path))
+    assert result.summary["samples_seen"] == 5_000
+    assert result.summary["settings"]["training_samples"] == 5_000
+    before = read_json(source / "fit.json")
+    assert result.log[-1]["fve_heldout"] > 0.5
+    assert before["samples_seen"] == 20_000

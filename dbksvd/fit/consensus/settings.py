@@ -10,8 +10,9 @@ from dbksvd.base.settings import Count, Fraction, NonNegative, NonNegativeInt, S
 from dbksvd.fit.ksvd.schedule import choose_batch_size
 from dbksvd.fit.method import MethodSettings
 
-# Samples of an iteration, in batches of a DB-KSVD: the pool is to be improved, not moved far.
-REFIT_BATCHES = 12
+# Samples of an iteration, in batches of a DB-KSVD: atoms are to be improved, not moved far; and
+# iterations at the end, each on twice the samples of the one before.
+REFIT_BATCHES, DOUBLINGS = 4, 2
 
 
 class ConsensusSettings(MethodSettings):
@@ -31,9 +32,9 @@ class ConsensusSettings(MethodSettings):
     """Seeds of the fits that a fit of seed 0 pools."""
     merge_cosine: Fraction = 0.6
     """Least cosine of any two atoms of a group. Groups that most fits have become atoms."""
-    refit_iter: NonNegativeInt = 4
-    """Iterations of DB-KSVD from the groups on, each on 12 times the samples of one of its own; for
-    dbksvd and ksvd."""
+    refit_iter: NonNegativeInt = 8
+    """Iterations of DB-KSVD from the groups on, for dbksvd and ksvd: each on 4 times the samples of
+    one of its own. Two more follow on 8 and 16 times as many. 0 keeps the groups as they are."""
     training_samples: Count | None = None
     """Samples that a pooled SAE is trained on. Null: a quarter of those of the method."""
     checkpoint_seconds: NonNegative = 60.0
@@ -44,7 +45,7 @@ def plan_refit(settings: ConsensusSettings, n_atoms: int, k: int) -> dict[str, A
     """Return the settings of DB-KSVD that say how long the refit is, on which samples."""
     return {
         "max_iter": max(1, settings.refit_iter),
-        "polish_iter": 0,
+        "polish_iter": DOUBLINGS,
         "batch_size": REFIT_BATCHES * choose_batch_size(n_atoms, k),
         "heldout_every": 0,
         "checkpoint_seconds": settings.checkpoint_seconds,
