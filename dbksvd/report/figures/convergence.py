@@ -93,7 +93,7 @@ FIGURE = Figure(
     caption=(
         "Share of held-out variance not yet explained, against the seconds spent fitting and "
         "against the training samples seen (a sample counts every time it is used). Down and left "
-        "is better. Each line is one seed. Seconds are of one CPU thread unless the fit's "
+        "is better. Each line is one seed. Seconds are processor time unless the fit's "
         "``fit.json`` names another device."
     ),
 )
