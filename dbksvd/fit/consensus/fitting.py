@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from dbksvd.base.clock import read_clock
 from dbksvd.base.shapes import Atoms
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.saved import ARCHITECTURE, read_config
@@ -37,13 +37,13 @@ def pool_and_refit(task: FitTask) -> FitResult:
             f"of: expected fits of architecture {ARCHITECTURE} or topk, got those of "
             f"{task.settings.of!r}, of {', '.join(sorted(found))}"
         )
-    started = time.perf_counter()
+    started = read_clock(task.device)
     bases = [Dictionary.load(base) for base in task.bases]
     coding = bases[0].settings
     atoms = [base.atoms for base in bases]
     pool = pool_atoms(atoms, task.settings.merge_cosine, nonnegative=coding.nonnegative)
     chosen = take_groups(pool, atoms, task.n_atoms)
-    pooling = time.perf_counter() - started
+    pooling = read_clock(task.device) - started
     if coding.penalties is not None or task.settings.refit_iter == 0:
         result = _keep(task, average_dictionaries(bases, pool, chosen), pooling)
     else:

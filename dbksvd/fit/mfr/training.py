@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
+from dbksvd.base.clock import read_clock
 from dbksvd.base.files import read_json, write_json
 from dbksvd.base.layout import CONFIG_FILE
 from dbksvd.base.variance import ExplainedVariance
@@ -106,9 +107,9 @@ class MFRLoop:
         every = max(1, self.n_steps // MEASUREMENTS)
         with tqdm(total=self.n_steps, initial=self.steps, desc="train MFR", mininterval=2) as bar:
             while self.steps < self.n_steps:
-                started = time.perf_counter()
+                started = read_clock(self.task.device)
                 row = self.step()
-                self.seconds += time.perf_counter() - started
+                self.seconds += read_clock(self.task.device) - started
                 bar.update()
                 if self.steps % every == 0 or self.steps == self.n_steps:
                     self.log.append({**row, "seconds": self.seconds, **self.measure()})
