@@ -86,8 +86,14 @@ def pool_atoms(dictionaries: Sequence[Tensor], cosine: float, *, nonnegative: bo
     means = normalize(torch.einsum("gs,gsd->gd", weights, atoms[members]), dim=1)
     votes = _find_nearest(means, parts, nonnegative)[1].abs().pow(VOTE_POWER).sum(dim=1)
     order = torch.argsort(votes, descending=True, stable=True)
-    ranked = (each[order] for each in (means.float(), votes, fits, members, weights))
-    return Pool(*ranked, nonnegative=nonnegative)
+    return Pool(
+        atoms=means[order].float(),
+        votes=votes[order],
+        fits=fits[order],
+        members=members[order],
+        weights=weights[order],
+        nonnegative=nonnegative,
+    )
 
 
 def take_groups(pool: Pool, dictionaries: Sequence[Tensor], count: int) -> Atoms:
