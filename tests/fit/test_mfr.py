@@ -170,7 +170,7 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             fit(task)
     resumed = fit(task)
-    ours, theirs = (one.dictionary.loop.saes[0] for one in (whole, resumed))
+    ours, theirs = (one.dictionary.trained for one in (whole, resumed))
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
     assert [row["loss"] for row in whole.log] == [row["loss"] for row in resumed.log]

@@ -1,25 +1,22 @@
-"""SAEs trained side by side: the loop, its state on disk, and what is saved at the end."""
+"""SAEs trained side by side: the loop and its state on disk."""
 
 from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
 from dbksvd.base.clock import read_clock
-from dbksvd.base.files import read_json, write_json
-from dbksvd.base.layout import CONFIG_FILE
 from dbksvd.base.variance import ExplainedVariance
 from dbksvd.fit.mfr.method import MFRSettings, count_training_samples
 from dbksvd.fit.mfr.penalty import find_penalty, match_pairs, measure_imbalance, ramp
+from dbksvd.fit.mfr.tied_sae import SavableSAE, TiedSAE
 from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.task import FitResult, FitTask
 from dbksvd.ops.defaults import with_usual_defaults
@@ -28,45 +25,6 @@ WARM_UP, DECAY = 0.05, 0.2  # fractions of the steps
 SCALE_ROWS = 4096
 MEASUREMENTS = 12
 HELDOUT_BLOCK = 1024
-
-
-class TiedSAE:
-    """Tied weights and a bias, with an optimizer of their own.
-
-    Parameters
-    ----------
-    n_atoms, width : int
-        Atoms and their width.
-    seed : int
-        Of the orthogonal start.
-    lr : float
-        Learning rate of Adam; the loop moves it.
-    device : torch.device
-        Where to compute.
-    """
-
-    def __init__(
-        self, n_atoms: int, width: int, seed: int, lr: float, device: torch.device
-    ) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        first = torch.empty(n_atoms, width, dtype=torch.float32)
-        torch.nn.init.orthogonal_(first, generator=generator)
-        self.weight = first.to(device).requires_grad_()
-        self.bias = torch.zeros(n_atoms, device=device, dtype=torch.float32, requires_grad=True)
-        self.optimizer = torch.optim.Adam([self.weight, self.bias], lr=lr)
-
-    def encode(self, x: Tensor, k: int) -> Tensor:
-        """Return dense latents (n, m): the k largest products of a sample, whatever their sign."""
-        found = torch.topk(x @ self.weight.T + self.bias, k, dim=1)
-        return (
-            torch.zeros_like(x[:, :1])
-            .expand(-1, len(self.weight))
-            .scatter(1, found.indices, found.values)
-        )
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return reconstructions (n, d)."""
-        return latents @ normalize(self.weight, dim=1)
 
 
 class MFRLoop:
@@ -226,42 +184,6 @@ class MFRLoop:
             sae.optimizer.load_state_dict(told)
 
 
-class SavableSAE:
-    """The first SAE in SAELens's architecture ``topk``, for samples in their own unit.
-
-    Parameters
-    ----------
-    loop : MFRLoop
-        A finished training.
-    """
-
-    def __init__(self, loop: MFRLoop) -> None:
-        self.loop = loop
-
-    def save(self, path: str | Path) -> None:
-        """Write ``cfg.json`` and safetensors with SAELens's own call."""
-        from sae_lens.saes.sae import SAEMetadata
-        from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
-
-        task, trained = self.loop.task, self.loop.saes[0]
-        config = TopKSAEConfig(
-            d_in=task.train.width,
-            d_sae=task.n_atoms,
-            k=task.k,
-            metadata=SAEMetadata(**task.metadata),
-        )
-        with torch.random.fork_rng([]):  # weights are drawn before they are replaced
-            sae = TopKSAE(config)
-        with torch.no_grad():
-            sae.W_enc.copy_(trained.weight.T)
-            sae.b_enc.copy_(trained.bias / self.loop.scale)
-            sae.W_dec.copy_(normalize(trained.weight, dim=1))
-            sae.b_dec.copy_(self.loop.mean)
-        _, written = sae.save_model(str(path))
-        # SAELens orders the keys by a set, so differently in every process
-        write_json(written, dict(sorted(read_json(Path(path) / CONFIG_FILE).items())))
-
-
 @with_usual_defaults
 @torch.inference_mode(False)
 @torch.enable_grad()
@@ -279,4 +201,5 @@ def train(task: FitTask) -> FitResult:
         "shared_cosine": last["shared_cosine"],
         "begun_anew": last["begun_anew"],
     }
-    return FitResult(SavableSAE(loop), loop.log, "samples", summary)
+    dictionary = SavableSAE(loop.saes[0], loop.mean, loop.scale, task)
+    return FitResult(dictionary, loop.log, "samples", summary)
