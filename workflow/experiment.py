@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from dbksvd.activations.settings import choose_drawing, choose_extraction
@@ -21,6 +24,7 @@ from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.method import Method
 from dbksvd.fit.registry import METHODS, find_method
+from dbksvd.models.places import find_gguf
 from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
@@ -29,6 +33,7 @@ from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.ground_truth_checks import check_seed
 from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
@@ -76,6 +81,9 @@ class Experiment:
         # One dictionary for a fit that several grids name.
         self.fits = sorted(set(self._list_fits(problems)))
         problems.catch(check_pages, self.config, {fit.name for fit in self.fits})
+        problems.tell()
+        for fit in self.made:  # only of a config without circles, in which this would not end
+            problems.catch(self._check_made, fit)
         problems.tell()
 
     @property
@@ -140,20 +148,36 @@ class Experiment:
 
     @property
     def loaded_model(self) -> ModelSettings | None:
-        """The model as later stages load it: a trained model is a local folder."""
+        """The model as later stages load it: a converted model is a local folder."""
         model = self.config.model
-        return None if model is None else model.locate_trained(f"{self.folder}/language_model")
+        if model is None or self.gguf is None:
+            return model
+        return model.locate_converted(self.converted)
 
     @property
     def model(self) -> dict[str, Any] | None:
         """Section ``model`` as later stages load it, as JSON can hold it."""
         return None if self.loaded_model is None else self.loaded_model.dump()
 
+    @cached_property
+    def gguf(self) -> Path | None:
+        """The GGUF file of the model; None for a model in another form."""
+        return None if self.config.model is None else find_gguf(self.config.model)
+
     @property
-    def model_training(self) -> dict[str, Any] | None:
-        """Settings of the language model to train; None where a ready one is used."""
-        model = self.config.model
-        return None if model is None or model.train is None else model.train.dump()
+    def converted(self) -> str:
+        """Folder of the converted model, named after its file: so results call the model."""
+        name = "none" if self.gguf is None else re.sub(r"[^A-Za-z0-9._-]+", "-", self.gguf.stem)
+        return f"{self.folder}/model/{name}"
+
+    @property
+    def conversion(self) -> str | None:
+        """The param of converting the model; None where it is loaded as it is."""
+        if self.config.model is None or self.gguf is None:
+            return None
+        wanted = ("package", "gguf", "sha256", "dtype")
+        settings = self.config.model.dump()
+        return as_param({key: settings[key] for key in wanted})
 
     @cached_property
     def model_kind(self) -> ModelKind | None:
@@ -177,9 +201,26 @@ class Experiment:
         return [own, *(module.replace(".", "/") + ".py" for module in further)]
 
     def base(self, name: str) -> str | None:
-        """Return the method whose fit of the same site, sizes and seed a method begins from."""
+        """Return the method whose fits a method begins from."""
         found = self.method(name).find_base(self.config.methods[name])
-        return None if found is None else found[1]
+        return None if found is None else found.method
+
+    def bases(self, fit: Fit) -> list[Fit]:
+        """Return the fits that one begins from: of another method, of the same site and sizes."""
+        found = self.method(fit.method).find_base(self.config.methods[fit.method])
+        if found is None:
+            return []
+        return [replace(fit, method=found.method, seed=s) for s in found.list_seeds(fit.seed)]
+
+    @cached_property
+    def made(self) -> list[Fit]:
+        """All fits that are made: those of the config, and those that they begin from."""
+        found, waiting = set(self.fits), [*self.fits]
+        while waiting:
+            more = set(self.bases(waiting.pop())) - found
+            found |= more
+            waiting += more
+        return sorted(found)
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -297,8 +338,20 @@ class Experiment:
                 str(getattr(self.config.methods[name], "architecture", None)) for name in methods
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
+            rivals=self._count_rivals(),
             has_stability=bool(self.seed_groups),
+            sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
         )
+
+    def _count_rivals(self) -> int:
+        """Return the most methods that share a size with the first one that is no control."""
+        sizes: dict[tuple[str, int, int], set[str]] = {}
+        for fit in self.fits:
+            if fit.method in self.rivals:
+                sizes.setdefault((fit.site, fit.n_atoms, fit.k), set()).add(fit.method)
+        used = {fit.method for fit in self.fits}
+        first = next((method for method in self.rivals if method in used), None)
+        return max((len(found) for found in sizes.values() if first in found), default=0)
 
     @cached_property
     def figures(self) -> list[str]:
@@ -360,6 +413,14 @@ class Experiment:
             for method, m, k in product(grid.methods, grid.n_atoms, grid.k):
                 problems.catch(self._check_fit, method, m, k, f"{where}[{position}]")
                 yield from (Fit(*each) for each in product(sites, [method], [m], [k], grid.seeds))
+
+    def _check_made(self, fit: Fit) -> None:
+        """Check a fit that another begins from, which no grid needs to name."""
+        if fit in self.fits:
+            return
+        where = f"methods.{fit.method}"
+        check_sizes(self.config.methods[fit.method], fit.n_atoms, fit.k, where, where)
+        check_seed(fit.seed, where, self.drawing if fit.site == SYNTHETIC else None)
 
     def _check_fit(self, method: str, n_atoms: int, k: int, place: str) -> None:
         methods = self.config.methods

@@ -20,6 +20,7 @@ from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.registry import find_method
+from dbksvd.models.places import find_gguf
 from dbksvd.models.sizes import ModelKind, ModelSizes
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -96,6 +97,7 @@ def estimate_stages(
     device: Device,
     kind: ModelKind = "causal",
     paged: Collection[Any] = (),
+    unscored: Collection[Any] = (),
 ) -> list[Stage]:
     """Return the stages with what they cost, in their order.
 
@@ -113,6 +115,8 @@ def estimate_stages(
         Whether the model has a language-model head, and core so a loss.
     paged : collection
         Those of `fits` that have feature pages.
+    unscored : collection
+        Further dictionaries, which are made only since others begin from them.
 
     Raises
     ------
@@ -122,13 +126,15 @@ def estimate_stages(
     sites = {str(rows.site): rows for rows in list_sites(config, sizes)}
     parameters = float(sizes.parameters or 0) if sizes else 0.0
     stages = []
-    if config.model is not None and config.model.train is not None:
-        tokens = config.model.train.tokens
-        work = Work(model=6 * parameters * tokens, memory=16 * parameters, disk=4 * parameters)
-        stages.append(_make_stage("train_language_model", [work], device))
+    if config.model is not None and find_gguf(config.model) is not None:
+        size = _BYTES[config.model.dtype] * parameters
+        stages.append(_make_stage("convert model", [Work(memory=2 * size, disk=size)], device))
     stages.append(_make_stage("extract", _list_extractions(config, sites, sizes), device))
     stages.append(_estimate_shards(sites.values(), device))
-    stages_of_fits, coding = _estimate_fits(config, fits, sites, sizes, device)
+    scored_fits = list(fits)
+    made = [*scored_fits, *unscored]
+    stages_of_fits, coding = _estimate_fits(config, made, sites, sizes, device)
+    coding = coding[: len(scored_fits)]
     stages += stages_of_fits
     evals = {
         name: find_eval(name).cost(settings, kind)
@@ -187,7 +193,7 @@ def _count_coding(config: Any, method: str, sizes: FitSizes) -> Work:
         return entry.coding(settings, sizes)
     base = entry.find_base(settings)
     assert base is not None  # as an entry without coding says
-    return _count_coding(config, base[1], sizes)
+    return _count_coding(config, base.method, sizes)
 
 
 def _estimate_pages(

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from dbksvd.base.files import DamagedFileError, check_folder, read_json, read_seal
+from dbksvd.base.headline import PART
 from dbksvd.base.layout import FAILED, KEYS, LOG_FILE, SEAL_FILE
-from dbksvd.evaluation.saebench.results import SEAL, read_metrics
+from dbksvd.evaluation.saebench.results import SEAL, read_metrics, read_parts
 
 SCORE_COLUMNS = [*KEYS, "eval", "metric", "value"]
 STABILITY_COLUMNS = [*KEYS, "cosine", "atoms", "random_atoms"]
@@ -28,8 +29,9 @@ logger = logging.getLogger(__name__)
 def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
     """Return the tidy table of all numbers; null and NaN are left out and counted in the log.
 
-    A dictionary that could not be made or scored has one row without a value: the eval `FAILED`,
-    and the reason as the metric.
+    The parts of a number (data sets, classes, groups of documents), whose mean it is, have rows of
+    their own: ``metric@part``. A dictionary that could not be made or scored has one
+    row without a value: the eval `FAILED`, and the reason as the metric.
     """
     table: list[list[Any]] = []
     left_out = 0
@@ -55,10 +57,13 @@ def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
 def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (eval, metrics) of one dictionary, where it has them.
 
-    They are ``heldout``, SAEBench's evals, ``ground_truth``, ``stability`` and ``fit``.
+    They are ``heldout``, SAEBench's evals, ``ground_truth``, ``stability`` and ``fit``. An eval
+    whose numbers have parts comes a second time, with these.
     """
     evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
-    yield "heldout", read_seal(evaluation / "metrics.json")
+    heldout = read_seal(evaluation / "metrics.json")
+    yield "heldout", heldout
+    yield "heldout", _name_parts(heldout.get("parts", {}))
     for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
         if (folder / SEAL).is_file():
             try:
@@ -66,12 +71,21 @@ def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
             except DamagedFileError as error:  # without its metrics.json, an evaluation runs again
                 raise DamagedFileError(error.reason, evaluation / "metrics.json") from error
         yield folder.name, read_metrics(folder)
+        yield folder.name, _name_parts(read_parts(folder))
     if row.get("ground_truth"):
         yield "ground_truth", read_seal(row["ground_truth"])
     if row.get("stability"):
         yield "stability", check_folder(row["stability"])["scores"][str(row["seed"])]
     if (dictionary / SEAL_FILE).is_file():
         yield "fit", read_seal(dictionary / SEAL_FILE)
+
+
+def _name_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {
+        f"{metric}{PART}{part}": value
+        for metric, values in parts.items()
+        for part, value in values.items()
+    }
 
 
 def collect_curves(rows: Sequence[Row]) -> pd.DataFrame:

@@ -60,7 +60,7 @@ def folder_content(folder):
 
 
 def model_content(wildcards):
-    """Hash of a local model; None for one that is trained here or pinned by a revision."""
+    """Hash of a local model folder; None for one that is converted here or pinned by a revision."""
     return folder_content(CONFIG.model and CONFIG.model.name)
 
 
@@ -105,14 +105,16 @@ def method_settings(wildcards):
     return CONFIG.methods[wildcards.method]
 
 
-def fact_files():
-    """Files of facts that the language model reads beside the text."""
-    facts = (EXPERIMENT.model_training or {}).get("facts")
-    return (
-        sorted(map(str, expand_user(facts["data"]).glob("base/*.json")))
-        if facts
-        else []
-    )
+def gguf_content():
+    """Hash of the GGUF file that is converted; None without one."""
+    file = EXPERIMENT.gguf
+    return None if file is None else recall_content([file])
+
+
+def converting_memory():
+    """MB that unpacking a GGUF file takes: its weights twice, of the smallest packing."""
+    file = EXPERIMENT.gguf
+    return 2000 if file is None else 2000 + 16 * file.stat().st_size // 10**6
 
 
 def eval_files(wildcards):
@@ -141,10 +143,13 @@ def access_inputs(wildcards):
 
 
 def model_inputs(wildcards):
-    """The seal of the trained language model; for a ready one, that it can be had."""
-    if EXPERIMENT.model_training is None:
+    """The seal and weights of a converted model; for a ready one, that it can be had."""
+    if EXPERIMENT.conversion is None:
         return access_inputs(wildcards)
-    return {"model": rules.train_language_model.output.seal}
+    return {
+        "model": rules.convert_model.output.seal,
+        "model_weights": ancient(rules.convert_model.output.weights),
+    }
 
 
 def eval_code(name):
@@ -180,27 +185,32 @@ def list_parts(ending):
     return list_files
 
 
-def base_folder(wildcards):
-    """The dictionary that a method begins from: same site, sizes and seed; None for most."""
-    base = EXPERIMENT.base(wildcards.method)
-    return base and DICTIONARY.format(**{**wildcards, "method": base})
+def base_folders(wildcards):
+    """The dictionaries that a fit begins from: same site and sizes; none for most."""
+    fit = Fit(**{**wildcards, "seed": int(wildcards.seed)})
+    return [
+        DICTIONARY.format(**{**wildcards, "method": base.method, "seed": base.seed})
+        for base in EXPERIMENT.bases(fit)
+    ]
 
 
 def base_inputs(wildcards):
-    """Seal and weights of the dictionary that a method begins from."""
-    folder = base_folder(wildcards)
-    if folder is None:
+    """Seals and weights of the dictionaries that a fit begins from."""
+    folders = base_folders(wildcards)
+    if not folders:
         return {}
     return {
-        "base": f"{folder}/fit.json",
-        "base_weights": ancient(f"{folder}/sae_weights.safetensors"),
+        "bases": [f"{folder}/fit.json" for folder in folders],
+        "base_weights": ancient(
+            [f"{folder}/sae_weights.safetensors" for folder in folders]
+        ),
     }
 
 
 def base_option(wildcards):
-    """Argument of a fit that begins from another; empty for the others."""
-    folder = base_folder(wildcards)
-    return "" if folder is None else f"--base {shlex.quote(folder)}"
+    """Argument of a fit that begins from others; empty for most."""
+    folders = base_folders(wildcards)
+    return f"--bases {shlex.join(folders)}" if folders else ""
 
 
 def stream_inputs(wildcards):

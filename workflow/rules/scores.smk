@@ -128,6 +128,25 @@ rule summarise_scores:
         " --methods {params.cfg:q} --manifests {input.manifests:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
+use rule summarise_scores as compare_methods with:
+    output:
+        csv=report(
+            f"{RESULTS}/differences.csv",
+            caption="../report/differences.rst",
+            category="Tables",
+            labels={"table": "differences"},
+        ),
+        markdown=f"{RESULTS}/differences.md",
+    log:
+        f"{RESULTS}/logs/compare_methods.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_methods.jsonl"
+    params:
+        table="differences",
+        cfg=as_param(EXPERIMENT.rivals),
+        code=table_code("differences"),
+
+
 use rule summarise_scores as match_l0 with:
     output:
         csv=report(
