@@ -39,7 +39,7 @@ def make_table(
         cells[place] = {"text": name, "value": name, "path": paths.get(key)}
         rows.append(cells)
     texts = [place for place, name in enumerate(table.columns) if name in ("site", "method")]
-    caption = "Mean ± half the range over seeds; one row for each kind of dictionary."
+    caption = "Means over seeds; one row for each kind of dictionary; what ± and bold mean: docs/noise.md."
     return {"columns": list(table.columns), "rows": rows, "texts": texts, "caption": caption}
 
 
