@@ -1,4 +1,4 @@
-"""From the folders of all dictionaries to tidy tables: scores, curves, atom usage, routing.
+"""From the folders of all dictionaries to tidy tables: scores, curves, usage, stability, routing.
 
 Each dictionary is a row of :func:`dbksvd.base.layout.expand_rows`: its keys and its folders.
 """
@@ -19,6 +19,7 @@ from dbksvd.base.layout import FAILED, KEYS, LOG_FILE, SEAL_FILE
 from dbksvd.evaluation.saebench.results import SEAL, read_metrics, read_parts
 
 SCORE_COLUMNS = [*KEYS, "eval", "metric", "value"]
+STABILITY_COLUMNS = [*KEYS, "cosine", "atoms", "random_atoms"]
 ROUTING_COLUMNS = [*KEYS, "component", "expert", "samples"]
 
 Row = Mapping[str, Any]
@@ -54,9 +55,10 @@ def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (eval, metrics) of one dictionary: ``heldout``, evals, ``ground_truth``, ``fit``.
+    """Yield (eval, metrics) of one dictionary, where it has them.
 
-    An eval whose numbers have parts comes a second time, with these.
+    They are ``heldout``, SAEBench's evals, ``ground_truth``, ``stability`` and ``fit``. An eval
+    whose numbers have parts comes a second time, with these.
     """
     evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
     heldout = read_seal(evaluation / "metrics.json")
@@ -72,6 +74,8 @@ def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield folder.name, _name_parts(read_parts(folder))
     if row.get("ground_truth"):
         yield "ground_truth", read_seal(row["ground_truth"])
+    if row.get("stability"):
+        yield "stability", check_folder(row["stability"])["scores"][str(row["seed"])]
     if (dictionary / SEAL_FILE).is_file():
         yield "fit", read_seal(dictionary / SEAL_FILE)
 
@@ -110,6 +114,27 @@ def read_usage(row: Row) -> pd.DataFrame:
     counts = pd.DataFrame({"count": metrics["usage"]})
     counts["tokens"] = metrics["samples"]
     return pd.concat([_repeat_keys(row, len(counts)), counts], axis=1)
+
+
+def collect_stability(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return how the matched cosines of all dictionaries are spread over bins.
+
+    ``cosine`` is the lower edge of a bin, ``atoms`` the number of pairs of matched atoms there,
+    over all other seeds; ``random_atoms`` that of pairs of random atoms of the same sizes.
+    """
+    found = [read_stability(row) for row in rows if row.get("stability")]
+    if not found:
+        return pd.DataFrame(columns=STABILITY_COLUMNS)
+    return pd.concat(found, ignore_index=True)
+
+
+def read_stability(row: Row) -> pd.DataFrame:
+    """Return how the matched cosines of one dictionary are spread over bins."""
+    counts = read_seal(row["stability"])["histograms"]
+    bins = counts["bins"]
+    table = pd.DataFrame({"cosine": [place / bins for place in range(bins)]})
+    table["atoms"], table["random_atoms"] = counts["seeds"][str(row["seed"])], counts["random"]
+    return pd.concat([_repeat_keys(row, bins), table], axis=1)
 
 
 def _repeat_keys(row: Row, times: int) -> pd.DataFrame:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 DRAW = {
     name: find_figure(name).draw
     for name in FIGURES
-    if name not in ("identification", "correlation_recovery", "routing")  # test_synthetic_figures
+    # test_synthetic_figures, test_stability_report
+    if name not in ("identification", "correlation_recovery", "routing", "stability")
 }
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])

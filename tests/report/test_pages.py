@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from page_site import HOSTILE, LABELS, make_features, render
 
-from dbksvd.base.files import hash_files, read_json
+from dbksvd.base.files import hash_files, read_json, write_json
 from dbksvd.features.site_files import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
@@ -192,6 +193,20 @@ def test_a_folder_of_someone_else_is_not_replaced(base, features, tmp_path):
         render(base, features, tmp_path)
     assert (tmp_path / "index.html").read_text() == "<p>mine"
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_labels_of_probes_are_text(base, features, tmp_path):
+    """Pages are given names, where the manifest has a data set and a class."""
+    copy = shutil.copytree(features, tmp_path / "features")
+    manifest = read_json(copy / "manifest.json")
+    manifest["probes"] = [
+        {"dataset": "96_spam_is", "positive": "1"},
+        {"dataset": "161_agnews_0", "positive": "World"},
+    ]
+    write_json(copy / "manifest.json", manifest)
+    render(base, copy, tmp_path / "site")
+    page = (tmp_path / "site/layer2/dbksvd-m50-k6-s0/index.html").read_text()
+    assert '"probes": ["96_spam_is", "161_agnews_0: World"]' in page
 
 
 def test_a_chunk_keeps_odd_text(tmp_path):

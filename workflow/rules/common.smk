@@ -12,6 +12,7 @@ from dbksvd.base.files import (
     recall_hash,
     remove_leftovers,
 )
+from dbksvd.base.layout import STABILITY_FILE
 from dbksvd.base.local_files import expand_user
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import SettingsError

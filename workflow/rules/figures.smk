@@ -8,6 +8,7 @@ FIGURE_TABLES = {
     "curves": [rules.collect_curves.output.curves],
     "differences": [rules.compare_methods.output.csv],
     "usage": [rules.collect_curves.output.usage],
+    "stability": [rules.collect_stability.output.table],
     "routing": [rules.collect_routing.output.routing],
     "published": [str(PUBLISHED)] if PUBLISHED.is_file() else [],
 }

@@ -24,6 +24,8 @@ checkpoint collect_scores:
             for i in list_scored()
             if EXPERIMENT.fits[i].site == "synthetic"
         ],
+        # Each waits for several fits, so the table of a failed run is without.
+        stability=[] if IS_UNFINISHED else STABILITY_SEALS,
     output:
         scores=report(
             f"{RESULTS}/scores.csv",
@@ -42,7 +44,7 @@ checkpoint collect_scores:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        cfg=EXPERIMENT.rows(FAILED_FITS),
+        cfg=EXPERIMENT.rows(FAILED_FITS, stability=not IS_UNFINISHED),
         code=code("scripts/collect_scores.py"),
     shell:
         'python "$DBKSVD/scripts/collect_scores.py" --rows {params.cfg:q} --output {output.scores:q} > {log:q} 2>&1'

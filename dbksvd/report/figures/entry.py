@@ -36,6 +36,8 @@ class Facts:
         Most seeds that a method has at one size.
     rivals : int
         Most methods that are no controls and share a size with the first of them.
+    has_stability : bool
+        Whether it is measured how far seeds agree, of any kind of dictionary.
     """
 
     evals: frozenset[str]
@@ -44,6 +46,7 @@ class Facts:
     architectures: frozenset[str]
     seeds: int
     rivals: int = 0
+    has_stability: bool = False
 
 
 def always(_facts: Facts) -> bool:
@@ -61,6 +64,7 @@ class Figure:
         ``draw(tables, styles)`` returns matplotlib's figure.
     tables : tuple of str
         Tables that ``draw`` is given: ``scores``, ``differences``, ``curves``, ``usage``,
+        ``stability``,
         ``routing`` or ``published``, each a DataFrame with the columns of its CSV file. The figure
         is drawn again when one of these changes.
     caption : str

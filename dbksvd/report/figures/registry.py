@@ -14,6 +14,7 @@ FIGURES = {
     "loss_recovered": "dbksvd.report.figures.loss_recovered:FIGURE",
     "cost": "dbksvd.report.figures.cost:FIGURE",
     "convergence": "dbksvd.report.figures.convergence:FIGURE",
+    "stability": "dbksvd.report.figures.stability:FIGURE",
     "atom_usage": "dbksvd.report.figures.atom_usage:FIGURE",
     "evals": "dbksvd.report.figures.evals:FIGURE",
     "differences": "dbksvd.report.figures.differences:FIGURE",

@@ -374,7 +374,7 @@ async function drawAtom(number) {
   if (atom.neurons) rest.append(make("section", { class: "card" }, make("h3", {}, "Largest entries of the atom"), bars(atom.neurons.map(([index, value]) => ({ name: `coordinate ${index}`, value, text: value.toFixed(2) })))));
   if (atom.truth) rest.append(make("section", { class: "card" }, make("h3", {}, "True features"), make("p", { class: "faint" }, `matched one to one with feature ${atom.truth.match < 0 ? "none" : atom.truth.match}`), bars(atom.truth.features.map(([index, cosine]) => ({ name: `feature ${index}`, value: cosine, text: cosine.toFixed(2) })))));
   if (atom.probes) rest.append(make("section", { class: "card" }, make("h3", {}, "Labels it predicts (AUC)"), bars(atom.probes.map(([label, auc]) => ({ name: page.info.probes[label], value: auc - 0.5, text: auc.toFixed(2) })))));
-  view.replaceChildren(nav, make("h2", { id: "atom-title", tabindex: "-1" }, `Atom ${number}`), make("div", { class: isSigned() ? "" : "beside" }, ...parts, rest));
+  view.replaceChildren(nav, make("h2", { id: "atom-title", tabindex: "-1" }, `Atom ${number}`), page.list.stability ? make("p", { class: "faint", id: "stability" }, `stability over seeds ${page.list.stability[number].toFixed(2)}`) : "", make("div", { class: isSigned() ? "" : "beside" }, ...parts, rest));
   document.title = `Atom ${number} · ${page.info.label}`;
   scrollTo(0, 0);
 }
