@@ -40,8 +40,8 @@ def make_table(
         rows.append(cells)
     texts = [place for place, name in enumerate(table.columns) if name in ("site", "method")]
     caption = (
-        "Means over seeds ± half a 95 % interval; *: not told apart from the best. One row for each "
-        "kind of dictionary."
+        "Means over seeds ± half a 95 % interval; *: not told apart from the best. One row for "
+        "each kind of dictionary."
     )
     return {"columns": list(table.columns), "rows": rows, "texts": texts, "caption": caption}
 
