@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--k", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--base", type=Path, help="dictionary folder that the fit begins from")
+    parser.add_argument(
+        "--bases", type=Path, nargs="+", default=[], help="dictionary folders that it begins from"
+    )
     parser.add_argument(
         "--stream", type=json.loads, help="section of the config: extract the training rows here"
     )
@@ -63,8 +65,8 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
     device = choose_device(settings.device, gpus=arguments.gpus)
     if device.type == "cuda" and ranks.size > 1:
         device = torch.device("cuda", choose_gpu())
-    if arguments.base is not None:
-        check_folder(arguments.base / SEAL_FILE)
+    for base in arguments.bases:
+        check_folder(base / SEAL_FILE)
     train, heldout = (open_shards(arguments.shards, split, ranks) for split in SPLITS)
     if arguments.stream is not None:
         # by name: the fit of stored rows does not depend on how they were extracted
@@ -82,7 +84,7 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
         device=device,
         checkpoint=arguments.checkpoint,
         metadata=train.describe(),
-        base=arguments.base,
+        bases=tuple(arguments.bases),
         ranks=ranks,
     )
     result = method.fit(task)

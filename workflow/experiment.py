@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -32,6 +33,7 @@ from dbksvd.text.sources.registry import SOURCES
 from workflow.checks import check_consistency
 from workflow.config import ExperimentConfig, Grid
 from workflow.external_access import list_external
+from workflow.ground_truth_checks import check_seed
 from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
@@ -79,6 +81,9 @@ class Experiment:
         # One dictionary for a fit that several grids name.
         self.fits = sorted(set(self._list_fits(problems)))
         problems.catch(check_pages, self.config, {fit.name for fit in self.fits})
+        problems.tell()
+        for fit in self.made:  # only of a config without circles, in which this would not end
+            problems.catch(self._check_made, fit)
         problems.tell()
 
     @property
@@ -196,9 +201,26 @@ class Experiment:
         return [own, *(module.replace(".", "/") + ".py" for module in further)]
 
     def base(self, name: str) -> str | None:
-        """Return the method whose fit of the same site, sizes and seed a method begins from."""
+        """Return the method whose fits a method begins from."""
         found = self.method(name).find_base(self.config.methods[name])
-        return None if found is None else found[1]
+        return None if found is None else found.method
+
+    def bases(self, fit: Fit) -> list[Fit]:
+        """Return the fits that one begins from: of another method, of the same site and sizes."""
+        found = self.method(fit.method).find_base(self.config.methods[fit.method])
+        if found is None:
+            return []
+        return [replace(fit, method=found.method, seed=s) for s in found.list_seeds(fit.seed)]
+
+    @cached_property
+    def made(self) -> list[Fit]:
+        """All fits that are made: those of the config, and those that they begin from."""
+        found, waiting = set(self.fits), [*self.fits]
+        while waiting:
+            more = set(self.bases(waiting.pop())) - found
+            found |= more
+            waiting += more
+        return sorted(found)
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -318,6 +340,7 @@ class Experiment:
             seeds=max(sizes.count(size) for size in set(sizes)),
             rivals=self._count_rivals(),
             has_stability=bool(self.seed_groups),
+            sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
         )
 
     def _count_rivals(self) -> int:
@@ -390,6 +413,14 @@ class Experiment:
             for method, m, k in product(grid.methods, grid.n_atoms, grid.k):
                 problems.catch(self._check_fit, method, m, k, f"{where}[{position}]")
                 yield from (Fit(*each) for each in product(sites, [method], [m], [k], grid.seeds))
+
+    def _check_made(self, fit: Fit) -> None:
+        """Check a fit that another begins from, which no grid needs to name."""
+        if fit in self.fits:
+            return
+        where = f"methods.{fit.method}"
+        check_sizes(self.config.methods[fit.method], fit.n_atoms, fit.k, where, where)
+        check_seed(fit.seed, where, self.drawing if fit.site == SYNTHETIC else None)
 
     def _check_fit(self, method: str, n_atoms: int, k: int, place: str) -> None:
         methods = self.config.methods

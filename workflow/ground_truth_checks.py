@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.base.settings import SettingsError
+from dbksvd.base.settings import LARGEST_SEED, SettingsError
 
 if TYPE_CHECKING:
     from workflow.config import ExperimentConfig, Grid
@@ -41,6 +41,37 @@ def check_ground_truth(config: ExperimentConfig) -> None:
         )
     if config.ground_truth is not None:
         _check_seeds(config.ground_truth.synthetic, config.ground_truth.fits, "ground_truth")
+
+
+def check_seed(seed: int, where: str, drawing: Any) -> None:
+    """Check the seed of a fit that no grid names, since only another one begins from it.
+
+    Parameters
+    ----------
+    seed : int
+        Of the fit.
+    where : str
+        Where its method stands in the config.
+    drawing : Settings or None
+        What samples are drawn from, where the fit reads them.
+
+    Raises
+    ------
+    SettingsError
+        If no fit can have that seed, or it is the one that the features are drawn from.
+    """
+    if seed > LARGEST_SEED:
+        raise SettingsError(
+            f"{where}: expected seeds up to {LARGEST_SEED} in fits that others begin from, "
+            f"got {seed}"
+        )
+    if drawing is not None and drawing.synthetic.kind == "synthsaebench":
+        model = drawing.synthetic
+        if model.seed == seed:
+            raise SettingsError(
+                f"{where}: expected fits that others begin from to have other seeds than the "
+                f"synthetic model, got {seed}"
+            )
 
 
 def _check_seeds(model: Any, fits: Iterable[Grid], where: str) -> None:

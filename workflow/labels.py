@@ -23,7 +23,7 @@ def _find_label(config: ExperimentConfig, name: str) -> str:
     settings = config.methods[name]
     method = find_method(settings.algorithm)
     label, base = method.label(settings), method.find_base(settings)
-    if method.coding is not None or base is None or base[1] not in config.methods:
+    if method.coding is not None or base is None or base.method not in config.methods:
         return label
-    of = config.methods[base[1]]
+    of = config.methods[base.method]
     return f"{find_method(of.algorithm).label(of)}, {label}"

@@ -83,7 +83,7 @@ def _find_width(model: Any) -> int | None:
 def _check_fits(experiment: Experiment, width: int | None, problems: Problems) -> None:
     """Check the sizes of fits against the rows that they read, where these are known."""
     drawn = experiment.drawing
-    for fit in experiment.fits:
+    for fit in experiment.made:
         section = drawn if fit.site == "synthetic" else experiment.config.activations
         own: Any = drawn.synthetic.hidden_dim if fit.site == "synthetic" else width
         if own is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbksvd.base.settings import SettingsError, join, show, suggest
-from dbksvd.fit.baselines.permuted import check_encoder
 from dbksvd.fit.baselines.pretrained import find_layer
 from dbksvd.fit.registry import find_method
 
@@ -54,8 +53,7 @@ def check_base(name: str, methods: dict[str, Any]) -> None:
     settings = methods[name]
     seen, found = [name], find_method(settings.algorithm).find_base(settings)
     while found is not None:
-        key, base = found
-        where = f"methods.{seen[-1]}.{key}"
+        base, where = found.method, f"methods.{seen[-1]}.{found.key}"
         if base not in methods:
             raise SettingsError(
                 f"{where}: expected a name from methods{suggest(base, methods)}, got {base!r}"
@@ -66,9 +64,9 @@ def check_base(name: str, methods: dict[str, Any]) -> None:
             )
         seen.append(base)
         found = find_method(methods[base].algorithm).find_base(methods[base])
-    if settings.algorithm == "permuted":
+    if len(seen) > 1:
         try:
-            check_encoder(settings.of, methods[settings.of])
+            find_method(settings.algorithm).check_base(settings, methods[seen[1]])
         except ValueError as error:
             raise SettingsError(f"methods.{name}.{error}") from error
 

@@ -22,6 +22,7 @@ from dbksvd.base.settings_schema import SchemaWalk
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 __all__ = [
+    "LARGEST_SEED",
     "Count",
     "DeviceName",
     "Fraction",
@@ -73,7 +74,8 @@ def refuse_repeats(values: list[Item]) -> list[Item]:
 Unique = (AfterValidator(refuse_repeats), Field(json_schema_extra={"uniqueItems": True}))
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # NumPy's global generator takes no larger one
+LARGEST_SEED = 2**32 - 1  # NumPy's global generator takes no larger one
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -97,6 +97,7 @@ def estimate_stages(
     device: Device,
     kind: ModelKind = "causal",
     paged: Collection[Any] = (),
+    unscored: Collection[Any] = (),
 ) -> list[Stage]:
     """Return the stages with what they cost, in their order.
 
@@ -114,6 +115,8 @@ def estimate_stages(
         Whether the model has a language-model head, and core so a loss.
     paged : collection
         Those of `fits` that have feature pages.
+    unscored : collection
+        Further dictionaries, which are made only since others begin from them.
 
     Raises
     ------
@@ -128,7 +131,10 @@ def estimate_stages(
         stages.append(_make_stage("convert model", [Work(memory=2 * size, disk=size)], device))
     stages.append(_make_stage("extract", _list_extractions(config, sites, sizes), device))
     stages.append(_estimate_shards(sites.values(), device))
-    stages_of_fits, coding = _estimate_fits(config, fits, sites, sizes, device)
+    scored_fits = list(fits)
+    made = [*scored_fits, *unscored]
+    stages_of_fits, coding = _estimate_fits(config, made, sites, sizes, device)
+    coding = coding[: len(scored_fits)]
     stages += stages_of_fits
     evals = {
         name: find_eval(name).cost(settings, kind)
@@ -187,7 +193,7 @@ def _count_coding(config: Any, method: str, sizes: FitSizes) -> Work:
         return entry.coding(settings, sizes)
     base = entry.find_base(settings)
     assert base is not None  # as an entry without coding says
-    return _count_coding(config, base[1], sizes)
+    return _count_coding(config, base.method, sizes)
 
 
 def _estimate_pages(

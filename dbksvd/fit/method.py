@@ -61,8 +61,42 @@ def _find_no_unused(_settings: Any) -> Mapping[str, str]:
     return {}
 
 
+@dataclass(frozen=True)
+class Base:
+    """The fits of another method that a fit begins from; all are of its own site and sizes.
+
+    Parameters
+    ----------
+    key : str
+        Key of the settings that names the method.
+    method : str
+        Name of the other method of the experiment.
+    seeds : tuple of int, optional
+        Seeds of the fits that a fit of seed 0 begins from; None is one fit, of its own seed.
+    """
+
+    key: str
+    method: str
+    seeds: tuple[int, ...] | None = None
+
+    def list_seeds(self, seed: int) -> tuple[int, ...]:
+        """Return the seeds of the fits that a fit of `seed` begins from.
+
+        Those of seed 0 are shifted by seed · (largest − smallest + 1), so that no two fits begin
+        from the same one, and what differs between them is what differs between such pools.
+        """
+        if self.seeds is None:
+            return (seed,)
+        shift = seed * (max(self.seeds) - min(self.seeds) + 1)
+        return tuple(each + shift for each in self.seeds)
+
+
 def _find_no_base(_settings: Any) -> None:
     """Return that no other method's fit is needed."""
+
+
+def _accept_base(_settings: Any, _base: Any) -> None:
+    """Accept any method to begin from."""
 
 
 def _list_no_sources(_settings: Any) -> tuple[str, ...]:
@@ -106,8 +140,11 @@ class Method:
         ``find_unused(settings)`` returns the keys that other keys leave without effect, each with
         what it goes with, such as ``init: doubling``. A config that gives one is refused.
     find_base : callable
-        ``find_base(settings)`` returns (key of the settings, name of another method of the
-        experiment) whose fit of the same site, sizes and seed becomes ``task.base``, or None.
+        ``find_base(settings)`` returns the `Base` whose fits become ``task.bases``, or None.
+    check_base : callable
+        ``check_base(settings, base)`` raises a ValueError that begins with a key of the settings
+        where fits of the method that ``find_base`` names, whose settings `base` are, are none to
+        begin from.
     list_sources : callable
         ``list_sources(settings)`` returns further modules that shape fits with these settings,
         such as ``dbksvd.dictionaries.switch``.
@@ -124,5 +161,6 @@ class Method:
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes
     check_rows: Callable[[Any, int, int, int], None] = _accept_rows
     find_unused: Callable[[Any], Mapping[str, str]] = _find_no_unused
-    find_base: Callable[[Any], tuple[str, str] | None] = _find_no_base
+    find_base: Callable[[Any], Base | None] = _find_no_base
+    check_base: Callable[[Any, Any], None] = _accept_base
     list_sources: Callable[[Any], tuple[str, ...]] = _list_no_sources

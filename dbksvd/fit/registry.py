@@ -19,6 +19,8 @@ METHODS = {
     "pca": "dbksvd.fit.baselines.controls:PCA",
     "kmeans": "dbksvd.fit.baselines.controls:KMEANS",
     "itda": "dbksvd.fit.baselines.itda:METHOD",
+    "consensus": "dbksvd.fit.consensus.method:METHOD",
+    "mfr": "dbksvd.fit.mfr.method:METHOD",
     "permuted": "dbksvd.fit.baselines.permuted:METHOD",
     "pretrained": "dbksvd.fit.baselines.pretrained:METHOD",
 }

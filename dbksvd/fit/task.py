@@ -49,8 +49,9 @@ class FitTask:
         Folder for unfinished work; the caller removes it after success.
     metadata : dict
         Model, layer and context of the activations, to be kept in ``cfg.json``.
-    base : Path, optional
-        Dictionary folder of the fit that this one begins from, where the settings name its method.
+    bases : tuple of Path
+        Dictionary folders of the fits that this one begins from, where the settings name their
+        method.
     ranks : Ranks
         The processes that fit together; all have the same task.
     """
@@ -64,8 +65,15 @@ class FitTask:
     device: torch.device
     checkpoint: Path
     metadata: dict[str, Any] = field(default_factory=dict)
-    base: Path | None = None
+    bases: tuple[Path, ...] = ()
     ranks: Ranks = field(default_factory=_be_alone)
+
+    @property
+    def base(self) -> Path | None:
+        """The one fit that this one begins from; None where there is none."""
+        if len(self.bases) > 1:
+            raise ValueError(f"bases: expected at most one fit, got {len(self.bases)}")
+        return self.bases[0] if self.bases else None
 
 
 class Savable(Protocol):

@@ -31,7 +31,7 @@ from dbksvd.fit.grown.plan import (
 from dbksvd.fit.grown.settings import GrownSettings
 from dbksvd.fit.grown.settling import settle_
 from dbksvd.fit.grown.state import begin_growth
-from dbksvd.fit.method import FitSizes
+from dbksvd.fit.method import Base, FitSizes
 from dbksvd.fit.task import FitTask
 
 N_FEATURES, WIDTH = 24, 32
@@ -56,7 +56,7 @@ def planted():
 def make_task(x: torch.Tensor, base: Path | None = None, **settings: object) -> FitTask:
     return FitTask(
         Rows(x[:10_000]), Rows(x[10_000:]), N_FEATURES, 3, 0, {"algorithm": "grown", **settings},
-        torch.device("cpu"), Path("unused"), base=base,
+        torch.device("cpu"), Path("unused"), bases=() if base is None else (base,),
     )  # fmt: skip
 
 
@@ -317,7 +317,7 @@ def test_as_many_atoms_join_as_the_plan_says(grown):
 
 def test_the_entry_names_the_method_that_it_begins_from():
     assert METHOD.find_base(GrownSettings()) is None
-    assert METHOD.find_base(GrownSettings(warm_start="sae")) == ("warm_start", "sae")
+    assert METHOD.find_base(GrownSettings(warm_start="sae")) == Base("warm_start", "sae")
     assert METHOD.label(GrownSettings()) == "grown DB-KSVD"
 
 

@@ -11,7 +11,8 @@ from dbksvd.base.registry import find_source
 from dbksvd.base.settings import parse
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.loading import load_sae
-from dbksvd.fit.baselines.permuted import METHOD, check_encoder, fit
+from dbksvd.fit.baselines.permuted import METHOD, check_base, fit
+from dbksvd.fit.method import Base
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.fit.task import FitTask
 
@@ -28,7 +29,7 @@ def make_task(base: Path, seed: int = 0) -> FitTask:
         settings=parse(METHOD.settings, {"algorithm": "permuted", "of": "other"}),
         device=torch.device("cpu"),
         checkpoint=base / "none",
-        base=base,
+        bases=(base,),
     )
 
 
@@ -77,17 +78,18 @@ def test_pursuit_is_refused(tmp_path: Path):
 
 def test_it_begins_from_the_named_method_and_from_its_own_source():
     settings = parse(METHOD.settings, {"algorithm": "permuted", "of": "topk-sae"})
-    assert METHOD.find_base(settings) == ("of", "topk-sae")
+    assert METHOD.find_base(settings) == Base("of", "topk-sae")
     assert METHOD.list_sources(settings) == ()
     assert find_source(METHODS, "permuted") == "dbksvd/fit/baselines/permuted.py"
 
 
 def test_what_it_begins_from_is_checked_before_a_fit():
     sae = find_method("sae").settings
-    check_encoder("other", parse(sae, {"architecture": "topk"}))
+    settings = parse(METHOD.settings, {"of": "other"})
+    check_base(settings, parse(sae, {"architecture": "topk"}))
     for base in (
         parse(sae, {"architecture": "matching_pursuit"}),
         parse(find_method("random").settings, {}),
     ):
         with pytest.raises(ValueError, match=r"^of: expected an SAE with an encoder .* 'other'$"):
-            check_encoder("other", base)
+            check_base(settings, base)

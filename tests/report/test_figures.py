@@ -46,6 +46,11 @@ def tables() -> dict[str, pd.DataFrame]:
             scores = {
                 ("heldout", "explained_variance"): 0.5 + 0.1 * position + 0.01 * k + 0.02 * seed,
                 ("heldout", "l0"): k - 0.5 * position,
+                ("heldout", "decoder_projection"): 1 + 0.1 * k,
+                ("heldout", "decoder_projection_far"): 0.5 + 0.1 * k,
+                ("heldout", "coherence"): 0.1 + 0.01 * k,
+                ("heldout", "description_length"): 20 + 8 * k + position,
+                ("heldout", "description_variance"): 0.5 + 0.1 * position + 0.01 * k,
                 ("fit", "encoder_flops"): 1e6 * (position + 1) + k,
                 ("core", "ce_loss_score"): 0.8 + 0.01 * k + 0.02 * seed,
                 ("sparse_probing_sae_probes", "sae_top_1_test_accuracy"): 0.6 + 0.1 * position,

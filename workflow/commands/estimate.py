@@ -30,11 +30,12 @@ def estimate(configs: Sequence[Path], *, device: str = "all", as_json: bool = Fa
     sizes = None if config.model is None else find_sizes(config.model)
     pages = Pages(experiment)
     paged = [fit for site in pages.sites for fit in pages.list_fits(site)]
+    unscored = [fit for fit in experiment.made if fit not in experiment.fits]
     found = {}
     for name in DEVICES if device == "all" else [device]:
         one = DEVICES[name]
         kind = experiment.model_kind or "causal"
-        stages = estimate_stages(config, experiment.fits, sizes, one, kind, paged)
+        stages = estimate_stages(config, experiment.fits, sizes, one, kind, paged, unscored)
         if as_json:
             found[name] = [asdict(stage) for stage in stages]
         else:

@@ -26,7 +26,7 @@ from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
 from workflow.ending import list_single, say_last, tell_failures, tell_table
-from workflow.experiment import Experiment, as_param
+from workflow.experiment import Experiment, Fit, as_param
 from workflow.last_good import LastGood
 from workflow.layers import read_layers
 from workflow.local_checks import check_local
@@ -38,7 +38,7 @@ try:
     # Another workflow that uses this one as a module gives the config itself.
     LAYERS = (
         read_layers([], config)
-        if workflow.modifier.is_module
+        if workflow.modifier.namespace is not None
         else read_layers(
             workflow.overwrite_configfiles or [ROOT / "config.yaml"],
             workflow.config_settings.config or {},

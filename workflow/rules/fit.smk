@@ -47,11 +47,11 @@ rule fit_dictionary:
         code=lambda wildcards: code(*fit_sources(wildcards)),
         stream=stream_option,
         text=text_option,
-        base=base_option,
+        bases=base_option,
         checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:
         f'{LAUNCH} "$DBKSVD/scripts/fit_dictionary.py" --settings {{params.cfg:q}}'
-        " {params.base} {params.stream} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
+        " {params.bases} {params.stream} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
         ' --shards "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
         ' --output "$(dirname {output.seal:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -185,27 +185,32 @@ def list_parts(ending):
     return list_files
 
 
-def base_folder(wildcards):
-    """The dictionary that a method begins from: same site, sizes and seed; None for most."""
-    base = EXPERIMENT.base(wildcards.method)
-    return base and DICTIONARY.format(**{**wildcards, "method": base})
+def base_folders(wildcards):
+    """The dictionaries that a fit begins from: same site and sizes; none for most."""
+    fit = Fit(**{**wildcards, "seed": int(wildcards.seed)})
+    return [
+        DICTIONARY.format(**{**wildcards, "method": base.method, "seed": base.seed})
+        for base in EXPERIMENT.bases(fit)
+    ]
 
 
 def base_inputs(wildcards):
-    """Seal and weights of the dictionary that a method begins from."""
-    folder = base_folder(wildcards)
-    if folder is None:
+    """Seals and weights of the dictionaries that a fit begins from."""
+    folders = base_folders(wildcards)
+    if not folders:
         return {}
     return {
-        "base": f"{folder}/fit.json",
-        "base_weights": ancient(f"{folder}/sae_weights.safetensors"),
+        "bases": [f"{folder}/fit.json" for folder in folders],
+        "base_weights": ancient(
+            [f"{folder}/sae_weights.safetensors" for folder in folders]
+        ),
     }
 
 
 def base_option(wildcards):
-    """Argument of a fit that begins from another; empty for the others."""
-    folder = base_folder(wildcards)
-    return "" if folder is None else f"--base {shlex.quote(folder)}"
+    """Argument of a fit that begins from others; empty for most."""
+    folders = base_folders(wildcards)
+    return f"--bases {shlex.join(folders)}" if folders else ""
 
 
 def stream_inputs(wildcards):

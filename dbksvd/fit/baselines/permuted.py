@@ -11,7 +11,7 @@ from dbksvd.base.files import read_json, write_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.base.settings import Text
 from dbksvd.base.work import FLOAT, Work
-from dbksvd.fit.method import FitSizes, Method, MethodSettings
+from dbksvd.fit.method import Base, FitSizes, Method, MethodSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,13 +31,13 @@ class PermutedSettings(MethodSettings):
     """Name of the method that trains the SAE; it has an encoder of its own."""
 
 
-def check_encoder(of: str, base: Any) -> None:
+def check_base(settings: PermutedSettings, base: Any) -> None:
     """Refuse to permute the decoder of a pursuit: that renames its atoms and changes nothing.
 
     Parameters
     ----------
-    of : str
-        Name of the method whose decoder is permuted.
+    settings : PermutedSettings
+        Names the method whose decoder is permuted.
     base : Settings
         Settings of that method.
 
@@ -47,7 +47,7 @@ def check_encoder(of: str, base: Any) -> None:
         If the base is not an SAE with an encoder of its own.
     """
     if base.algorithm != "sae" or base.architecture in PURSUITS:
-        raise ValueError(_refuse(repr(of)))
+        raise ValueError(_refuse(repr(settings.of)))
 
 
 def _refuse(got: str) -> str:
@@ -130,5 +130,6 @@ METHOD = Method(
     coding=None,
     label=lambda _settings: "permuted decoder",
     is_control=True,
-    find_base=lambda settings: ("of", settings.of),
+    find_base=lambda settings: Base("of", settings.of),
+    check_base=check_base,
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dbksvd.base.settings import parse
 from dbksvd.fit.grown.plan import count_coding, count_work
 from dbksvd.fit.grown.settings import GrownSettings
-from dbksvd.fit.method import Method
+from dbksvd.fit.method import Base, Method
 
 if TYPE_CHECKING:
     from dbksvd.fit.task import FitResult, FitTask
@@ -86,8 +86,8 @@ def fit(task: FitTask) -> FitResult:
     return FitResult(dictionary, state.log, "grown", summary)
 
 
-def _find_base(settings: GrownSettings) -> tuple[str, str] | None:
-    return None if settings.warm_start is None else ("warm_start", settings.warm_start)
+def _find_base(settings: GrownSettings) -> Base | None:
+    return None if settings.warm_start is None else Base("warm_start", settings.warm_start)
 
 
 def _find_unused(settings: GrownSettings) -> dict[str, str]:

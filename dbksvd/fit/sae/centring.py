@@ -8,6 +8,7 @@ not depend on the offset of the data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,6 +40,35 @@ class CentredScaler(ActivationScaler):
     @override
     def unscale(self, acts: Tensor) -> Tensor:
         return super().unscale(acts) + self.centre.to(acts.device)
+
+
+@torch.no_grad()
+def take_weights_(
+    sae: TrainingSAE[Any], scaler: ActivationScaler, weights: Mapping[str, Tensor]
+) -> None:
+    """Let an SAE in training begin where a finished one ended: the inverse of `fold_scaler_`.
+
+    Parameters
+    ----------
+    sae : TrainingSAE
+        An SAE with an encoder of its own and a decoder bias that it subtracts; changed in place.
+    scaler : ActivationScaler
+        What its inputs come through.
+    weights : mapping of str to tensor
+        ``W_enc``, ``b_enc``, ``W_dec`` of unit rows and ``b_dec``, for samples in their own unit.
+    """
+    factor = scaler.scaling_factor
+    assert factor is not None  # the training has set it
+    centre = scaler.centre.to(sae.b_dec) if isinstance(scaler, CentredScaler) else 0.0
+    # latents are scaled with the samples, so that both sides of the SAE keep their weights
+    own = {
+        "W_enc": weights["W_enc"],
+        "b_enc": weights["b_enc"] * factor,
+        "W_dec": weights["W_dec"],
+        "b_dec": (weights["b_dec"].to(sae.b_dec) - centre) * factor,
+    }
+    for name, tensor in own.items():
+        getattr(sae, name).copy_(tensor)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from sae_lens.saes.sae import TrainingSAE
 from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
 
 from dbksvd.base.files import read_json, write_json
 from dbksvd.fit.sae.centring import fold_scaler_
@@ -44,13 +46,16 @@ def finish_sae(trainer: SAETrainer[Any, Any]) -> SavableSAE:
 @with_usual_defaults
 @torch.inference_mode(False)
 @torch.enable_grad()
-def train(task: FitTask) -> FitResult:
-    """Train an SAE; see :func:`dbksvd.fit.sae.method.fit`."""
+def train(task: FitTask, start: Mapping[str, Tensor] | None = None) -> FitResult:
+    """Train an SAE; see :func:`dbksvd.fit.sae.method.fit`.
+
+    It begins with the weights `start` of a finished one, if they are given.
+    """
     settings = complete_settings(task.settings, task.n_atoms, task.k, len(task.train))
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(task.seed)
-        loop = SAELoop(task, settings)
+        loop = SAELoop(task, settings, start)
         loop.run()
     savable = finish_sae(loop.trainer)
     last = loop.log[-1]

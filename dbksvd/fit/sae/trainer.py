@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.clock import read_clock
 from dbksvd.fit.ksvd.checkpoint import check_same
 from dbksvd.fit.sae.batches import BatchStream
-from dbksvd.fit.sae.centring import CentredScaler
+from dbksvd.fit.sae.centring import CentredScaler, take_weights_
 from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
 from dbksvd.fit.sae.configure import configure_architecture, describe_settings
 from dbksvd.fit.sae.measure import count_active, measure_heldout
@@ -46,9 +47,17 @@ class SAELoop:
         Data, sizes, seed, device and folder of the checkpoint.
     settings : TrainingSettings
         Complete settings (:func:`dbksvd.fit.sae.configure.complete_settings`).
+    start : mapping of str to tensor, optional
+        Weights of a finished SAE to begin with (:func:`dbksvd.fit.sae.centring.take_weights_`).
     """
 
-    def __init__(self, task: FitTask, settings: TrainingSettings) -> None:
+    def __init__(
+        self,
+        task: FitTask,
+        settings: TrainingSettings,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.start = start
         assert settings.training_samples is not None  # they are complete
         assert settings.measure_every is not None
         assert settings.dead_window is not None
@@ -163,7 +172,9 @@ class SAELoop:
             data_provider=(self.read_centred(index) for index in range(n_batches)),
             n_batches_for_norm_estimate=n_batches,
         )
-        if hasattr(trainer.sae, "initialise_from_data"):
+        if self.start is not None:
+            take_weights_(trainer.sae, trainer.activation_scaler, self.start)
+        elif hasattr(trainer.sae, "initialise_from_data"):
             rows = task.train.read(0, min(INITIAL_ROWS, len(task.train)))
             trainer.sae.initialise_from_data(trainer.activation_scaler(rows.to(task.device)))
         else:
@@ -264,4 +275,5 @@ class SAELoop:
             "sizes": [task.n_atoms, task.k],
             "seed": task.seed,
             "device": task.device.type,
+            "start": self.start and [float(w.double().sum()) for w in self.start.values()],
         }

@@ -38,6 +38,8 @@ class Facts:
         Most methods that are no controls and share a size with the first of them.
     has_stability : bool
         Whether it is measured how far seeds agree, of any kind of dictionary.
+    sparsities : int
+        Most k that a method has at one number of atoms.
     """
 
     evals: frozenset[str]
@@ -47,6 +49,7 @@ class Facts:
     seeds: int
     rivals: int = 0
     has_stability: bool = False
+    sparsities: int = 1
 
 
 def always(_facts: Facts) -> bool:

@@ -11,6 +11,8 @@ from dbksvd.report.figures.entry import Facts, Figure
 
 FIGURES = {
     "variance_explained": "dbksvd.report.figures.variance_explained:FIGURE",
+    "description_length": "dbksvd.report.figures.description_length:FIGURE",
+    "sparsity": "dbksvd.report.figures.sparsity:FIGURE",
     "loss_recovered": "dbksvd.report.figures.loss_recovered:FIGURE",
     "cost": "dbksvd.report.figures.cost:FIGURE",
     "convergence": "dbksvd.report.figures.convergence:FIGURE",

@@ -145,7 +145,7 @@ class _Pages:
         """Write all pages below ``folder/<site>``; return the cards of the overview."""
         cards = []
         if self.contexts.are_shared:
-            write_chunk(folder / self.site / "any", "../contexts", self.contexts.read_all())
+            write_chunk(folder / self.site / "any", "../contexts", self.contexts.describe())
         for own, item in enumerate(tqdm(self.dictionaries, desc=f"pages {self.site}", unit="page")):
             place = folder / self.site / item["slug"]
             place.mkdir(parents=True)
@@ -188,6 +188,7 @@ class _Pages:
             "signed": item["signed"],
             "tokens": max(1, manifest["data"]["tokens"]),
             "groups": manifest["settings"]["groups"],
+            "window": [manifest["settings"][f"tokens_{side}"] for side in ("before", "after")],
             "context_word": {"text": "document", "images": "tile"}.get(kind, "row"),
             "sources": manifest["sources"] if kind == "text" else [],
             "probes": [name_label(**label) for label in manifest.get("probes", [])],

@@ -1,0 +1,1 @@
+"""One dictionary out of the fits of several seeds."""

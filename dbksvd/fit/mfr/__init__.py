@@ -1,0 +1,1 @@
+"""SAEs trained side by side that are drawn towards the features they share."""
