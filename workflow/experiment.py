@@ -188,7 +188,8 @@ class Experiment:
     @cached_property
     def controls(self) -> list[str]:
         """Methods that are controls."""
-        return [name for name in self.config.methods if self.method(name).is_control]
+        methods = self.config.methods.items()
+        return [name for name, settings in methods if self.method(name).makes_control(settings)]
 
     @property
     def idle_methods(self) -> list[str]:
