@@ -164,9 +164,10 @@ def _interrupt(
     while process.poll() is None and (count_finished(log) < wanted or not find_stages(snakemake)):
         time.sleep(POLL_SECONDS)
     time.sleep(delay)
-    stages = find_stages(snakemake) if process.poll() is None else []
-    if not stages:
-        process.wait()
+    # Between two jobs no stage runs: wait for the next.
+    while not (stages := find_stages(snakemake)) and process.poll() is None:
+        time.sleep(POLL_SECONDS)
+    if process.poll() is not None:
         return None, count_finished(log)
     kind = draw.choice(KINDS)
     killed = [draw.choice(stages)] if kind == "stage" else stages
