@@ -34,6 +34,7 @@ include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/scores.smk"
+include: "workflow/rules/encoders.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/pages.smk"
 include: "workflow/rules/ending.smk"
@@ -61,5 +62,6 @@ rule all:
         f"{RESULTS}/table.csv",
         f"{RESULTS}/budgets.csv",
         f"{RESULTS}/matched.csv",
+        [rules.compare_encoders.output.csv] if ENCODERS.fits else [],
         FIGURE_FILES,
         [rules.render_pages.output.index] if PAGE_SITES else [],

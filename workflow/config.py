@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, create_model, field_validator
 from dbksvd.activations.settings import ActivationSettings, GroundTruthSettings
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.base.settings import Count, Seed, Settings
+from dbksvd.evaluation.encoders.settings import EncoderSettings
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.images.settings import ImageSettings
@@ -114,6 +115,8 @@ class ExperimentConfig(Settings):
     """Samples with known features beside the model's activations."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Which evals score the dictionaries."""
+    encoders: EncoderSettings | None = None
+    """Dictionaries coded by other encoders than their own, at equal L0; null leaves it out."""
     figures: FigureSettings = FigureSettings()
     """How figures look."""
     pages: PageSettings | None = PageSettings()

@@ -287,6 +287,7 @@ class Experiment:
                 str(getattr(self.config.methods[name], "architecture", None)) for name in methods
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
+            has_encoders=self.config.encoders is not None,
         )
 
     @cached_property
@@ -325,10 +326,11 @@ class Experiment:
 
         `failed` has the keys and the reason of each fit that could not be made or scored.
         """
-        rows: dict[str, Any] = {
-            "folder": self.folder,
-            "fits": [astuple(fit) for fit in self.fits],
-        }
+        return self.list_rows(self.fits, failed)
+
+    def list_rows(self, fits: Sequence[Fit], failed: Sequence[Sequence[Any]] = ()) -> str:
+        """Return some fits, as `rows` does all."""
+        rows: dict[str, Any] = {"folder": self.folder, "fits": [astuple(fit) for fit in fits]}
         return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
     def _list_fits(self, problems: Problems) -> Iterator[Fit]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dbksvd.dictionaries.dictionary import Dictionary, SparseDictionary
+from dbksvd.dictionaries.sae_dictionary import SAEDictionary
+
 if TYPE_CHECKING:
     from sae_lens import SAE
 
@@ -18,6 +21,13 @@ def is_signed(sae: SAE[Any]) -> bool:
     if sae.cfg.architecture() == ABSTOPK:
         return True
     return bool(getattr(sae, "is_signed", False))
+
+
+def has_signed_codes(dictionary: SparseDictionary) -> bool:
+    """Return whether a dictionary's codes may be negative."""
+    if isinstance(dictionary, Dictionary):
+        return not dictionary.settings.nonnegative
+    return isinstance(dictionary, SAEDictionary) and is_signed(dictionary.sae)
 
 
 def split_signs(sae: SAE[Any]) -> SAE[Any]:

@@ -18,7 +18,8 @@ from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.base.settings import parse
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
-from dbksvd.features.collector import Collector, is_signed
+from dbksvd.dictionaries.signs import has_signed_codes
+from dbksvd.features.collector import Collector
 from dbksvd.features.contexts import Contexts, ContextSource, cut_contexts, limit_norms
 from dbksvd.features.settings import ExampleSettings
 from dbksvd.features.site_files import SITE_FOLDER
@@ -150,7 +151,7 @@ def collect_examples(
     collectors = {
         name: Collector(
             len(dictionary.atoms),
-            is_signed(dictionary),
+            has_signed_codes(dictionary),
             checked,
             window=source.show_window(checked),
             table_bytes=table_bytes,

@@ -1,8 +1,9 @@
 """The tables for people: a name, and the function that makes the table.
 
-Each is ``make(source, methods)``: from ``scores.csv`` or ``curves.csv`` and the names of methods,
-in the order of the rows, to the table. This list does not decide whether a table is made again
-(workflow/source_hash.py): the function's module does, with all that it imports.
+Each is ``make(source, methods)``: from ``scores.csv``, ``curves.csv`` or ``encoder_scores.csv``
+and the names of methods, in the order of the rows, to the table. This list does not decide whether
+a table is made again (workflow/source_hash.py): the function's module does, with all that it
+imports.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ TABLES = {
     "summary": "dbksvd.report.summary:summarise",
     "matched": "dbksvd.report.matched:match",
     "budgets": "dbksvd.report.budgets:compare",
+    "encoders": "dbksvd.report.encoders:tabulate",
 }
 
 

@@ -23,6 +23,7 @@ from dbksvd.report.norm_notes import list_norm_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
+from workflow.encoders import Encoders
 from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, as_param
 from workflow.last_good import LastGood
@@ -38,6 +39,7 @@ try:
         workflow.config_settings.config or {},
     )
     EXPERIMENT = Experiment(LAYERS)
+    ENCODERS = Encoders(EXPERIMENT)
     if workflow.is_main_process:  # jobs on a cluster read the config again
         check_local(EXPERIMENT)
 except SettingsError as error:

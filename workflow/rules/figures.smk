@@ -8,6 +8,7 @@ FIGURE_TABLES = {
     "curves": [rules.collect_curves.output.curves],
     "usage": [rules.collect_curves.output.usage],
     "routing": [rules.collect_routing.output.routing],
+    "encoder_scores": [rules.collect_encoders.output.encoders],
     "published": [str(PUBLISHED)] if PUBLISHED.is_file() else [],
 }
 

@@ -245,6 +245,37 @@ def fit_sources(wildcards):
     ]
 
 
+def truth_inputs(wildcards):
+    """What made the samples, where their features are known."""
+    if wildcards.site != "synthetic":
+        return {}
+    return {
+        "model": rules.make_synthetic_model.output.manifest,
+        "model_weights": ancient(rules.make_synthetic_model.output.weights),
+        "truth_seals": expand(f"{TRUTH}.json", slice=TRUTH_SLICES),
+        "truth": ancient(expand(f"{TRUTH}.safetensors", slice=TRUTH_SLICES)),
+    }
+
+
+def probe_inputs(wildcards):
+    """The prepared texts of the probes, where a dictionary's encoders are probed."""
+    if not ENCODERS.probes(wildcards.method, wildcards.site):
+        return {}
+    name = "sparse_probing_sae_probes"
+    return {"prepared": f"{RESULTS}/{wildcards.site}/prepared/{name}/manifest.json"}
+
+
+def encoder_options(wildcards, input):
+    """Where truth and probes are. Apart: a param of inputs is no reason to run again."""
+    found = []
+    if "truth" in input.keys():
+        model = shlex.quote(str(Path(input.model).parent))
+        found += [f"--model {model} --truth", *map(shlex.quote, input.truth)]
+    if "prepared" in input.keys():
+        found.append(f"--prepared {shlex.quote(str(Path(input.prepared).parents[1]))}")
+    return " ".join(found)
+
+
 def list_scored():
     """Positions of the fits whose scores there are: all, but in the table of a failed run."""
     failed = {tuple(keys) for *keys, _ in FAILED_FITS}

@@ -34,6 +34,8 @@ class Facts:
         Architectures of the SAEs that are fitted, such as ``switch``.
     seeds : int
         Most seeds that a method has at one size.
+    has_encoders : bool
+        Whether dictionaries are coded by other encoders than their own.
     """
 
     evals: frozenset[str]
@@ -41,6 +43,7 @@ class Facts:
     ground_truth: str | None
     architectures: frozenset[str]
     seeds: int
+    has_encoders: bool = False
 
 
 def always(_facts: Facts) -> bool:
@@ -57,9 +60,9 @@ class Figure:
     draw : callable
         ``draw(tables, styles)`` returns matplotlib's figure.
     tables : tuple of str
-        Tables that ``draw`` is given: ``scores``, ``curves``, ``usage``, ``routing`` or
-        ``published``, each a DataFrame with the columns of its CSV file. The figure is drawn again
-        when one of these changes.
+        Tables that ``draw`` is given: ``scores``, ``curves``, ``usage``, ``routing``,
+        ``encoder_scores`` or ``published``, each a DataFrame with the columns of its CSV file. The
+        figure is drawn again when one of these changes.
     caption : str
         Text below the figure in the report, in reStructuredText.
     applies : callable

@@ -17,6 +17,7 @@ FIGURES = {
     "atom_usage": "dbksvd.report.figures.atom_usage:FIGURE",
     "evals": "dbksvd.report.figures.evals:FIGURE",
     "probing": "dbksvd.report.figures.probing:FIGURE",
+    "encoders": "dbksvd.report.figures.encoders:FIGURE",
     "identification": "dbksvd.report.figures.identification:FIGURE",
     "correlation_recovery": "dbksvd.report.figures.correlation_recovery:FIGURE",
     "routing": "dbksvd.report.figures.routing:FIGURE",
