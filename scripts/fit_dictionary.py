@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="dictionary folder that the fit begins from")
+    parser.add_argument("--truth", type=Path, help="folder of the model with known features")
     parser.add_argument(
         "--stream", type=json.loads, help="section of the config: extract the training rows here"
     )
@@ -83,6 +84,7 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
         checkpoint=arguments.checkpoint,
         metadata=train.describe(),
         base=arguments.base,
+        truth=arguments.truth,
         ranks=ranks,
     )
     result = method.fit(task)

@@ -39,6 +39,7 @@ def check_consistency(config: ExperimentConfig) -> None:
         problems.catch(check_published, name, config)
         problems.catch(check_unused, name, config.methods[name])
     problems.catch(check_ground_truth, config)
+    problems.catch(_check_randomised, config)
     problems.catch(_check_labels, config)
     if config.model is not None:
         problems.catch(_check_origin, config.model)
@@ -71,6 +72,22 @@ def _check_sections(config: ExperimentConfig) -> None:
         )
     if problems:
         raise SettingsError(*problems)
+
+
+def _check_randomised(config: ExperimentConfig) -> None:
+    """Refuse random weights where no model reads text, or where the model has them itself."""
+    if config.randomised is None:
+        return
+    if config.activations.source != "model":
+        raise SettingsError(
+            "randomised: expected no such section for activations.source: "
+            f"{config.activations.source}, which takes no layers of a model of text"
+        )
+    if config.model is not None and config.model.randomise is not None:
+        raise SettingsError(
+            "randomised: expected no such section beside model.randomise, which draws the "
+            "weights of the whole experiment anew"
+        )
 
 
 def _check_labels(config: ExperimentConfig) -> None:

@@ -94,6 +94,9 @@ class Method:
     is_control : bool or callable
         Whether it is a control: drawn in grey, left out of comparisons of rivals;
         ``is_control(settings)`` where that depends on the settings.
+    needs_truth : bool
+        Whether it is given the generative model that made the samples (``task.truth``), so that
+        it fits at the site synthetic only. No other method sees the model.
     is_data_parallel : bool
         Whether several processes can fit together.
     check_sizes : callable
@@ -121,6 +124,7 @@ class Method:
     label: Callable[[Any], str]
     stage: str = "fit controls"
     is_control: bool | Callable[[Any], bool] = False
+    needs_truth: bool = False
     is_data_parallel: bool = False
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes
     check_rows: Callable[[Any, int, int, int], None] = _accept_rows

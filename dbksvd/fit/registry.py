@@ -20,6 +20,7 @@ METHODS = {
     "kmeans": "dbksvd.fit.baselines.controls:KMEANS",
     "itda": "dbksvd.fit.baselines.itda:METHOD",
     "permuted": "dbksvd.fit.baselines.permuted:METHOD",
+    "true_features": "dbksvd.fit.baselines.true_features:METHOD",
     "pretrained": "dbksvd.fit.baselines.pretrained:METHOD",
 }
 

@@ -51,6 +51,8 @@ class FitTask:
         Model, layer and context of the activations, to be kept in ``cfg.json``.
     base : Path, optional
         Dictionary folder of the fit that this one begins from, where the settings name its method.
+    truth : Path, optional
+        Folder of the generative model, for methods that need the truth.
     ranks : Ranks
         The processes that fit together; all have the same task.
     """
@@ -65,6 +67,7 @@ class FitTask:
     checkpoint: Path
     metadata: dict[str, Any] = field(default_factory=dict)
     base: Path | None = None
+    truth: Path | None = None
     ranks: Ranks = field(default_factory=_be_alone)
 
 

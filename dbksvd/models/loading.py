@@ -14,6 +14,7 @@ import torch
 from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
 from dbksvd.models.attributes import find_text_sizes
+from dbksvd.models.randomise import randomise_
 from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import (
     CONFIG_FILE,
@@ -110,6 +111,8 @@ def load_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) ->
         )
     parameters = sum(weight.numel() for weight in model.parameters())
     check_sizes(checked.expect, replace(sizes, parameters=parameters), source)
+    if checked.randomise is not None:
+        randomise_(model, checked.randomise)
     tokenizer, tokenizer_file = load_tokenizer(source, pinned)
     embeddings = count_embeddings(model)
     check_vocabulary(tokenizer, embeddings, checked.shown_name)

@@ -94,7 +94,7 @@ if (
 
 
 wildcard_constraints:
-    site=r"layer\d+|files|synthetic",
+    site=r"(random_)?layer\d+|files|synthetic",
     method=r"[a-z0-9-]+",
     n_atoms=r"\d+",
     k=r"\d+",

@@ -6,6 +6,18 @@ def layer_of(wildcards):
     return Site.parse(wildcards.site).layer
 
 
+def extraction_of(wildcards):
+    """Param of an extraction at a site, of the model as it was trained or with random weights."""
+    site = Site.parse(wildcards.site)
+    return EXPERIMENT.extraction(site.layer, is_random=site.is_random)
+
+
+def stream_of(wildcards):
+    """Param of a fit that extracts its training rows itself; None for the others."""
+    site = Site.parse(wildcards.site)
+    return EXPERIMENT.stream(site.layer, is_random=site.is_random)
+
+
 def text_content(wildcards):
     """Hash of local text, whose content the config does not fix; None where a file is missing."""
     try:
@@ -203,9 +215,26 @@ def base_option(wildcards):
     return "" if folder is None else f"--base {shlex.quote(folder)}"
 
 
+def features_inputs(wildcards):
+    """The generative model, for the control whose atoms are its features; none for all others."""
+    if not EXPERIMENT.method(wildcards.method).needs_truth:
+        return {}
+    return {
+        "truth": f"{SYNTHETIC}/model/manifest.json",
+        "truth_weights": ancient(f"{SYNTHETIC}/model/synthetic_model.safetensors"),
+    }
+
+
+def features_option(wildcards, input):
+    """Argument of that control."""
+    if "truth" not in input.keys():
+        return ""
+    return f"--truth {shlex.quote(str(Path(input.truth).parent))}"
+
+
 def stream_inputs(wildcards):
     """Text and model, where the fit extracts its training rows itself."""
-    if EXPERIMENT.stream(layer_of(wildcards)) is None:
+    if stream_of(wildcards) is None:
         return {}
     found = text_inputs(wildcards)
     return {"text": found.pop("seal"), **found}
@@ -213,7 +242,7 @@ def stream_inputs(wildcards):
 
 def stream_option(wildcards):
     """Argument of a fit that streams; empty for the others."""
-    settings = EXPERIMENT.stream(layer_of(wildcards))
+    settings = stream_of(wildcards)
     return "" if settings is None else f"--stream {shlex.quote(settings)}"
 
 
@@ -237,7 +266,7 @@ def text_option(wildcards, input):
 
 def fit_sources(wildcards):
     """Files that a fit begins at. A method is one module: an edit reruns the fits of it only."""
-    streamed = EXPERIMENT.stream(layer_of(wildcards)) is not None
+    streamed = stream_of(wildcards) is not None
     return [
         "scripts/fit_dictionary.py",
         *EXPERIMENT.method_sources(wildcards.method),
