@@ -208,6 +208,11 @@ class Experiment:
         methods = self.config.methods.items()
         return [name for name, settings in methods if self.method(name).makes_control(settings)]
 
+    @cached_property
+    def floors(self) -> list[str]:
+        """Controls that a score must beat to mean something."""
+        return [name for name in self.controls if self.method(name).is_floor]
+
     @property
     def idle_methods(self) -> list[str]:
         """Methods that neither a fit nor a method of one names."""
@@ -329,6 +334,7 @@ class Experiment:
                 "methods": list(self.config.methods),
                 "labels": self.labels,
                 "controls": self.controls,
+                "floors": self.floors,
                 "model": None if model is None else model.name,
             }
         )

@@ -94,6 +94,9 @@ class Method:
     is_control : bool or callable
         Whether it is a control: drawn in grey, left out of comparisons of rivals;
         ``is_control(settings)`` where that depends on the settings.
+    is_floor : bool
+        Whether its controls learn nothing of the data, or are kept from it, so that what a score
+        gives to them is drawn as the floor of that score.
     needs_truth : bool
         Whether it is given the generative model that made the samples (``task.truth``), so that
         it fits at the site synthetic only. No other method sees the model.
@@ -124,6 +127,7 @@ class Method:
     label: Callable[[Any], str]
     stage: str = "fit controls"
     is_control: bool | Callable[[Any], bool] = False
+    is_floor: bool = False
     needs_truth: bool = False
     is_data_parallel: bool = False
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes

@@ -128,6 +128,7 @@ METHOD = Method(
     label=_label,
     stage="train SAEs",
     is_control=lambda settings: settings.is_restrained,
+    is_floor=True,
     is_data_parallel=True,
     check_sizes=_check_sizes,
     list_sources=_list_sources,

@@ -41,6 +41,8 @@ class Styles:
         How a method is written, for those that differ from their name.
     controls : sequence of str
         Methods drawn in grey.
+    floors : sequence of str
+        Those of them that a score must beat to mean something.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Styles:
     methods: Sequence[str]
     labels: dict[str, str]
     controls: Sequence[str] = ()
+    floors: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         owners: dict[str, str] = {}
