@@ -18,7 +18,7 @@ from dbksvd.report.figures.registry import FIGURES, find_figure, list_figures
 from dbksvd.report.settings import DrawingSettings, FigureSettings
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"scores", "curves", "usage", "routing", "published"}
+TABLES = {"scores", "curves", "usage", "routing", "encoder_scores", "published"}
 NOTHING = Facts(frozenset(), False, None, frozenset(), 1)
 FITS = ["variance_explained", "cost", "convergence", "atom_usage"]
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 DRAW = {
     name: find_figure(name).draw
     for name in FIGURES
-    if name not in ("identification", "correlation_recovery", "routing")  # test_synthetic_figures
+    # test_synthetic_figures and test_encoders_report have these
+    if name not in ("identification", "correlation_recovery", "routing", "encoders")
 }
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])
