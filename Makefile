@@ -18,6 +18,8 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
 OFFLINE ?= 1
 export HF_HUB_OFFLINE := $(OFFLINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The command of this clone, whichever is installed.
+DBKSVD := PYTHONPATH="$(CURDIR)" python -m dbksvd.command.main
 
 .PHONY: help env run report estimate explain test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
 
@@ -40,19 +42,18 @@ $(STAMP): requirements.lock tests/requirements.txt tests/requirements-triton.txt
 	touch "$@"
 
 run: env  ## run the experiment: figures, score table and report
-	@snakemake --cores $(CORES) --configfile $(CONFIG)
-	@$(MAKE) --no-print-directory report CONFIG=$(CONFIG)
+	@$(DBKSVD) run $(CONFIG) --cores $(CORES)
 
 report: env
-	@python scripts/make_report.py --config $(CONFIG)
+	@$(DBKSVD) report $(CONFIG)
 
 estimate: env  ## what EXPERIMENT=experiments/… would cost: hours, disk, memory; nothing is run
-	@PYTHONPATH="$(CURDIR)" python scripts/estimate_cost.py $(EXPERIMENT)
+	@$(DBKSVD) estimate $(EXPERIMENT)
 
 # The text as it was typed: make would read a $ in it.
 override export TEXT := $(value TEXT)
 explain: env  ## which atoms fire on TEXT="…", for the dictionaries of CONFIG that have pages
-	@PYTHONPATH="$(CURDIR)" python scripts/explain_text.py --config $(CONFIG) --text="$$TEXT"
+	@$(DBKSVD) explain --config $(CONFIG) -- "$$TEXT"
 
 # Files side by side, one thread each; tests of one file stay together and share what they made.
 # The order is that of the collection, which puts files that run real jobs first.
@@ -118,5 +119,5 @@ lock:  ## resolve requirements.in anew (needs uv)
 	  | grep -vE '^(nvidia-|cuda-|triton==)' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
-clean:  ## remove results of the default experiment
-	rm -rf results/minilm
+clean:  ## remove the results of CONFIG
+	@$(DBKSVD) clean $(CONFIG) --yes

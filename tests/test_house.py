@@ -19,7 +19,8 @@ FOLDERS = ("dbksvd", "workflow", "benchmarks", "scripts")
 # A module may import from its own floor and from those below. The longest prefix counts.
 FLOORS = {
     "scripts": 6,
-    "dbksvd": 6,  # its __init__, which offers names lazily: inside nothing imports it
+    "dbksvd.command": 6,
+    "dbksvd": 7,  # its __init__, which offers names lazily: inside nothing imports it
     "benchmarks": 5,
     "workflow": 5,
     "dbksvd.estimates": 5,
@@ -129,7 +130,7 @@ def test_the_checks_find_what_they_look_for():
     edges = {"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("bd"), "d": frozenset()}
     assert find_circles(edges) == ["b > c > b"]
     assert find_floor("dbksvd.fit.ksvd.loop") == 4
-    assert find_floor("dbksvd") == 6
+    assert find_floor("dbksvd") == 7
     assert find_room("dbksvd.fit.ksvd.loop") == "dbksvd.fit"
     assert find_edges()["dbksvd.base.files"] <= MODULES.keys()
 

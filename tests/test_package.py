@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -48,6 +52,7 @@ with tempfile.TemporaryDirectory() as folder:
 assert dbksvd.KSVD(16, 2, max_iter=1).fit(x).dictionary_.atoms.shape == (16, 8)
 assert dbksvd.sparse_encode(x.numpy(), loaded.atoms.numpy(), 2).values.shape == (200, 2)
 """
+SYNTHETIC = ("init", "--like", "synthetic", "mine")
 EXTRAS = {
     "sae": """
 from sae_lens import SAE
@@ -176,3 +181,43 @@ def test_installed_package_works_from_any_folder(tmp_path: Path):
         names = {file.name for file in (ROOT / pages / folder).iterdir()}
         assert {file.name for file in (target / pages / folder).iterdir()} == names
         assert names
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_workflow(tmp_path: Path):
+    """From a folder that knows nothing of this clone: a config is made, and its run is planned."""
+    left_out = shutil.ignore_patterns(".*", "results", "tests", "build", "docs", "*.egg-info")
+    source = shutil.copytree(ROOT, tmp_path / "source", ignore=left_out)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path]
+    subprocess.run([*pip, *build, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 1_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert not [name for name in names if "test" in name.lower().split("/")[0]]
+    assert "dbksvd/py.typed" in names
+    site = tmp_path / "site"
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", site]
+    subprocess.run([*pip, *install, wheel], check=True, capture_output=True)
+
+    def run(*arguments: str, folder: Path) -> str:
+        program = "from dbksvd.command.main import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(*SYNTHETIC, folder=tmp_path)
+    found = json.loads(run("status", "--json", folder=tmp_path / "mine"))
+    rules = [job["rule"] for job in found["jobs"]]
+    assert rules.count("fit_dictionary") == found["done"]["dictionaries"][1] == 10
+    model = "results/mine/synthetic/model/synthetic_model.safetensors"
+    run("run", "--", model, folder=tmp_path / "mine")
+    assert (tmp_path / "mine" / model).is_file()

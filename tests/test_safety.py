@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path for folder in ("dbksvd", "scripts", "workflow") for path in (ROOT / folder).rglob("*.py")
 )
-RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow" / "rules").glob("*.smk"))]
+RULES = [
+    ROOT / "Snakefile",
+    ROOT / "workflow" / "Snakefile",
+    *sorted((ROOT / "workflow" / "rules").glob("*.smk")),
+]
 
 # Modules whose readers run what a file says.
 UNSAFE_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dbksvd.base.site import Site
 from workflow.experiment import SYNTHETIC, Experiment, Fit, as_param
+from workflow.source_hash import PACKAGE
 
-ROOT = Path(__file__).parents[1]
 # What pages are made of beside modules: nothing imports it, so the rule names it.
 STATIC = ("dbksvd/report/pages/templates", "dbksvd/report/pages/static")
 
 
 def list_static_files() -> list[str]:
     """Return the templates and static files of the pages, relative to the project."""
-    files = [path for folder in STATIC for path in (ROOT / folder).iterdir()]
-    return sorted(path.relative_to(ROOT).as_posix() for path in files)
+    files = [path for folder in STATIC for path in (PACKAGE.parent / folder).iterdir()]
+    return sorted(path.relative_to(PACKAGE.parent).as_posix() for path in files)
 
 
 class Pages:

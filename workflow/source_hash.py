@@ -11,11 +11,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from dbksvd.base.files import write_json
 
 PACKAGES = ("dbksvd",)
+PACKAGE = Path(str(find_spec("dbksvd").origin)).parent  # type: ignore[union-attr]
 REGISTRY = "registry.py"
 
 
@@ -25,7 +27,7 @@ def hash_sources(root: Path, entries: Iterable[str]) -> str:
     Parameters
     ----------
     root : Path
-        Folder that holds the package ``dbksvd``.
+        Folder that holds ``scripts/``, and in a clone the package ``dbksvd``.
     entries : iterable of str
         Scripts or modules to start from, such as ``scripts/fit_dictionary.py``.
 
@@ -40,9 +42,18 @@ def hash_sources(root: Path, entries: Iterable[str]) -> str:
 def hash_files(root: Path, entries: Iterable[str]) -> dict[str, str]:
     """Return the sha256 of each file that `entries` reach, by path relative to `root`."""
     return {
-        path: hashlib.sha256((root / path).read_bytes()).hexdigest()
+        path: hashlib.sha256(_locate(root, path).read_bytes()).hexdigest()
         for path in sorted(_reach(root, entries))
     }
+
+
+def _locate(root: Path, path: str) -> Path:
+    """Return a file of the project: where the package is installed, it lies beside its own files.
+
+    The workflow then is a folder inside the package.
+    """
+    found = root / path
+    return found if found.exists() else PACKAGE.parent / path
 
 
 def _join_hashes(hashes: Mapping[str, str]) -> str:
@@ -121,12 +132,14 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
     if not path.endswith(".py"):
         return ()
     found: set[str] = set()
-    for module in _list_modules(ast.parse((root / path).read_text(), filename=path)):
+    for module in _list_modules(ast.parse(_locate(root, path).read_text(), filename=path)):
         parts = module.split(".")
         for length in range(1, len(parts) + 1):
             base = "/".join(parts[:length])
             found.update(
-                name for name in (f"{base}.py", f"{base}/__init__.py") if (root / name).is_file()
+                name
+                for name in (f"{base}.py", f"{base}/__init__.py")
+                if _locate(root, name).is_file()
             )
     return tuple(sorted(path for path in found if Path(path).name != REGISTRY))
 

@@ -28,7 +28,7 @@ _FLOATS = {"float16", "float32", "float64", "bfloat16", "F16", "F32", "F64", "BF
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A (rows, d) array on disk; ``read(start, stop)`` returns rows as float NumPy."""
 
     rows: int
@@ -70,7 +70,7 @@ def extract_ready_slice(
     sha256 = hash_file(path)
     if ready.sha256 is not None and sha256 != ready.sha256:
         raise ValueError(f"{path}: expected sha256 {ready.sha256}, got {sha256}")
-    with _open_table(path, ready.tensor) as table:
+    with open_table(path, ready.tensor) as table:
         described = {"model": path.name, "model_kind": "files", "layer": -1}
         described["model_sha256"] = _combine(sha256, list_files(path, ready.tensor)[1:], ready)
         described |= {"dtype": storage_dtype, **attributes}
@@ -121,7 +121,7 @@ def _combine(sha256: str, behind: list[Path], ready: ReadySettings) -> str:
 
 
 def _iterate_records(
-    table: _Table, start: int, stop: int, path: Path, dtype: str
+    table: Table, start: int, stop: int, path: Path, dtype: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     step = max(1, BLOCK_BYTES // (8 * table.width))
     for row in range(start, stop, step):
@@ -144,7 +144,26 @@ def _iterate_records(
 
 
 @contextmanager
-def _open_table(path: Path, tensor: str) -> Iterator[_Table]:
+def open_table(path: Path, tensor: str) -> Iterator[Table]:
+    """Open an array of activations in a file, whatever its kind.
+
+    Parameters
+    ----------
+    path : Path
+        A .npy, .h5, .hdf5 or .safetensors file.
+    tensor : str
+        The dataset or tensor inside; a .npy file has one.
+
+    Yields
+    ------
+    Table
+        Its shape, and a function that reads rows.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, of another kind, or holds no floating array of shape (rows, d).
+    """
     readers = {
         ".npy": _open_npy,
         ".h5": _open_hdf5,
@@ -176,7 +195,7 @@ def _check_kind(path: Path, expected: str) -> None:
 
 
 @contextmanager
-def _open_npy(path: Path, _tensor: str) -> Iterator[_Table]:
+def _open_npy(path: Path, _tensor: str) -> Iterator[Table]:
     _check_kind(path, "a .npy array")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -184,11 +203,11 @@ def _open_npy(path: Path, _tensor: str) -> Iterator[_Table]:
     except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, TokenError) as error:
         raise ValueError(f"{path}: expected a whole .npy array, got: {error}") from error
     _check_array(path, array.shape, str(array.dtype) if array.dtype.names else array.dtype.name)
-    yield _Table(array.shape[0], array.shape[1], lambda start, stop: np.array(array[start:stop]))
+    yield Table(array.shape[0], array.shape[1], lambda start, stop: np.array(array[start:stop]))
 
 
 @contextmanager
-def _open_hdf5(path: Path, tensor: str) -> Iterator[_Table]:
+def _open_hdf5(path: Path, tensor: str) -> Iterator[Table]:
     _check_kind(path, "an HDF5 file")
     list_hdf5_files(path, tensor)
     with h5py.File(path, "r", locking=False) as file:
@@ -196,11 +215,11 @@ def _open_hdf5(path: Path, tensor: str) -> Iterator[_Table]:
             array = file[tensor]
             shape, dtype = array.shape or (), array.dtype
         _check_array(path, shape, str(dtype) if dtype.names else dtype.name)
-        yield _Table(array.shape[0], array.shape[1], lambda start, stop: array[start:stop])
+        yield Table(array.shape[0], array.shape[1], lambda start, stop: array[start:stop])
 
 
 @contextmanager
-def _open_safetensors(path: Path, tensor: str) -> Iterator[_Table]:
+def _open_safetensors(path: Path, tensor: str) -> Iterator[Table]:
     _check_kind(path, "a safetensors file")
     try:
         # Through torch, because NumPy has no bfloat16.
@@ -215,7 +234,7 @@ def _open_safetensors(path: Path, tensor: str) -> Iterator[_Table]:
         shape = tuple(array.get_shape())
         dtype = array.get_dtype()
         _check_array(path, shape, dtype)
-        yield _Table(shape[0], shape[1], lambda start, stop: _to_numpy(array[start:stop]))
+        yield Table(shape[0], shape[1], lambda start, stop: _to_numpy(array[start:stop]))
 
 
 def _to_numpy(block: Any) -> np.ndarray:

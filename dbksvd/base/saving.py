@@ -99,14 +99,14 @@ def write_beside(
         If `path` is not a folder, or a file of these names is something else.
     """
     folder = resolve_folder(path)
-    _check_files(folder, names, check)
+    check_files(folder, names, check)
     if not folder.exists():
         with replace_folder(folder) as temporary:
             yield temporary
         return
     with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as name:
         yield Path(name)
-        _check_files(folder, names, check)
+        check_files(folder, names, check)
         for file in (Path(name) / each for each in names):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -144,7 +144,14 @@ def check_replaceable(path: str | os.PathLike[str], keys: Sequence[str]) -> None
         )
 
 
-def _check_files(folder: Path, names: Sequence[str], check: Callable[[Path], None]) -> None:
+def check_files(folder: Path, names: Sequence[str], check: Callable[[Path], None]) -> None:
+    """Check that the files `names` of a folder may be replaced, where they are there.
+
+    Raises
+    ------
+    ValueError
+        If one is a link or a folder, or `check` refuses it.
+    """
     for file in (folder / name for name in names):
         if not os.path.lexists(file):
             continue

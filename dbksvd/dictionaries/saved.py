@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE, SEAL_FILE, WEIGHTS_FILE
-from dbksvd.base.saving import write_beside
+from dbksvd.base.saving import check_files, resolve_folder, write_beside
 from dbksvd.base.settings import Count, NonNegative, Settings, SettingsError, parse
 from dbksvd.ops.pursuit.checks import check_penalties, check_settings
 
@@ -142,6 +142,22 @@ def read_weights(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
     return weights
 
 
+def check_place(path: str | Path) -> None:
+    """Check that a dictionary can be written to a folder, before it is made.
+
+    Raises
+    ------
+    ValueError
+        As :func:`replace_dictionary`.
+    """
+    if (Path(path) / SEAL_FILE).exists():
+        raise ValueError(
+            f"{path}: expected a folder without {SEAL_FILE}, which says what the dictionary there "
+            "is, got one with it"
+        )
+    check_files(resolve_folder(path), (WEIGHTS_FILE, CONFIG_FILE), _check_dictionary_file)
+
+
 @contextmanager
 def replace_dictionary(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder for a dictionary's two files, which replace those in `path`.
@@ -153,11 +169,7 @@ def replace_dictionary(path: str | Path) -> Iterator[Path]:
     ValueError
         If a file of these names is not a dictionary's, or is that of a fit of the workflow.
     """
-    if (Path(path) / SEAL_FILE).exists():
-        raise ValueError(
-            f"{path}: expected a folder without {SEAL_FILE}, which says what the dictionary there "
-            "is, got one with it"
-        )
+    check_place(path)
     with write_beside(path, (WEIGHTS_FILE, CONFIG_FILE), _check_dictionary_file) as folder:
         yield folder
 

@@ -188,7 +188,8 @@ def test_unknown_sizes_are_asked_for():
 
 
 def test_script_says_what_it_assumes():
-    command = [sys.executable, "scripts/estimate_cost.py", "experiments/gemma-2-2b.yaml"]
+    command = [sys.executable, "-m", "dbksvd.command.main", "estimate"]
+    command += ["experiments/gemma-2-2b.yaml"]
     done = subprocess.run(
         command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

@@ -219,7 +219,8 @@ def test_settling_frees_atoms_without_a_co_active_one(planted):
     growth = begin_growth(task, settings)
     growth.atoms, growth.bias = rough.clone(), torch.full((WIDTH,), 0.3)
     settle_(growth, task, settings)
-    assert torch.equal(growth.atoms[:4], rough[:4])
+    # held ones are made unit again, which may move their last digit
+    assert torch.allclose(growth.atoms[:4], rough[:4], rtol=0, atol=1e-6)
     cosines = (growth.atoms * features).sum(1)
     assert cosines[4:].min() > 0.95 > (rough * features).sum(1)[4:].mean()
     sizes = [row["samples_seen"] for row in growth.log]

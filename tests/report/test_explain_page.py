@@ -202,7 +202,7 @@ def test_tokens_are_named_as_the_script_of_the_pages_does():
 
 def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, ROOT / "scripts/explain_text.py", *arguments],
+        [sys.executable, "-m", "dbksvd.command.main", "explain", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -214,15 +214,15 @@ def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize(
     ("config", "text", "expected"),
     [
-        ("experiments/tiny.yaml", "  ", "error: --text: expected a text, got nothing"),
-        ("experiments/tiny.yaml", "\udc80", "error: --text: expected UTF-8, got other bytes"),
+        ("experiments/tiny.yaml", "  ", "error: text: expected a text, got nothing"),
+        ("experiments/tiny.yaml", "\udc80", "error: text: expected UTF-8, got other bytes"),
         ("tests/workflow/small.yaml", "a cat", "error: activations.source: expected model"),
         ("experiments/tiny.yaml", "a cat", "results/tiny/site/index.html: expected the pages of"),
         ("none.yaml", "a cat", "error: config"),
     ],
 )
 def test_script_says_in_one_line_what_is_wrong(config, text, expected, tmp_path):
-    done = run_script(tmp_path, "--config", str(ROOT / config), "--text", text)
+    done = run_script(tmp_path, "--config", str(ROOT / config), "--", text)
     assert done.returncode == 1
     assert expected in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -242,5 +242,5 @@ def test_make_hands_the_text_over_as_it_was_typed(tmp_path):
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         given = json.loads(done.stdout)
-        assert given[:3] == ["scripts/explain_text.py", "--config", "mine.yaml"]
-        assert given[3:] == [f"--text={text}"]
+        assert given[:2] == ["-m", "dbksvd.command.main"]
+        assert given[2:] == ["explain", "--config", "mine.yaml", "--", text]

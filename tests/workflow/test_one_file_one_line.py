@@ -251,7 +251,7 @@ def test_method(extended: Path):
     folder = extended / "results/mine/layer4/dictionaries/samples/m64-k4-s0"
     assert json.loads((folder / "fit.json").read_text())["samples_seen"] == 64 * 3
     assert "toy of stride 3" in (extended / "results/mine/figures/toy_bars.svg").read_text()
-    estimate = run_python(extended, "scripts/estimate_cost.py", CONFIG, "mine.yaml")
+    estimate = run_python(extended, "-m", "dbksvd.command.main", "estimate", CONFIG, "mine.yaml")
     assert "fit toys" in estimate
 
 

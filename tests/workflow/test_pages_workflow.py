@@ -137,8 +137,16 @@ def check_links(site: Path) -> dict[Path, Page]:
 
 
 def run_script(project: Path, name: str, *arguments: str) -> str:
+    return run_python(project, f"scripts/{name}", *arguments)
+
+
+def run_command(project: Path, *arguments: str) -> str:
+    return run_python(project, "-m", "dbksvd.command.main", *arguments)
+
+
+def run_python(project: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, f"scripts/{name}", *arguments],
+        [sys.executable, *arguments],
         cwd=project,
         env=make_environment() | {"PYTHONPATH": str(project)},
         capture_output=True,
@@ -182,7 +190,7 @@ def read_value(tip: str) -> float:
 
 def explain_a_text(project: Path, site: Path, layer: Path) -> None:
     text = "The cat sat on the mat."
-    run_script(project, "explain_text.py", "--config", CONFIG, "--text", text)
+    run_command(project, "explain", "--config", CONFIG, text)
     page = check_links(site.resolve())[(site / "explain.html").resolve()]
     shown = {address for address, _ in page.tips}
     assert {address.split("/")[1] for address in shown} == {
@@ -194,9 +202,9 @@ def explain_a_text(project: Path, site: Path, layer: Path) -> None:
     first = int(labels.document.min())
     with (project / "results/tiny/text/documents.jsonl").open() as stream:
         record = json.loads(list(stream)[first])
-    run_script(
-        project, "explain_text.py", "--config", CONFIG, f"--text={record['text']}",
-        "--output", str(site / "first.html"),
+    run_command(
+        project, "explain", "--config", CONFIG, "--output", str(site / "first.html"),
+        "--", record["text"],
     )  # fmt: skip
     page = check_links(site.resolve())[(site / "first.html").resolve()]
     rows = np.flatnonzero(labels.document == first)

@@ -1,5 +1,6 @@
 """`make run` ends with a report, and says where everything is."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,11 @@ from pathlib import Path
 from running import CONFIG, make_environment
 
 
-def make_report(folder: Path) -> subprocess.CompletedProcess[str]:
+def make_report(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "scripts/make_report.py", "--config", CONFIG],
+        [sys.executable, "-m", "dbksvd.command.main", "report", CONFIG, *arguments],
         cwd=folder,
-        env=make_environment(),
+        env=make_environment() | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -32,5 +33,7 @@ def test_report_holds_figures_and_tables_and_is_made_once(project: Path):
     for part in ("probing.png", "convergence.png", "table.csv", "a logistic probe that sees only"):
         assert part in text
     before = report.stat().st_mtime_ns
-    assert make_report(project).returncode == 0
+    done = make_report(project, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["report"] == "results/tiny/report.html"
     assert report.stat().st_mtime_ns == before

@@ -34,9 +34,14 @@ from workflow.source_hash import SourceRecord
 from workflow.unfinished import find_failed, make_table, read_failed
 
 try:
-    LAYERS = read_layers(
-        workflow.overwrite_configfiles or [f"{workflow.basedir}/config.yaml"],
-        workflow.config_settings.config or {},
+    # Another workflow that uses this one as a module gives the config itself.
+    LAYERS = (
+        read_layers([], config)
+        if workflow.modifier.is_module
+        else read_layers(
+            workflow.overwrite_configfiles or [ROOT / "config.yaml"],
+            workflow.config_settings.config or {},
+        )
     )
     EXPERIMENT = Experiment(LAYERS)
     ENCODERS = Encoders(EXPERIMENT)
@@ -125,7 +130,7 @@ def start_run(folder):
         )
 
 
-SOURCES = SourceRecord(Path(workflow.basedir), Path(".snakemake/sources.json"))
+SOURCES = SourceRecord(ROOT, Path(".snakemake/sources.json"))
 
 
 def code(*entries):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from dbksvd.base.clock import read_clock
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit.task import FitResult, FitTask
 
@@ -20,7 +20,7 @@ def make_control(task: FitTask) -> FitResult:
     """Return the control that the settings name; see :func:`dbksvd.fit.baselines.controls.fit`."""
     if task.settings.algorithm == "kmeans":
         import_module("sklearn.cluster")  # seconds that are no part of the fit
-    started = time.perf_counter()
+    started = read_clock(task.device)
     make = {
         "random": _draw_random_atoms,
         "identity": _take_axes,
@@ -32,7 +32,7 @@ def make_control(task: FitTask) -> FitResult:
         k=task.k, method=task.settings.pursuit, nonnegative=task.settings.nonnegative
     )
     dictionary = Dictionary(atoms, task.train.mean, settings, task.metadata)
-    seconds = time.perf_counter() - started
+    seconds = read_clock(task.device) - started
     is_learned = task.settings.algorithm == "kmeans"
     seen = len(task.train) if is_learned else 0
     summary = {"seconds": seconds, "samples_seen": seen, "iterations": int(is_learned)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dbksvd.base.clock import read_clock
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit.task import FitResult, FitTask
 from dbksvd.fit.warm_up import KernelUse, warm_up
@@ -29,7 +29,7 @@ def choose_all(task: FitTask) -> FitResult:
     )
     counts = {max(1, task.n_atoms * number // ROUNDS) for number in range(1, ROUNDS)}
     warm_up((KernelUse(settings, count, task.train.width) for count in counts), task.device)
-    started = time.perf_counter()
+    started = read_clock(task.device)
     atoms = torch.empty(0, task.train.width, dtype=torch.float32, device=task.device)
     log: list[dict[str, Any]] = []
     seen = 0
@@ -46,7 +46,7 @@ def choose_all(task: FitTask) -> FitResult:
                 "iteration": number + 1,
                 "n_atoms": len(atoms),
                 "samples_seen": seen,
-                "seconds": time.perf_counter() - started,
+                "seconds": read_clock(task.device) - started,
             }
         )
     if len(atoms) < task.n_atoms:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbksvd.base.clock import read_clock
 from dbksvd.base.files import read_json, write_json
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.base.settings import Text
@@ -104,7 +104,7 @@ def fit(task: FitTask) -> FitResult:
     from dbksvd.fit.task import FitResult
 
     assert task.base is not None  # the workflow gives one for the setting `of`
-    started = time.perf_counter()
+    started = read_clock(task.device)
     config = read_json(task.base / CONFIG_FILE)
     if config["architecture"] in (ARCHITECTURE, *PURSUITS):
         raise ValueError(_refuse(f"{task.settings.of!r} ({config['architecture']})"))
@@ -112,7 +112,7 @@ def fit(task: FitTask) -> FitResult:
     generator = torch.Generator().manual_seed(task.seed)
     order = torch.randperm(len(weights["W_dec"]), generator=generator)
     weights["W_dec"] = weights["W_dec"][order].contiguous()
-    seconds = time.perf_counter() - started
+    seconds = read_clock(task.device) - started
     summary = {"seconds": seconds, "samples_seen": 0, "iterations": 0, "of": task.settings.of}
     log = [{"seconds": seconds, "samples_seen": 0}]
     return FitResult(SavedWeights(config, weights), log, "closed form", summary)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sae_lens.saes.sae import SAE, SAEMetadata
 from sae_lens.saes.topk_sae import TopKSAE
 from safetensors import SafetensorError
 
+from dbksvd.base.clock import read_clock
 from dbksvd.base.files import read_json, write_json
 from dbksvd.base.local_files import expand_user
 from dbksvd.base.variance import ExplainedVariance
@@ -51,7 +51,7 @@ class SavableSAE:
 
 def take_published(task: FitTask) -> FitResult:
     """Take a published SAE; see :func:`dbksvd.fit.baselines.pretrained.fit`."""
-    started = time.perf_counter()
+    started = read_clock(task.device)
     name = _name_source(task.settings)
     check_published(task.settings, task.n_atoms)
     sae = _load(task.settings, name).eval().requires_grad_(False)
@@ -64,7 +64,7 @@ def take_published(task: FitTask) -> FitResult:
     present = {key: value for key, value in task.metadata.items() if value is not None}
     sae.cfg.metadata = SAEMetadata(**original | present | {"published": published})
     measured = _measure(sae, task)
-    seconds = time.perf_counter() - started
+    seconds = read_clock(task.device) - started
     summary = {
         "seconds": seconds,
         "samples_seen": 0,

@@ -5,13 +5,13 @@ Functions whose names end in ``_`` change the state that they are given.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dbksvd.base.clock import read_clock
 from dbksvd.base.codes import SparseCodes
 from dbksvd.base.layout import WEIGHTS_FILE
 from dbksvd.base.shapes import Activations, Atoms, Bias
@@ -45,6 +45,8 @@ class GrowthState:
     is_coactive : bool tensor of shape (n_atoms,)
         Which atoms are co-active with another (:func:`.coactive.find_coactive`); all until that is
         computed.
+    started : float
+        When the fit began, on :func:`dbksvd.base.clock.read_clock`, in seconds.
     usage : float64 tensor of shape (m,), optional
         Fraction of samples that use each atom, from the last iteration of polishing.
     position : int
@@ -53,8 +55,6 @@ class GrowthState:
         Samples read so far, those read again included.
     log : list of dict
         One row per iteration.
-    started : float
-        When the fit began, on the clock of ``time.perf_counter``, in seconds.
     """
 
     atoms: Atoms
@@ -62,21 +62,21 @@ class GrowthState:
     threshold: float
     pursuit: PursuitSettings
     is_coactive: Tensor
+    started: float
     usage: Tensor | None = None
     position: int = 0
     seen: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
 
     @property
     def seconds(self) -> float:
         """Fit time so far, in seconds."""
-        return time.perf_counter() - self.started
+        return read_clock(self.atoms.device) - self.started
 
 
 def begin_growth(task: FitTask, settings: GrownSettings) -> GrowthState:
     """Return the state of a fit that has no atoms yet."""
-    started = time.perf_counter()
+    started = read_clock(task.device)
     mean = task.train.mean.to(task.device)
     rows = task.train.read(0, min(FEWEST_ROWS, len(task.train))).to(task.device) - mean
     threshold = settings.threshold * float(rows.double().square().mean().sqrt())

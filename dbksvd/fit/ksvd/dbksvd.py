@@ -84,7 +84,8 @@ class DBKSVD:
     max_cosine : float
         Of two atoms with a larger cosine, the one that is used less is replaced.
     max_seconds : float, optional
-        Fit time in seconds after which no iteration begins, once all atoms are there.
+        Fit time in seconds (on a CPU those of processor time) after which no iteration begins,
+        once all atoms are there.
     tol : float
         Ends the fit when an iteration lowers the relative error of the batch by less than this.
     heldout_every : int

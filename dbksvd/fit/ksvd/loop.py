@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from dbksvd.activations.source import ActivationSource, fingerprint_source
+from dbksvd.base.clock import read_clock
 from dbksvd.base.shapes import Activations, Atoms
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.fit.ksvd import checkpoint as checkpoints
@@ -66,7 +67,7 @@ class FitLoop:
             )
         uses = list_kernel_uses(job, self.steps, source.width)
         warm_up(uses, job.device, implementation=job.implementation, ranks=job.ranks)
-        started = time.perf_counter()
+        started = read_clock(job.device)
         self.mean = find_mean(source)
         first = read_rows(source, 0, min(len(source), READ_ROWS)) - self.mean
         self.exponent = find_exponent(first)
@@ -74,7 +75,7 @@ class FitLoop:
         self.calibration = (
             Calibration(first.to(job.device), job.implementation) if is_mean else None
         )
-        self.preparation_seconds = time.perf_counter() - started
+        self.preparation_seconds = read_clock(job.device) - started
         self.batches = BatchReader(
             *(source, self.mean, self.exponent, self.steps, job.device, job.ranks)
         )
@@ -93,13 +94,11 @@ class FitLoop:
         bar = tqdm(self.steps, initial=state.iteration, disable=not job.progress, desc="DB-KSVD")
         with bar:
             while not state.stop_reason:
-                started = time.perf_counter()
+                started = read_clock(job.device)
                 row = self.iterate(state)
-                state.seconds += job.ranks.ask_first(time.perf_counter() - started)
-                row |= {
-                    "seconds": state.seconds,
-                    "seconds_iteration": time.perf_counter() - started,
-                }
+                seconds = job.ranks.ask_first(read_clock(job.device) - started)
+                state.seconds += seconds
+                row |= {"seconds": state.seconds, "seconds_iteration": seconds}
                 state.log.append(row)
                 state.iteration += 1
                 state.stop_reason = self.find_stop_reason(state)
@@ -122,9 +121,9 @@ class FitLoop:
             check_same(state.iteration if state else 0, job.checkpoint, job.ranks)
             if state is not None:
                 return state
-        started = time.perf_counter()
+        started = read_clock(job.device)
         atoms = self.make_first_atoms()
-        seconds = self.preparation_seconds + time.perf_counter() - started
+        seconds = self.preparation_seconds + read_clock(job.device) - started
         return FitState(atoms.to(job.device), seconds=job.ranks.ask_first(seconds))
 
     def make_first_atoms(self) -> Atoms:

@@ -50,7 +50,8 @@ class SharedSettings(MethodSettings):
     max_cosine: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Of two atoms with a larger cosine, the one that is used less is replaced."""
     max_seconds: Positive | None = None
-    """Fit time in seconds after which no iteration begins; null is no limit."""
+    """Fit time in seconds, on a CPU of processor time, after which no iteration begins; null is no
+    limit."""
     tol: NonNegative = 0.0
     """Least gain in the fraction of variance explained on a batch: a smaller one ends the fit."""
     heldout_every: NonNegativeInt = 12

@@ -52,7 +52,8 @@ class TrainingSettings(MethodSettings):
     """Samples without firing after which a latent counts as dead. Null: a fifth of
     training_samples, at most 10 million (Gao et al. 2024)."""
     max_seconds: Positive | None = None
-    """Seconds after which the training ends, before its decay. Null: no limit."""
+    """Seconds (on a CPU of processor time) after which the training ends, before its decay; null is
+    no limit."""
     tol: NonNegative = 0.0
     """The training ends where held-out variance explained gains less than this between two
     measurements; 0 never ends it."""

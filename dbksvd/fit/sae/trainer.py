@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dbksvd.activations.source import fingerprint_source
+from dbksvd.base.clock import read_clock
 from dbksvd.fit.ksvd.checkpoint import check_same
 from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.sae.centring import CentredScaler
@@ -156,7 +157,7 @@ class SAELoop:
 
     def initialise(self) -> None:
         """Find the scale of the inputs and put the SAE's first weights to the data."""
-        started = time.perf_counter()
+        started = read_clock(self.task.device)
         trainer, task = self.trainer, self.task
         n_batches = min(N_NORM_BATCHES, self.n_steps)
         trainer.activation_scaler.estimate_scaling_factor(
@@ -179,7 +180,7 @@ class SAELoop:
 
     def step(self) -> None:
         """Train on one batch; measure, and find out whether to stop, where that is due."""
-        started = time.perf_counter()
+        started = read_clock(self.task.device)
         trainer = self.trainer
         lr = trainer.optimizer.param_groups[0]["lr"]
         trainer.maybe_reset_sparsity()
@@ -220,7 +221,7 @@ class SAELoop:
 
     def _count_seconds(self, started: float) -> float:
         """Return the seconds since `started`, the same on all ranks."""
-        return self.ranks.ask_first(time.perf_counter() - started)
+        return self.ranks.ask_first(read_clock(self.task.device) - started)
 
     def measure(self) -> dict[str, Any]:
         """Return a row of the log: the SAE as it would be saved now, on held-out samples."""

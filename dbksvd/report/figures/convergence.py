@@ -109,7 +109,7 @@ FIGURE = Figure(
         "Share of held-out variance not yet explained, against the seconds spent fitting and "
         "against the training samples seen (a sample counts every time it is used). Down and left "
         "is better. Each line is one seed; the dashed one is what the best of the controls that "
-        "learn nothing of the data leaves at its end. Seconds are of one CPU thread unless the "
-        "fit's ``fit.json`` names another device."
+        "learn nothing of the data leaves at its end. Seconds are processor time unless the fit's "
+        "``fit.json`` names another device."
     ),
 )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dbksvd.activations.settings import TextExtraction
 from dbksvd.activations.shards import ActivationShards
-from dbksvd.base.errors import report_errors
-from dbksvd.base.settings import SettingsError, parse
+from dbksvd.base.settings import parse
 from dbksvd.base.site import Site
 from dbksvd.features.explain import explain_text
 from dbksvd.features.site import SiteFeatures
 from dbksvd.models.loading import LoadedModel, load_model
 from dbksvd.report.pages.explain import ExplainedText, list_fired, render_explanation
-from workflow.experiment import Experiment
-from workflow.layers import read_layers
+from workflow.commands.loading import load_experiment
 from workflow.pages import Pages
 
 
@@ -50,27 +47,31 @@ def explain_at(
 def check_text(text: str) -> str:
     """Return the text if it can be read."""
     if not text.strip():
-        raise ValueError("--text: expected a text, got nothing (make explain TEXT='…')")
+        raise ValueError("text: expected a text, got nothing (dbksvd explain 'the cat sat')")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("--text: expected UTF-8, got other bytes")
+        raise ValueError("text: expected UTF-8, got other bytes")
     return text
 
 
-@report_errors()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="a later one lies over the earlier"
-    )
-    parser.add_argument("--text", required=True, help="what is explained")
-    parser.add_argument("--output", type=Path, help="file; default: site/explain.html")
-    arguments = parser.parse_args()
+def explain(configs: Sequence[Path], text: str, output: Path | None = None) -> None:
+    """Write the page and print where it is.
 
-    text = check_text(arguments.text)
-    try:
-        experiment = Experiment(read_layers(arguments.config, {}))
-    except SettingsError as error:
-        sys.exit(error.tell("error: config"))
+    Parameters
+    ----------
+    configs : sequence of path
+        Config files of a finished run with feature pages.
+    text : str
+        What is explained.
+    output : path, optional
+        The page; default: ``site/explain.html`` of the run.
+
+    Raises
+    ------
+    SettingsError, ValueError, FileNotFoundError
+        If the config is wrong, its experiment reads no texts, or its run has no pages yet.
+    """
+    text = check_text(text)
+    experiment = load_experiment(configs)
     pages = Pages(experiment)
     if experiment.source != "model":
         raise ValueError(
@@ -81,17 +82,13 @@ def main() -> None:
     first = Path(experiment.folder) / "site" / "index.html"
     if not first.is_file():
         raise FileNotFoundError(
-            f"{first}: expected the pages of a finished run (make run), found none"
+            f"{first}: expected the pages of a finished run (dbksvd run), found none"
         )
     loaded, texts = None, []
     for site in pages.sites:
         if Site.parse(site).is_layer:
             one, loaded = explain_at(text, site, pages, loaded)
             texts.append(one)
-    output = arguments.output or first.with_name("explain.html")
+    output = output or first.with_name("explain.html")
     render_explanation(texts, experiment.config.experiment, first.parent, output)
     print(f"page  {output}")
-
-
-if __name__ == "__main__":
-    main()

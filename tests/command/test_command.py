@@ -1,0 +1,253 @@
+"""The command ``dbksvd``: what a user types, and what comes back."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import dbksvd
+from dbksvd.base.version import __version__
+from dbksvd.command.main import app
+from workflow.commands.init import STARTERS
+from workflow.commands.status import REASONS, UNKNOWN, read_jobs, say_reason
+from workflow.experiment import Experiment
+from workflow.layers import read_layers
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+
+
+def run_dbksvd(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "dbksvd.command.main", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def write_rows(path: Path, rows: int = 300, width: int = 12) -> Path:
+    np.save(path, np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32))
+    return path
+
+
+def test_version_and_help(tmp_path: Path):
+    assert run_dbksvd(tmp_path, "--version").stdout == f"dbksvd {__version__}\n"
+    shown = run_dbksvd(tmp_path, "--help").stdout
+    assert set(COMMANDS) > {"init", "run", "report", "status", "estimate", "clean", "fit", "check"}
+    assert all(f"  {name} " in shown for name in COMMANDS)
+    assert "\x1b[" not in shown  # colours are for terminals
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_has_an_example(name: str):
+    callback = next(c.callback for c in app.registered_commands if c.callback.__name__ == name)
+    assert (
+        f"\n    dbksvd {name} " in f"{callback.__doc__} " or f"dbksvd {name}\n" in callback.__doc__
+    )
+
+
+def test_completion_for_bash_and_zsh(tmp_path: Path):
+    for shell in ("bash", "zsh"):
+        environment = os.environ | {"_DBKSVD_COMPLETE": f"source_{shell}", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "dbksvd.command.main"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert "_DBKSVD_COMPLETE" in done.stdout
+        assert "dbksvd" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["check"], "error: config.yaml: expected a config in this folder"),
+        (["check", "none.yaml"], "error: config: none.yaml"),
+        (["init", "--layer", "9", "new"], "error: --layer: expected 0 to 6"),
+        (["init", "--like", "cats", "new"], "error: --like: expected causal, default"),
+        (["init", "--text", "no.jsonl", "new"], "error: --text: expected a file or a folder"),
+        (["init", "--model", "./none", "new"], "error: model.name: expected a model folder"),
+        (["init", "--like", "files", "new"], "error: --data: expected a file, got none"),
+        (["init", "--like", "synthetic", "--layer", "2", "new"], "error: --layer: expected none"),
+        (["init", "--data", "acts.txt", "new"], "error: --data: expected a file of kind .npy"),
+        (["fit", "none.npy", "new", "--atoms", "8", "--k", "2"], "error: none.npy: expected an"),
+        (["encode", "none", "none.npy", "codes.npy"], "error: codes.npy: expected a name that"),
+        (["export", "none", "new", "--format", "onnx"], "error: --format: expected saelens"),
+        (["explain", "a cat"], "error: config.yaml: expected a config in this folder"),
+        (["clean"], "error: config.yaml: expected a config in this folder"),
+        (["run", "--profile", "none"], "error: config.yaml: expected a config in this folder"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], expected: str, tmp_path: Path):
+    done = run_dbksvd(tmp_path, *arguments, status=1)
+    assert done.stderr.startswith(expected)
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_usage_has_a_status_of_its_own(tmp_path: Path):
+    assert "No such option" in run_dbksvd(tmp_path, "run", "--corse", "2", status=2).stderr
+    assert "Missing argument" in run_dbksvd(tmp_path, "explain", status=2).stderr
+
+
+def make_things(folder: Path) -> None:
+    """What the starters of files and texts need."""
+    write_rows(folder / "acts.npy")
+    (folder / "texts.jsonl").write_text('{"id": "a", "body": "some text of mine"}\n')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {"layers": [4]}),
+        (["--layer", "2", "--text", "texts.jsonl"], {"layers": [2]}),
+        (["--like", "synthetic"], {"source": "synthetic"}),
+        (["--data", "acts.npy"], {"source": "files", "n_train_tokens": 270}),
+    ],
+)
+def test_init_writes_a_short_config_that_passes_the_check(arguments, expected, tmp_path: Path):
+    make_things(tmp_path)
+    run_dbksvd(tmp_path, "init", *arguments, "My run")
+    path = tmp_path / "My run" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    assert config["experiment"] == "my-run"
+    assert config["activations"].items() >= expected.items()
+    assert 20 <= len(path.read_text().splitlines()) <= 42
+    assert "#" in path.read_text()
+    found = json.loads(run_dbksvd(tmp_path, "check", str(path), "--json").stdout)
+    assert sum(found["dictionaries"].values()) == 10
+    assert found["from_outside"] == []
+    if "--text" in arguments:
+        assert config["text"]["sources"] == [
+            {"kind": "file", "path": str(tmp_path / "texts.jsonl"), "column": "body"}
+        ]
+    done = run_dbksvd(tmp_path, "init", "My run", status=1)
+    assert "expected no config there (or --force)" in done.stderr
+
+
+def save_model(folder: Path) -> None:
+    """A model folder of which only the config is looked at."""
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 48}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 5, "vocab_size": 300}))
+
+
+def test_init_looks_at_the_model(tmp_path: Path):
+    save_model(tmp_path / "model")
+    # without weights the check of a run refuses it, and nothing is written
+    done = run_dbksvd(tmp_path, "init", "--model", "model", "new", status=1)
+    assert "model.name" in done.stderr
+    assert not (tmp_path / "new").exists()
+    from workflow.commands.init import describe_model, look_at_model
+
+    facts = describe_model(look_at_model(str(tmp_path / "model")), None, is_default=False)
+    assert facts["layer"] == 3
+    assert facts["hook"] == "blocks.2.hook_resid_post"
+    assert facts["n_atoms"] == 128
+
+
+def test_every_starter_is_one_that_like_names():
+    assert {path.stem for path in STARTERS.iterdir()} == {
+        *("default", "causal", "images", "files", "synthetic")
+    }
+
+
+def test_fit_encode_export(tmp_path: Path):
+    rows = np.load(write_rows(tmp_path / "acts.npy"))
+    arguments = ("acts.npy", "mine", "--atoms", "32", "--k", "3", "--json")
+    told = json.loads(run_dbksvd(tmp_path, "fit", *arguments).stdout)
+    assert told["rows"] == 270
+    assert 0 < told["variance_explained"] < 1
+    assert told["l0"] <= 3
+    loaded = dbksvd.load_dictionary(tmp_path / "mine")
+    shown = run_dbksvd(tmp_path, "encode", "mine", "acts.npy", "codes.safetensors").stdout
+    assert "rows                300" in shown
+    stored = load_file(tmp_path / "codes.safetensors")
+    codes = loaded.encode(torch.from_numpy(rows))
+    assert torch.equal(stored["indices"], codes.indices)
+    assert torch.allclose(stored["values"], codes.values)
+    run_dbksvd(tmp_path, "export", "mine", "split", "--format", "sign-split")
+    assert dbksvd.load_dictionary(tmp_path / "split").atoms.shape == (64, 12)
+    run_dbksvd(tmp_path, "export", "mine", "atoms.safetensors", "--format", "safetensors")
+    assert torch.equal(load_file(tmp_path / "atoms.safetensors")["atoms"], loaded.atoms)
+    done = run_dbksvd(tmp_path, "export", "mine", "np", "--format", "neuronpedia", status=1)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_clean_removes_results_only_when_told(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("experiment: mine\n")
+    assert "expected results to remove" in run_dbksvd(tmp_path, "clean", status=1).stderr
+    (tmp_path / "results/mine").mkdir(parents=True)
+    (tmp_path / "results/mine/a.csv").write_text("a")
+    (tmp_path / "results/other").mkdir()
+    assert "expected a yes" in run_dbksvd(tmp_path, "clean", status=1).stderr
+    assert (tmp_path / "results/mine/a.csv").is_file()
+    run_dbksvd(tmp_path, "clean", "--yes")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["other"]
+    (tmp_path / "results/mine").symlink_to(tmp_path / "results/other")
+    assert "got a link" in run_dbksvd(tmp_path, "clean", "--yes", status=1).stderr
+    (tmp_path / "config.yaml").write_text("experiment: ../results\n")
+    assert "expected the name of a folder" in run_dbksvd(tmp_path, "clean", "-y", status=1).stderr
+
+
+def test_status_says_what_would_run(tmp_path: Path):
+    write_rows(tmp_path / "acts.npy")
+    run_dbksvd(tmp_path, "init", "--data", "acts.npy", "mine")
+    folder = tmp_path / "mine"
+    found = json.loads(run_dbksvd(folder, "status", "--json").stdout)
+    assert found["done"]["dictionaries"] == [0, 10]
+    fits = [job for job in found["jobs"] if job["rule"] == "fit_dictionary"]
+    assert len(fits) == 10
+    assert {job["reason"] for job in fits} == {"not made yet"}
+    # `run -- …` hands what follows to Snakemake
+    planned = run_dbksvd(folder, "run", "--", "-n").stdout
+    assert "fit_dictionary" in planned
+    assert not (folder / "results").exists()
+
+
+def test_plans_of_snakemake_are_read():
+    plan = """
+[Mon Nov 30 05:58:35 2026]
+rule fit_dictionary:
+    output: a
+    reason: Params have changed since last execution: before: x now: y
+    wildcards: site=layer4, method=dbksvd
+
+localrule all:
+    input: a
+    reason: Input files updated by another job: a
+"""
+    (job,) = read_jobs(plan)
+    assert (job.rule, job.wildcards) == ("fit_dictionary", "site=layer4, method=dbksvd")
+    assert job.reason == "its settings or its code changed"
+    assert say_reason("Something new") == UNKNOWN
+    assert len(set(REASONS)) == len(REASONS)
+
+
+def test_the_workflow_can_be_a_module_of_another(tmp_path: Path):
+    """As the catalogue of Snakemake workflows shows its use."""
+    (tmp_path / "mine.yaml").write_text((ROOT / "experiments/tiny.yaml").read_text())
+    (tmp_path / "Snakefile").write_text(
+        'configfile: "mine.yaml"\n'
+        f'module dbksvd:\n    snakefile: "{ROOT}/workflow/Snakefile"\n    config: config\n'
+        "use rule * from dbksvd as dbksvd_*\n"
+        "rule everything:\n    default_target: True\n    input: rules.dbksvd_all.input\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--cores", "1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    fits = len(Experiment(read_layers([ROOT / "experiments/tiny.yaml"], {})).fits)
+    assert done.stdout.count("rule dbksvd_fit_dictionary:") == fits

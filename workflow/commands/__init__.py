@@ -1,0 +1,1 @@
+"""What the command ``dbksvd`` does with the workflow."""

@@ -1,0 +1,79 @@
+"""Run an experiment through Snakemake, then make its report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from workflow.commands.loading import ROOT, SNAKEFILE, load_experiment
+from workflow.commands.report import report
+from workflow.experiment import Experiment
+
+OFFLINE = "HF_HUB_OFFLINE"
+
+
+def run(configs: Sequence[Path], *, profile: str, cores: str, extra: Sequence[str]) -> None:
+    """Run to the end; with further arguments of Snakemake no report is made.
+
+    Raises
+    ------
+    SettingsError, ValueError
+        If the config or the profile is wrong.
+    SystemExit
+        With Snakemake's exit status, if that is not 0.
+    """
+    experiment = load_experiment(configs)
+    command = make_command(configs, cores, "--workflow-profile", str(find_profile(profile)), *extra)
+    status = call(command, make_environment(experiment))
+    if status:
+        sys.exit(status)
+    if not extra:
+        report(configs)
+
+
+def make_command(configs: Sequence[Path], cores: str, *extra: str) -> list[str]:
+    """Return a command line of Snakemake for an experiment."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", cores]
+    return [*command, "--configfile", *map(str, configs), *extra]
+
+
+def find_profile(name: str) -> Path:
+    """Return the folder of a profile: a path, one of this folder's, or one of this package's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such profile.
+    """
+    shipped = ROOT / "profiles"
+    for folder in (Path(name), Path("profiles") / name, shipped / name):
+        if (folder / "config.yaml").is_file():
+            return folder
+    known = ", ".join(sorted(path.name for path in shipped.iterdir() if path.is_dir()))
+    raise ValueError(f"--profile: expected {known} or a folder with config.yaml, got {name!r}")
+
+
+def make_environment(experiment: Experiment) -> Mapping[str, str]:
+    """Return the environment of a run: this Python first, and no hub where none is needed."""
+    paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    environment = {**os.environ, "PATH": os.pathsep.join(filter(None, paths))}
+    if experiment.access() is None:
+        environment.setdefault(OFFLINE, "1")
+    return environment
+
+
+def call(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program to its end, which a Ctrl-C is for it to find; return its exit status."""
+    process = subprocess.Popen(command, env=dict(environment))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if process.poll() is None:  # SIGTERM to this process alone
+            process.terminate()
+            process.wait()
