@@ -141,10 +141,12 @@ def run(
         str, typer.Option(help="default, gpu, slurm, or a folder with a profile of your own.")
     ] = "default",
     cores: Annotated[str, typer.Option(help="How many, or all.")] = "all",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Snakemake's log.")] = False,
 ) -> None:
     """Run an experiment: text, activations, dictionaries, scores, figures, pages, report.
 
-    Only what changed runs again. What follows -- goes to Snakemake.
+    Only what changed runs again. A terminal shows one line of progress, with the time left;
+    Snakemake's log is in .snakemake/log. What follows -- goes to Snakemake.
 
     \b
     dbksvd run
@@ -153,7 +155,9 @@ def run(
     dbksvd run mine.yaml -- -n     # what would run, and why
     """
     extra = [] if context.obj is None else list(context.obj)
-    load_workflow("run").run(choose_configs(configs), profile=profile, cores=cores, extra=extra)
+    load_workflow("run").run(
+        choose_configs(configs), profile=profile, cores=cores, extra=extra, verbose=verbose
+    )
 
 
 @app.command()

@@ -16,6 +16,7 @@ import dbksvd
 from dbksvd.base.version import __version__
 from dbksvd.command.main import app
 from workflow.commands.init import STARTERS
+from workflow.commands.progress import Progress
 from workflow.commands.status import REASONS, UNKNOWN, read_jobs, say_reason
 from workflow.experiment import Experiment
 from workflow.layers import read_layers
@@ -232,6 +233,55 @@ localrule all:
     assert job.reason == "its settings or its code changed"
     assert say_reason("Something new") == UNKNOWN
     assert len(set(REASONS)) == len(REASONS)
+
+
+class Bar:
+    """A stand-in for tqdm's bar."""
+
+    def __init__(self) -> None:
+        self.n, self.total, self.postfix = 0, None, ""
+
+    def update(self, count: int) -> None:
+        self.n += count
+
+    def set_postfix_str(self, text: str) -> None:
+        self.postfix = text
+
+    def refresh(self) -> None:
+        pass
+
+
+LOG = """Building DAG of jobs...
+note: config: no fit uses the methods a
+Job stats:
+total                  4
+
+[Mon Nov 30 05:45:37 2026]
+localrule fit_dictionary:
+    output: a
+    wildcards: site=layer4, method=dbksvd, n_atoms=512
+[Mon Nov 30 05:45:42 2026]
+Finished jobid: 5 (Rule: fit_dictionary)
+2 of 6 steps (33%) done
+""".splitlines()
+
+
+def test_progress_is_read_from_snakemakes_log():
+    bar = Bar()
+    progress = Progress(bar)
+    assert [line for line in map(progress.read, LOG) if line] == [LOG[1]]
+    assert (bar.n, bar.total, bar.postfix) == (2, 6, "fit_dictionary layer4 dbksvd 512")
+    last = ["Complete log(s): x", "Elapsed time: 0:49:53", "site  method", "layer4  dbksvd"]
+    assert [progress.read(line) for line in last] == [None, None, *last[2:]]
+    assert list(progress.explain(1)) == []
+
+
+def test_a_run_that_fails_early_says_why():
+    progress = Progress(Bar())
+    for line in ("Building DAG of jobs...", "LockException:", "Error: Directory cannot be locked."):
+        assert progress.read(line) is None
+    assert list(progress.explain(0)) == []
+    assert list(progress.explain(1))[-1] == "Error: Directory cannot be locked."
 
 
 def test_the_workflow_can_be_a_module_of_another(tmp_path: Path):

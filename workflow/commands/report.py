@@ -13,8 +13,8 @@ from workflow.commands.loading import SNAKEFILE, load_experiment
 TABLES = ("table.md", "budgets.md")
 
 
-def report(configs: Sequence[Path], *, as_json: bool = False) -> None:
-    """Print where everything is, after the tables.
+def report(configs: Sequence[Path], *, as_json: bool = False, with_tables: bool = True) -> None:
+    """Print where everything is, after the tables unless they have just been shown.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def report(configs: Sequence[Path], *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps({name: str(path) for name, path in places.items()}))
         return
-    for name in TABLES:
+    for name in TABLES if with_tables else ():
         print((folder / name).read_text())
     width = max(map(len, places))
     for name, path in places.items():

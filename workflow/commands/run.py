@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from workflow.commands.loading import ROOT, SNAKEFILE, load_experiment
+from workflow.commands.progress import follow
 from workflow.commands.report import report
 from workflow.experiment import Experiment
 
 OFFLINE = "HF_HUB_OFFLINE"
 
 
-def run(configs: Sequence[Path], *, profile: str, cores: str, extra: Sequence[str]) -> None:
+def run(
+    configs: Sequence[Path],
+    *,
+    profile: str,
+    cores: str,
+    extra: Sequence[str],
+    verbose: bool = False,
+) -> None:
     """Run to the end; with further arguments of Snakemake no report is made.
+
+    On a terminal, one line of progress takes the place of Snakemake's log, unless `verbose`.
 
     Raises
     ------
@@ -28,11 +40,13 @@ def run(configs: Sequence[Path], *, profile: str, cores: str, extra: Sequence[st
     """
     experiment = load_experiment(configs)
     command = make_command(configs, cores, "--workflow-profile", str(find_profile(profile)), *extra)
-    status = call(command, make_environment(experiment))
+    # Arguments of Snakemake's own ask for its own output.
+    is_followed = sys.stderr.isatty() and not extra and not verbose
+    status = call(command, make_environment(experiment), is_followed=is_followed)
     if status:
         sys.exit(status)
     if not extra:
-        report(configs)
+        report(configs, with_tables=False)  # a run ends with its table
 
 
 def make_command(configs: Sequence[Path], cores: str, *extra: str) -> list[str]:
@@ -66,12 +80,24 @@ def make_environment(experiment: Experiment) -> Mapping[str, str]:
     return environment
 
 
-def call(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def call(
+    command: Sequence[str], environment: Mapping[str, str], *, is_followed: bool = False
+) -> int:
     """Run a program to its end, which a Ctrl-C is for it to find; return its exit status."""
-    process = subprocess.Popen(command, env=dict(environment))
+    given: dict[str, Any] = {"env": dict(environment)}
+    if is_followed:
+        given["env"].setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+        given |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **given)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return process.wait()
+        if not is_followed:
+            return process.wait()
+        assert process.stdout is not None
+        progress = follow(process.stdout)
+        status = process.wait()
+        sys.stderr.writelines(f"{line}\n" for line in progress.explain(status))
+        return status
     finally:
         signal.signal(signal.SIGINT, before)
         if process.poll() is None:  # SIGTERM to this process alone
