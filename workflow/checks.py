@@ -16,6 +16,7 @@ from dbksvd.evaluation.saebench.checks import (
 from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_config, find_kind, read_positions, read_sizes
 from workflow.config import ExperimentConfig
+from workflow.encoder_checks import check_encoders
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
 from workflow.method_checks import check_base, check_published, check_unused
@@ -40,6 +41,7 @@ def check_consistency(config: ExperimentConfig) -> None:
         problems.catch(check_unused, name, config.methods[name])
     problems.catch(check_ground_truth, config)
     problems.catch(_check_randomised, config)
+    problems.catch(check_encoders, config)
     problems.catch(_check_labels, config)
     if config.model is not None:
         problems.catch(_check_origin, config.model)

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
-from dbksvd.base.settings import SettingsError, suggest
 from dbksvd.base.site import Site
+from workflow.encoder_checks import PROBING
 from workflow.experiment import Experiment, Fit, as_param
-
-if TYPE_CHECKING:
-    from workflow.config import ExperimentConfig
-
-PROBING = "sparse_probing_sae_probes"
 
 
 class Encoders:
@@ -22,17 +16,10 @@ class Encoders:
     ----------
     experiment : Experiment
         The checked config.
-
-    Raises
-    ------
-    SettingsError
-        If the section names a method that there is not, or probes that are not prepared.
     """
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.settings = experiment, experiment.config.encoders
-        if self.settings is not None:
-            check_encoders(experiment.config)
 
     @property
     def fits(self) -> list[Fit]:
@@ -73,29 +60,4 @@ class Encoders:
             and method in self.settings.probing
             and Site.parse(site).is_layer
             and PROBING in self.experiment.evals(site)
-        )
-
-
-def check_encoders(config: ExperimentConfig) -> None:
-    """Check the methods that the section names, and that what is probed can be.
-
-    Raises
-    ------
-    SettingsError
-        For the first that is wrong, in one line.
-    """
-    settings = config.encoders
-    if settings is None:
-        return
-    for key in ("methods", "probing"):
-        for name in getattr(settings, key) or ():
-            if name not in config.methods:
-                raise SettingsError(
-                    f"encoders.{key}: expected names from methods"
-                    f"{suggest(name, config.methods)}, got {name!r}"
-                )
-    if settings.probing and PROBING not in config.evaluation.list_evals():
-        raise SettingsError(
-            f"encoders.probing: expected [] without evaluation.evals.{PROBING}, whose texts the "
-            f"probes read, got {settings.probing}"
         )
