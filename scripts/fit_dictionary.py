@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--bases", type=Path, nargs="+", default=[], help="dictionary folders that it begins from"
     )
+    parser.add_argument("--truth", type=Path, help="folder of the model with known features")
     parser.add_argument(
         "--stream", type=json.loads, help="section of the config: extract the training rows here"
     )
@@ -85,6 +86,7 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
         checkpoint=arguments.checkpoint,
         metadata=train.describe(),
         bases=tuple(arguments.bases),
+        truth=arguments.truth,
         ranks=ranks,
     )
     result = method.fit(task)

@@ -17,6 +17,7 @@ from dbksvd.models.places import find_config, find_gguf
 from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_kind, read_positions, read_sizes
 from workflow.config import ExperimentConfig
+from workflow.encoder_checks import check_encoders
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
 from workflow.method_checks import check_base, check_published, check_unused
@@ -40,6 +41,8 @@ def check_consistency(config: ExperimentConfig) -> None:
         problems.catch(check_published, name, config)
         problems.catch(check_unused, name, config.methods[name])
     problems.catch(check_ground_truth, config)
+    problems.catch(_check_randomised, config)
+    problems.catch(check_encoders, config)
     problems.catch(_check_labels, config)
     if config.model is not None:
         problems.catch(_check_origin, config.model)
@@ -72,6 +75,22 @@ def _check_sections(config: ExperimentConfig) -> None:
         )
     if problems:
         raise SettingsError(*problems)
+
+
+def _check_randomised(config: ExperimentConfig) -> None:
+    """Refuse random weights where no model reads text, or where the model has them itself."""
+    if config.randomised is None:
+        return
+    if config.activations.source != "model":
+        raise SettingsError(
+            "randomised: expected no such section for activations.source: "
+            f"{config.activations.source}, which takes no layers of a model of text"
+        )
+    if config.model is not None and config.model.randomise is not None:
+        raise SettingsError(
+            "randomised: expected no such section beside model.randomise, which draws the "
+            "weights of the whole experiment anew"
+        )
 
 
 def _check_labels(config: ExperimentConfig) -> None:

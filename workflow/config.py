@@ -10,11 +10,12 @@ from pydantic import Field, TypeAdapter, create_model, field_validator
 from dbksvd.activations.settings import ActivationSettings, GroundTruthSettings
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.base.settings import Count, Seed, Settings
+from dbksvd.evaluation.encoders.settings import EncoderSettings
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.evaluation.stability.settings import StabilitySettings
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.images.settings import ImageSettings
-from dbksvd.models.settings import ModelSettings
+from dbksvd.models.settings import ModelSettings, RandomiseSettings
 from dbksvd.report.pages.settings import PageSettings
 from dbksvd.report.settings import FigureSettings
 from dbksvd.text.settings import TextSettings
@@ -78,6 +79,13 @@ class GroundTruth(GroundTruthSettings):
     """Grids of fits at this site."""
 
 
+class Randomised(RandomiseSettings):
+    """The model with its weights drawn anew, at sites such as `random_layer4` beside its layers."""
+
+    fits: Fits
+    """Grids of fits at these sites; the evals are those of the layers."""
+
+
 class EvaluationSettings(Settings):
     """How dictionaries are scored."""
 
@@ -115,8 +123,12 @@ class ExperimentConfig(Settings):
     """Grids of fits."""
     ground_truth: GroundTruth | None = None
     """Samples with known features beside the model's activations."""
+    randomised: Randomised | None = None
+    """The model with its weights drawn anew beside it: a floor of every score; null has none."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Which evals score the dictionaries."""
+    encoders: EncoderSettings | None = None
+    """Dictionaries coded by other encoders than their own, at equal L0; null leaves it out."""
     figures: FigureSettings = FigureSettings()
     """How figures look."""
     pages: PageSettings | None = PageSettings()

@@ -25,7 +25,7 @@ from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.method import Method
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.models.places import find_gguf
-from dbksvd.models.settings import ModelSettings
+from dbksvd.models.settings import ModelSettings, RandomiseSettings
 from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
 from dbksvd.report.figures.registry import list_figures
@@ -96,6 +96,8 @@ class Experiment:
             if layers is None
             else [str(Site("layer", layer)) for layer in layers]
         )
+        if self.config.randomised is not None:
+            sites += [str(Site("random_layer", layer)) for layer in layers or ()]
         return [*sites, SYNTHETIC] if self.config.ground_truth is not None else sites
 
     @property
@@ -127,24 +129,34 @@ class Experiment:
         kinds = [] if text is None else sorted({source.kind for source in text.sources})
         return [find_source(SOURCES, kind) for kind in kinds]
 
-    def extraction(self, layer: int | None) -> str:
+    def extraction(self, layer: int | None, *, is_random: bool = False) -> str:
         """Return the param of an extraction: what changes the activations, and the layer."""
         if self.source == SYNTHETIC:
             return as_param({"source": SYNTHETIC})  # it is drawn, not extracted
-        return self.choose_extraction(layer)
+        return self.choose_extraction(layer, is_random=is_random)
 
-    def stream(self, layer: int | None) -> str | None:
+    def stream(self, layer: int | None, *, is_random: bool = False) -> str | None:
         """Return the param of fits whose training rows are streamed; None where all are stored."""
         settings = getattr(self.config.activations, "stream", None)
         if settings is None or layer is None:
             return None
-        return self.choose_extraction(layer, streamed=True)
+        return self.choose_extraction(layer, streamed=True, is_random=is_random)
 
-    def choose_extraction(self, layer: int | None, *, streamed: bool = False) -> str:
+    def choose_extraction(
+        self, layer: int | None, *, streamed: bool = False, is_random: bool = False
+    ) -> str:
         """Return the param of extracting a site of the model, images or files."""
         activations: Any = self.config.activations
-        chosen = choose_extraction(activations, layer, self.loaded_model, streamed=streamed)
-        return as_param(chosen.dump())
+        model = self.choose_model(is_random=is_random)
+        return as_param(choose_extraction(activations, layer, model, streamed=streamed).dump())
+
+    def choose_model(self, *, is_random: bool) -> ModelSettings | None:
+        """Return the model as later stages load it, as it was trained or with random weights."""
+        drawn, model = self.config.randomised, self.loaded_model
+        if not is_random or drawn is None or model is None:
+            return model
+        own = RandomiseSettings(seed=drawn.seed, embeddings=drawn.embeddings)
+        return model.make_random(own)
 
     @property
     def loaded_model(self) -> ModelSettings | None:
@@ -163,6 +175,11 @@ class Experiment:
     def gguf(self) -> Path | None:
         """The GGUF file of the model; None for a model in another form."""
         return None if self.config.model is None else find_gguf(self.config.model)
+
+    def _dump_model(self, site: str) -> dict[str, Any] | None:
+        """Return the model of a site, as JSON can hold it."""
+        model = self.choose_model(is_random=Site.parse(site).is_random)
+        return None if model is None else model.dump()
 
     @property
     def converted(self) -> str:
@@ -230,7 +247,13 @@ class Experiment:
     @cached_property
     def controls(self) -> list[str]:
         """Methods that are controls."""
-        return [name for name in self.config.methods if self.method(name).is_control]
+        methods = self.config.methods.items()
+        return [name for name, settings in methods if self.method(name).makes_control(settings)]
+
+    @cached_property
+    def floors(self) -> list[str]:
+        """Controls that a score must beat to mean something."""
+        return [name for name in self.controls if self.method(name).is_floor]
 
     @property
     def idle_methods(self) -> list[str]:
@@ -272,13 +295,14 @@ class Experiment:
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""
         seed, settings = self.config.evaluation.seed, self.evals(site)[name].dump()
-        return as_param({"model": self.model, "layer": layer, "seed": seed, "settings": settings})
+        model = self._dump_model(site)
+        return as_param({"model": model, "layer": layer, "seed": seed, "settings": settings})
 
     def scoring(self, site: str) -> str:
         """Return the param that scores a dictionary at a site."""
         evals = {name: settings.dump() for name, settings in self.evals(site).items()}
         seed = self.config.evaluation.seed
-        return as_param({"model": self.model, "seed": seed, "evals": evals})
+        return as_param({"model": self._dump_model(site), "seed": seed, "evals": evals})
 
     @property
     def drawing(self) -> Any:
@@ -341,6 +365,7 @@ class Experiment:
             rivals=self._count_rivals(),
             has_stability=bool(self.seed_groups),
             sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
+            has_encoders=self.config.encoders is not None,
         )
 
     def _count_rivals(self) -> int:
@@ -374,6 +399,7 @@ class Experiment:
                 "methods": list(self.config.methods),
                 "labels": self.labels,
                 "controls": self.controls,
+                "floors": self.floors,
                 "model": None if model is None else model.name,
             }
         )
@@ -390,17 +416,29 @@ class Experiment:
         `failed` has the keys and the reason of each fit that could not be made or scored;
         `stability` says whether rows name what is known of several seeds.
         """
-        rows: dict[str, Any] = {
-            "folder": self.folder,
-            "fits": [astuple(fit) for fit in self.fits],
-        }
+        return self.list_rows(self.fits, failed, stability=stability)
+
+    def list_rows(
+        self,
+        fits: Sequence[Fit],
+        failed: Sequence[Sequence[Any]] = (),
+        *,
+        stability: bool = False,
+    ) -> str:
+        """Return some fits, as `rows` does all."""
+        rows: dict[str, Any] = {"folder": self.folder, "fits": [astuple(fit) for fit in fits]}
         if stability and self.seed_groups:
             rows["stability"] = True
         return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
     def _list_fits(self, problems: Problems) -> Iterator[Fit]:
-        sites = [site for site in self.sites if site != SYNTHETIC] or self.sites
-        yield from self._expand(self.config.fits, "fits", sites, problems)
+        parsed = {site: Site.parse(site) for site in self.sites}
+        random = [site for site, found in parsed.items() if found.is_random]
+        sites = [site for site in self.sites if site != SYNTHETIC and site not in random]
+        yield from self._expand(self.config.fits, "fits", sites or self.sites, problems)
+        if self.config.randomised is not None:
+            own = self.config.randomised.fits
+            yield from self._expand(own, "randomised.fits", random, problems)
         if self.config.ground_truth is not None:
             own = self.config.ground_truth.fits
             yield from self._expand(own, "ground_truth.fits", [SYNTHETIC], problems)
@@ -431,7 +469,25 @@ class Experiment:
             )
         if k > n_atoms:
             raise SettingsError(f"{place}.k: expected at most n_atoms = {n_atoms}, got {k}")
+        if self.method(method).needs_truth:
+            self._check_truth(method, n_atoms, place)
         check_sizes(methods[method], n_atoms, k, f"methods.{method}", place)
+
+    def _check_truth(self, method: str, n_atoms: int, place: str) -> None:
+        """Refuse a control of known features where they are not known, or not so many."""
+        if self.drawing is None or (
+            not place.startswith("ground_truth") and self.source != SYNTHETIC
+        ):
+            raise SettingsError(
+                f"{place}.methods: expected {method} in ground_truth.fits only, where features "
+                f"are known, got activations.source: {self.source}"
+            )
+        features = self.drawing.synthetic.n_features
+        if n_atoms > features:
+            raise SettingsError(
+                f"{place}.n_atoms: expected at most the {features} features for {method}, "
+                f"got {n_atoms}"
+            )
 
 
 def as_param(content: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dbksvd.base.site import Site
 from workflow.experiment import SYNTHETIC, Experiment, Fit, as_param
 from workflow.source_hash import PACKAGE
 
@@ -31,12 +32,12 @@ class Pages:
 
     @property
     def sites(self) -> list[str]:
-        """Sites with a dictionary that has pages."""
+        """Sites with a dictionary that has pages: none of a model with random weights."""
         return [site for site in self.experiment.sites if self.list_fits(site)]
 
     def list_fits(self, site: str) -> list[Fit]:
         """Return the dictionaries of a site that have pages, in the order of methods."""
-        if self.settings is None:
+        if self.settings is None or Site.parse(site).is_random:
             return []
         here = [fit for fit in self.experiment.fits if fit.site == site]
         wanted = self.settings.dictionaries

@@ -51,6 +51,7 @@ def expand_rows(text: str) -> list[dict[str, Any]]:
             "site": site,
             "dictionary": f"{folder}/dictionaries/{name}",
             "evaluation": f"{folder}/evaluations/{name}",
+            "encoders": f"{folder}/encoders/{name}.json",
             "ground_truth": f"{folder}/ground_truth/{name}/scores.json"
             if site == "synthetic"
             else None,

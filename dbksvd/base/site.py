@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-SiteKind = Literal["layer", "files", "synthetic"]
+SiteKind = Literal["layer", "random_layer", "files", "synthetic"]
 
-_LAYER = re.compile(r"layer(0|[1-9]\d*)")
+LAYER_KINDS = ("layer", "random_layer")
+_LAYER = re.compile(r"(layer|random_layer)(0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,11 @@ class Site:
 
     Parameters
     ----------
-    kind : {"layer", "files", "synthetic"}
-        The output of a layer, ready activations, or samples of a generative model.
+    kind : {"layer", "random_layer", "files", "synthetic"}
+        The output of a layer, the same of the model with its weights drawn anew, ready activations,
+        or samples of a generative model.
     layer : int, optional
-        Number of the layer as in ``hidden_states[layer]``; for the kind ``"layer"`` only.
+        Number of the layer as in ``hidden_states[layer]``; for the first two kinds only.
 
     Examples
     --------
@@ -37,10 +39,10 @@ class Site:
         if self.kind not in get_args(SiteKind):
             known = ", ".join(get_args(SiteKind))
             raise ValueError(f"site: expected one of {known}, got {self.kind!r}")
-        if (self.layer is None) == (self.kind == "layer") or (self.layer or 0) < 0:
+        if (self.layer is None) == (self.kind in LAYER_KINDS) or (self.layer or 0) < 0:
             raise ValueError(
-                f"site: expected a number of a layer for the kind layer alone, got {self.kind!r} "
-                f"and {self.layer!r}"
+                "site: expected a number of a layer for the kinds layer and random_layer alone, "
+                f"got {self.kind!r} and {self.layer!r}"
             )
 
     @classmethod
@@ -53,16 +55,27 @@ class Site:
             If no site has the name.
         """
         if found := _LAYER.fullmatch(name):
-            return cls("layer", int(found[1]))
-        for kind in get_args(SiteKind):
-            if name == kind != "layer":
-                return cls(kind)
-        raise ValueError(f"site: expected layer<number>, files or synthetic, got {name!r}")
+            kind: Literal["layer", "random_layer"] = (
+                "layer" if found[1] == "layer" else "random_layer"
+            )
+            return cls(kind, int(found[2]))
+        if name == "files":
+            return cls("files")
+        if name == "synthetic":
+            return cls("synthetic")
+        raise ValueError(
+            f"site: expected layer<number>, random_layer<number>, files or synthetic, got {name!r}"
+        )
 
     @property
     def is_layer(self) -> bool:
         """Whether the activations are those of a model that evals can run."""
-        return self.kind == "layer"
+        return self.kind in LAYER_KINDS
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights of the model were drawn anew: what scores give here is a floor."""
+        return self.kind == "random_layer"
 
     def __str__(self) -> str:
-        return f"layer{self.layer}" if self.is_layer else self.kind
+        return f"{self.kind}{self.layer}" if self.is_layer else self.kind

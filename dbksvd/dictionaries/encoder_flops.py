@@ -14,8 +14,8 @@ def count_encoder_flops(cfg: Mapping[str, Any]) -> float:
     matrix), and the decoder, which is a separate 2·k·d for every architecture. With d = d_in and
     m = d_sae:
 
-    - topk, batchtopk, matryoshka_batchtopk, jumprelu, standard: ``2·d·m``. (SAELens saves BatchTopK
-      and Matryoshka SAEs as jumprelu.)
+    - topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, standard: ``2·d·m``. (SAELens saves
+      BatchTopK and Matryoshka SAEs as jumprelu.)
     - gated: ``2·(d·m + m)``: the paths share one product, which one of them scales.
     - matching_pursuit: ``2·k·(d·m + 2·d)``, a full product, the coefficient and the residual for
       each of k = max_iterations picks (d picks where not set): an upper bound.
@@ -102,6 +102,7 @@ def _count_pursuit(cfg: Mapping[str, Any]) -> float:
 _COUNTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "dbksvd": _count_pursuit,
     "topk": _count_product,
+    "abstopk": _count_product,
     "batchtopk": _count_product,
     "matryoshka_batchtopk": _count_product,
     "jumprelu": _count_product,

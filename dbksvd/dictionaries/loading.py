@@ -15,6 +15,7 @@ from dbksvd.dictionaries.dictionary import Dictionary, SparseDictionary
 from dbksvd.dictionaries.registration import register
 from dbksvd.dictionaries.sae_dictionary import NORMS, SAEDictionary
 from dbksvd.dictionaries.saved import ARCHITECTURE, check_config, read_config
+from dbksvd.dictionaries.signs import is_signed, split_signs
 from dbksvd.ops.inputs import pick_device
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> S
 def load_sae(folder: str | Path, device: torch.device | str = "cpu") -> SAE[Any]:
     """Read a dictionary as an SAE ready for SAEBench: latents ≥ 0, decoder rows of unit norm.
 
-    A signed pursuit dictionary of m atoms comes back sign-split, with 2m latents.
+    A signed dictionary of m atoms comes back sign-split, with 2m latents.
 
     Raises
     ------
@@ -73,8 +74,8 @@ def load_sae(folder: str | Path, device: torch.device | str = "cpu") -> SAE[Any]
     """
     _check_fit(Path(folder))
     sae = _load_unit_norm(Path(folder), device)
-    if getattr(sae, "is_signed", False):
-        sae = sae.split_signs()  # type: ignore[operator]
+    if is_signed(sae):
+        sae = split_signs(sae)
         logger.info("signed codes: sign-split into %d non-negative latents", sae.cfg.d_sae)
     return sae
 

@@ -76,6 +76,8 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
         else:
             width = sizes.width
             sites = [Site("layer", layer) for layer in section.layers]
+            if getattr(config, "randomised", None) is not None:
+                sites += [Site("random_layer", layer) for layer in section.layers]
         numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
         row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
         found += [SiteRows(site, width, *numbers, row) for site in sites]

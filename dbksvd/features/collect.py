@@ -16,8 +16,9 @@ from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_co
 from dbksvd.base.files import hash_file
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.base.settings import parse
-from dbksvd.dictionaries.dictionary import SparseDictionary, is_signed
+from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
+from dbksvd.dictionaries.signs import has_signed_codes
 from dbksvd.features.collector import Collector
 from dbksvd.features.contexts import Contexts, ContextSource, cut_contexts, limit_norms
 from dbksvd.features.settings import ExampleSettings
@@ -150,7 +151,7 @@ def collect_examples(
     collectors = {
         name: Collector(
             len(dictionary.atoms),
-            is_signed(dictionary),
+            has_signed_codes(dictionary),
             checked,
             window=source.show_window(checked),
             table_bytes=table_bytes,

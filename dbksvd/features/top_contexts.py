@@ -11,7 +11,8 @@ import numpy as np
 
 from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.settings import parse
-from dbksvd.dictionaries.dictionary import SparseDictionary, is_signed
+from dbksvd.dictionaries.dictionary import SparseDictionary
+from dbksvd.dictionaries.signs import has_signed_codes
 from dbksvd.features.token_texts import show_tokens
 from dbksvd.models.loading import locate_model, prepend_bos_
 from dbksvd.models.places import find_folder
@@ -118,7 +119,9 @@ def find_top_contexts(
     if shards.width != d:
         raise ValueError(f"shards: expected width {d}, the dictionary's, got {shards.width}")
     sides = [
-        (atom, sign) for atom in atoms for sign in ((1, -1) if is_signed(dictionary) else (1,))
+        (atom, sign)
+        for atom in atoms
+        for sign in ((1, -1) if has_signed_codes(dictionary) else (1,))
     ]
     best = _find_best(dictionary, shards, sides, n)
     hits = [hit for side in sides for hit in best[side]]

@@ -125,8 +125,15 @@ class Method:
         ``label(settings)`` returns how tables and figures call it.
     stage : str
         Line of ``make estimate`` that its fits are counted in.
-    is_control : bool
-        Whether it is a control: drawn in grey, left out of comparisons of rivals.
+    is_control : bool or callable
+        Whether it is a control: drawn in grey, left out of comparisons of rivals;
+        ``is_control(settings)`` where that depends on the settings.
+    is_floor : bool
+        Whether its controls learn nothing of the data, or are kept from it, so that what a score
+        gives to them is drawn as the floor of that score.
+    needs_truth : bool
+        Whether it is given the generative model that made the samples (``task.truth``), so that
+        it fits at the site synthetic only. No other method sees the model.
     is_data_parallel : bool
         Whether several processes can fit together.
     check_sizes : callable
@@ -156,7 +163,9 @@ class Method:
     coding: Callable[[Any, FitSizes], Work] | None
     label: Callable[[Any], str]
     stage: str = "fit controls"
-    is_control: bool = False
+    is_control: bool | Callable[[Any], bool] = False
+    is_floor: bool = False
+    needs_truth: bool = False
     is_data_parallel: bool = False
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes
     check_rows: Callable[[Any, int, int, int], None] = _accept_rows
@@ -164,3 +173,7 @@ class Method:
     find_base: Callable[[Any], Base | None] = _find_no_base
     check_base: Callable[[Any, Any], None] = _accept_base
     list_sources: Callable[[Any], tuple[str, ...]] = _list_no_sources
+
+    def makes_control(self, settings: Any) -> bool:
+        """Return whether fits with these settings are controls."""
+        return self.is_control(settings) if callable(self.is_control) else self.is_control

@@ -22,6 +22,7 @@ METHODS = {
     "consensus": "dbksvd.fit.consensus.method:METHOD",
     "mfr": "dbksvd.fit.mfr.method:METHOD",
     "permuted": "dbksvd.fit.baselines.permuted:METHOD",
+    "true_features": "dbksvd.fit.baselines.true_features:METHOD",
     "pretrained": "dbksvd.fit.baselines.pretrained:METHOD",
 }
 

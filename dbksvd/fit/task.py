@@ -52,6 +52,8 @@ class FitTask:
     bases : tuple of Path
         Dictionary folders of the fits that this one begins from, where the settings name their
         method.
+    truth : Path, optional
+        Folder of the generative model, for methods that need the truth.
     ranks : Ranks
         The processes that fit together; all have the same task.
     """
@@ -66,6 +68,7 @@ class FitTask:
     checkpoint: Path
     metadata: dict[str, Any] = field(default_factory=dict)
     bases: tuple[Path, ...] = ()
+    truth: Path | None = None
     ranks: Ranks = field(default_factory=_be_alone)
 
     @property

@@ -15,6 +15,7 @@ from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
 from dbksvd.models.attributes import find_text_sizes
 from dbksvd.models.places import CONFIG_FILE, find_folder, find_gguf, find_package_model
+from dbksvd.models.randomise import randomise_
 from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelKind, ModelSizes, check_sizes, read_config, tell_kind
 from dbksvd.models.tokenizer import check_vocabulary, count_embeddings, load_tokenizer
@@ -102,6 +103,8 @@ def load_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) ->
         )
     parameters = sum(weight.numel() for weight in model.parameters())
     check_sizes(checked.expect, replace(sizes, parameters=parameters), source)
+    if checked.randomise is not None:
+        randomise_(model, checked.randomise)
     tokenizer, tokenizer_file = load_tokenizer(source, pinned)
     embeddings = count_embeddings(model)
     check_vocabulary(tokenizer, embeddings, checked.shown_name)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from dbksvd.base.revisions import is_commit
-from dbksvd.base.settings import Count, DeviceName, NonNegativeInt, Settings, Sha256, Text
+from dbksvd.base.settings import Count, DeviceName, NonNegativeInt, Seed, Settings, Sha256, Text
 
 _ORIGINS = ("package", "name", "gguf")
 
@@ -36,6 +36,16 @@ class ExpectedSizes(Settings):
         return self
 
 
+class RandomiseSettings(Settings):
+    """Weights drawn anew: each tensor from a normal law with the mean and variance it has."""
+
+    seed: Seed = 0
+    """Decides the weights."""
+    embeddings: Literal["keep", "redraw"] = "redraw"
+    """Whether the tables of tokens and positions are drawn anew too. Kept ones still say which
+    tokens are alike."""
+
+
 class ModelSettings(Settings):
     """Which model, and how it is loaded; exactly one of `package`, `name` and `gguf` is given."""
 
@@ -61,6 +71,9 @@ class ModelSettings(Settings):
     """
     expect: ExpectedSizes | None = None
     """What the model must be."""
+    randomise: RandomiseSettings | None = None
+    """Draws all weights anew, a control of the whole experiment; null keeps them. As a site beside
+    the model: section `randomised`."""
 
     @model_validator(mode="after")
     def _check_origin(self) -> ModelSettings:
@@ -75,7 +88,12 @@ class ModelSettings(Settings):
     @property
     def shown_name(self) -> str:
         """Name in messages and results."""
-        return str(self.package or self.name or self.gguf)
+        name = str(self.package or self.name or self.gguf)
+        return name if self.randomise is None else f"{name}-randomised-{self.randomise.seed}"
+
+    def make_random(self, randomise: RandomiseSettings) -> ModelSettings:
+        """Return the settings of the same model with its weights drawn anew."""
+        return self.model_copy(update={"randomise": randomise})
 
     @property
     def is_fixed(self) -> bool:

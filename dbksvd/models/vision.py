@@ -12,6 +12,7 @@ from torch import Tensor
 from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
 from dbksvd.models.loading import DTYPES, LoadedModel, load_config, locate_model
+from dbksvd.models.randomise import randomise_
 from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelSizes, check_sizes, read_config
 from dbksvd.models.weights import check_weights, find_file
@@ -82,6 +83,8 @@ def load_image_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int =
             f"model: expected a vision transformer that takes pixel_values, got {name} "
             f"({type(model).__name__}), which takes {model.main_input_name}"
         )
+    if checked.randomise is not None:
+        randomise_(model, checked.randomise)
     parameters = sum(weight.numel() for weight in model.parameters())
     check_sizes(checked.expect, replace(sizes, parameters=parameters), source)
     loaded = LoadedModel(

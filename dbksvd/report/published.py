@@ -71,16 +71,22 @@ def mark_published(axes: Axes, table: pd.DataFrame | None, site: str, metric: st
     metric : str
         Name in ``scores.csv``.
     """
-    if table is not None and Site.parse(site).is_layer:
-        draw_published(axes, find_published(table, int(site.removeprefix("layer")), metric))
+    layers = _list_trained([site])
+    if table is not None and layers:
+        draw_published(axes, find_published(table, layers[0], metric))
 
 
 def has_published(table: pd.DataFrame | None, sites: Iterable[str], metric: str) -> bool:
     """Return whether there are published numbers of a metric at any of some sites."""
-    layers = [int(site.removeprefix("layer")) for site in sites if Site.parse(site).is_layer]
     return table is not None and any(
-        not find_published(table, layer, metric).empty for layer in layers
+        not find_published(table, layer, metric).empty for layer in _list_trained(sites)
     )
+
+
+def _list_trained(sites: Iterable[str]) -> list[int]:
+    """Return the layers among sites, of the model as it was trained."""
+    parsed = [Site.parse(site) for site in sites]
+    return [site.layer for site in parsed if site.layer is not None and not site.is_random]
 
 
 def draw_published(axes: Axes, rows: pd.DataFrame) -> None:

@@ -1,8 +1,9 @@
 """The tables for people: a name, and the function that makes the table.
 
-Each is ``make(source, methods)``: from ``scores.csv`` or ``curves.csv`` and the names of methods,
-in the order of the rows, to the table. This list does not decide whether a table is made again
-(workflow/source_hash.py): the function's module does, with all that it imports.
+Each is ``make(source, methods)``: from ``scores.csv``, ``curves.csv`` or ``encoder_scores.csv``
+and the names of methods, in the order of the rows, to the table. This list does not decide whether
+a table is made again (workflow/source_hash.py): the function's module does, with all that it
+imports.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ TABLES = {
     "differences": "dbksvd.report.differences:tabulate_differences",
     "matched": "dbksvd.report.matched:match",
     "budgets": "dbksvd.report.budgets:compare",
+    "encoders": "dbksvd.report.encoders:tabulate",
 }
 
 

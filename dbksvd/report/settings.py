@@ -31,5 +31,7 @@ class DrawingSettings(Settings):
     """How the methods' entries call them: {method: label}."""
     controls: list[Text]
     """Methods drawn in grey."""
+    floors: list[Text] = Field(default=[])
+    """Those of them whose best score is drawn as the floor of that score."""
     model: Text | None
     """Folder or name of the model, for what others have published of it; null without one."""

@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, model_validator
+from typing_extensions import override
 
 from dbksvd.base.settings import (
     Count,
@@ -27,6 +28,11 @@ class GenerativeSettings(Settings):
     """Kind of generative model."""
     sample_seed: Seed = 0
     """Decides the samples that are drawn from the model."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of the features."""
+        return int(self.num_features)  # type: ignore[attr-defined]
 
     def describe_model(self) -> dict[str, Any]:
         """Return what makes the model, with sorted keys: not the samples, nor absent parts."""
@@ -191,6 +197,11 @@ class ExpertMixtureSettings(GenerativeSettings):
     """Norm of the bias."""
     seed: Seed = 0
     """Decides subspaces and features."""
+
+    @property
+    @override
+    def n_features(self) -> int:
+        return self.num_components * (self.features_per_component + 1)
 
     @model_validator(mode="after")
     def _check_sizes(self) -> ExpertMixtureSettings:

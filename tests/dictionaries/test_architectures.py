@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.loading import SAEDictionary, load_dictionary, load_sae
 from dbksvd.dictionaries.registration import register
+from dbksvd.dictionaries.signs import is_signed, split_signs
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
@@ -94,6 +95,33 @@ def test_sign_split_sae_saves_and_loads(tmp_path):
     )
     with pytest.raises(ValueError, match="expected signed latents"):
         sae.split_signs()
+
+
+@pytest.mark.parametrize("k", [1, 5, 24])
+def test_abstopk_is_split_into_a_topk_of_both_signs(k, tmp_path):
+    from sae_lens import SAE
+    from sae_lens.saes.abstopk_sae import AbsTopKSAE, AbsTopKSAEConfig
+
+    torch.manual_seed(0)
+    signed = AbsTopKSAE(AbsTopKSAEConfig(d_in=16, d_sae=24, k=k))
+    signed.b_enc.data = 0.1 * torch.randn(24)
+    signed.b_dec.data = torch.randn(16)
+    signed.W_dec.data = torch.nn.functional.normalize(signed.W_dec.data, dim=1)
+    signed.save_model(tmp_path / "signed")
+    x = make_activations(101)
+    split = load_sae(tmp_path / "signed")
+    latents, expected = split.encode(x), signed.encode(x)
+    assert is_signed(signed)
+    assert not is_signed(split)
+    assert (expected < 0).any()
+    assert torch.equal(latents, torch.cat([expected.relu(), (-expected).relu()], dim=1))
+    torch.testing.assert_close(split(x), signed(x), atol=1e-5, rtol=1e-5)
+    split.save_model(tmp_path / "split")
+    assert torch.equal(SAE.load_from_disk(tmp_path / "split").encode(x), latents)
+    codes = load_dictionary(tmp_path / "signed").encode(x)
+    assert torch.equal(codes.split_signs().to_dense(), latents)
+    with pytest.raises(ValueError, match="expected signed latents"):
+        split_signs(split)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 7), (2, 1, 5)])

@@ -26,6 +26,7 @@ REFIT = 20**3 / 3 + 2 * 20**2
     ("config", "expected"),
     [
         ({"architecture": "topk", "k": 32}, DENSE),
+        ({"architecture": "abstopk", "k": 32}, DENSE),
         ({"architecture": "batchtopk"}, DENSE),
         ({"architecture": "matryoshka_batchtopk"}, DENSE),
         ({"architecture": "jumprelu"}, DENSE),
@@ -61,6 +62,7 @@ def test_counts_by_hand(config: dict[str, Any], expected: float):
     ("architecture", "settings", "combining"),
     [
         ("topk", {"k": 4}, 0),
+        ("abstopk", {"k": 4}, 0),
         ("switch", {"k": 4, "n_experts": 4}, 0),
         ("kron", {"k": 4, "n_heads": 16, "base": 2, "extension": 4}, 2 * 128),
     ],

@@ -33,6 +33,7 @@ LEARNED = {
     "gated": (0.5, {}),
     "jumprelu": (0.5, {}),
     "topk": (0.8, TOPK),
+    "abstopk": (0.7, TOPK),
     "batchtopk": (0.8, {}),
     "matryoshka_batchtopk": (0.7, {"groups": [16, 48]}),
     "matching_pursuit": (0.7, {"training_samples": 30_000}),
@@ -261,7 +262,7 @@ def test_entry_needs_no_torch_and_names_each_architecture():
     assert len(set(labels)) == len(LEARNED)
     assert METHOD.label(parse_sae("topk")) == "TopK SAE"
     assert METHOD.is_data_parallel
-    assert not METHOD.is_control
+    assert not METHOD.makes_control(parse_sae("topk"))
 
 
 @pytest.mark.parametrize("architecture", LEARNED)

@@ -18,7 +18,10 @@ from dbksvd.report.figures.registry import FIGURES, find_figure, list_figures
 from dbksvd.report.settings import DrawingSettings, FigureSettings
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"scores", "differences", "curves", "usage", "stability", "routing", "published"}
+TABLES = {
+    *("scores", "differences", "curves", "usage", "stability", "routing", "encoder_scores"),
+    "published",
+}
 NOTHING = Facts(frozenset(), False, None, frozenset(), 1)
 FITS = ["variance_explained", "description_length", "cost", "convergence", "atom_usage"]
 

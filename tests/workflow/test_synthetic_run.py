@@ -44,6 +44,7 @@ TINY = {
     },
     "fits": [{"methods": ["dbksvd", "random"], "n_atoms": [24], "k": [3], "seeds": [0]}],
     "evaluation": {"seed": 0, "evals": {"ground_truth": {"batch_rows": 256}}},
+    "encoders": {"methods": ["dbksvd"], "encoders": ["own", "ols_mean", "lasso"]},
     "figures": {"context": "notebook", "dpi": 60},
     "pages": None,
 }
@@ -86,6 +87,13 @@ def test_from_model_to_figure(tmp_path: Path):
     assert {path.name for path in (results / "figures").glob("*.png")} == {
         f"{name}.png" for name in Experiment(copy.deepcopy(TINY)).figures
     }
+    coded = pd.read_csv(results / "encoder_scores.csv").set_index(["method", "encoder", "metric"])
+    assert coded.loc[("dbksvd", "own", "f1"), "value"] == pytest.approx(
+        scores["dbksvd", "ground_truth", "f1"], abs=1e-3
+    )
+    for encoder in ("ols_mean", "lasso"):
+        assert coded.loc[("dbksvd", encoder, "l0"), "value"] == pytest.approx(3, rel=0.02)
+    assert "OLS, one threshold" in (results / "encoders.md").read_text()
     # Fits are given the shards alone, and those hold no truth.
     for path in (results / "synthetic/shards").iterdir():
         assert path.suffix in {".h5", ".json"}

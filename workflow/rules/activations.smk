@@ -10,7 +10,7 @@ rule extract_activations:
     log:
         f"{RESULTS}/logs/{{site}}/extract_activations-{{slice}}.log",
     wildcard_constraints:
-        site=r"layer\d+|files",
+        site=r"(random_)?layer\d+|files",
     cache: SHARED
     # Too little text is found here, in a fraction of the time in which evals are prepared.
     priority: 1
@@ -22,7 +22,7 @@ rule extract_activations:
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
     params:
-        cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
+        cfg=extraction_of,
         content=activation_content,
         code=code("scripts/extract_activations.py"),
         slice="{slice}",  # in params, because a cache is blind to wildcards

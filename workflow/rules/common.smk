@@ -25,6 +25,7 @@ from dbksvd.report.notes import read_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
+from workflow.encoders import Encoders
 from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, Fit, as_param
 from workflow.last_good import LastGood
@@ -45,6 +46,7 @@ try:
         )
     )
     EXPERIMENT = Experiment(LAYERS)
+    ENCODERS = Encoders(EXPERIMENT)
     if workflow.is_main_process:  # jobs on a cluster read the config again
         check_local(EXPERIMENT)
 except SettingsError as error:
@@ -103,7 +105,7 @@ if (
 
 
 wildcard_constraints:
-    site=r"layer\d+|files|synthetic",
+    site=r"(random_)?layer\d+|files|synthetic",
     method=r"[a-z0-9-]+",
     n_atoms=r"\d+",
     k=r"\d+",

@@ -10,6 +10,7 @@ FIGURE_TABLES = {
     "usage": [rules.collect_curves.output.usage],
     "stability": [rules.collect_stability.output.table],
     "routing": [rules.collect_routing.output.routing],
+    "encoder_scores": [rules.collect_encoders.output.encoders],
     "published": [str(PUBLISHED)] if PUBLISHED.is_file() else [],
 }
 

@@ -22,6 +22,7 @@ rule fit_dictionary:
     input:
         unpack(base_inputs),
         unpack(stream_inputs),
+        unpack(features_inputs),
         manifest=rules.shard_activations.output.manifest,
     output:
         config=f"{DICTIONARY}/cfg.json",
@@ -48,10 +49,11 @@ rule fit_dictionary:
         stream=stream_option,
         text=text_option,
         bases=base_option,
+        truth=features_option,
         checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:
         f'{LAUNCH} "$DBKSVD/scripts/fit_dictionary.py" --settings {{params.cfg:q}}'
-        " {params.bases} {params.stream} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
+        " {params.bases} {params.truth} {params.stream} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
         ' --shards "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
         ' --output "$(dirname {output.seal:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -6,6 +6,18 @@ def layer_of(wildcards):
     return Site.parse(wildcards.site).layer
 
 
+def extraction_of(wildcards):
+    """Param of an extraction at a site, of the model as it was trained or with random weights."""
+    site = Site.parse(wildcards.site)
+    return EXPERIMENT.extraction(site.layer, is_random=site.is_random)
+
+
+def stream_of(wildcards):
+    """Param of a fit that extracts its training rows itself; None for the others."""
+    site = Site.parse(wildcards.site)
+    return EXPERIMENT.stream(site.layer, is_random=site.is_random)
+
+
 def text_content(wildcards):
     """Hash of local text, whose content the config does not fix; None where a file is missing."""
     try:
@@ -213,9 +225,26 @@ def base_option(wildcards):
     return f"--bases {shlex.join(folders)}" if folders else ""
 
 
+def features_inputs(wildcards):
+    """The generative model, for the control whose atoms are its features; none for all others."""
+    if not EXPERIMENT.method(wildcards.method).needs_truth:
+        return {}
+    return {
+        "truth": f"{SYNTHETIC}/model/manifest.json",
+        "truth_weights": ancient(f"{SYNTHETIC}/model/synthetic_model.safetensors"),
+    }
+
+
+def features_option(wildcards, input):
+    """Argument of that control."""
+    if "truth" not in input.keys():
+        return ""
+    return f"--truth {shlex.quote(str(Path(input.truth).parent))}"
+
+
 def stream_inputs(wildcards):
     """Text and model, where the fit extracts its training rows itself."""
-    if EXPERIMENT.stream(layer_of(wildcards)) is None:
+    if stream_of(wildcards) is None:
         return {}
     found = text_inputs(wildcards)
     return {"text": found.pop("seal"), **found}
@@ -223,7 +252,7 @@ def stream_inputs(wildcards):
 
 def stream_option(wildcards):
     """Argument of a fit that streams; empty for the others."""
-    settings = EXPERIMENT.stream(layer_of(wildcards))
+    settings = stream_of(wildcards)
     return "" if settings is None else f"--stream {shlex.quote(settings)}"
 
 
@@ -247,7 +276,7 @@ def text_option(wildcards, input):
 
 def fit_sources(wildcards):
     """Files that a fit begins at. A method is one module: an edit reruns the fits of it only."""
-    streamed = EXPERIMENT.stream(layer_of(wildcards)) is not None
+    streamed = stream_of(wildcards) is not None
     return [
         "scripts/fit_dictionary.py",
         *EXPERIMENT.method_sources(wildcards.method),
@@ -280,6 +309,37 @@ def seeds(wildcards):
         int(wildcards.k),
     )
     return [fit.seed for fit in EXPERIMENT.seed_groups.get(kind, [])]
+
+
+def truth_inputs(wildcards):
+    """What made the samples, where their features are known."""
+    if wildcards.site != "synthetic":
+        return {}
+    return {
+        "model": rules.make_synthetic_model.output.manifest,
+        "model_weights": ancient(rules.make_synthetic_model.output.weights),
+        "truth_seals": expand(f"{TRUTH}.json", slice=TRUTH_SLICES),
+        "truth": ancient(expand(f"{TRUTH}.safetensors", slice=TRUTH_SLICES)),
+    }
+
+
+def probe_inputs(wildcards):
+    """The prepared texts of the probes, where a dictionary's encoders are probed."""
+    if not ENCODERS.probes(wildcards.method, wildcards.site):
+        return {}
+    name = "sparse_probing_sae_probes"
+    return {"prepared": f"{RESULTS}/{wildcards.site}/prepared/{name}/manifest.json"}
+
+
+def encoder_options(wildcards, input):
+    """Where truth and probes are. Apart: a param of inputs is no reason to run again."""
+    found = []
+    if "truth" in input.keys():
+        model = shlex.quote(str(Path(input.model).parent))
+        found += [f"--model {model} --truth", *map(shlex.quote, input.truth)]
+    if "prepared" in input.keys():
+        found.append(f"--prepared {shlex.quote(str(Path(input.prepared).parents[1]))}")
+    return " ".join(found)
 
 
 def list_scored():

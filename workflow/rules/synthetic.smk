@@ -1,6 +1,7 @@
 """Known ground truth: a generative model, its samples, and scores against what made them.
 
-The truth goes from the drawing to the scoring and nowhere else: fits read the shards only.
+The truth goes from the drawing to the scoring and nowhere else: fits read the shards only, but for
+the control true_features, whose atoms are the features.
 """
 
 SYNTHETIC = f"{RESULTS}/synthetic"

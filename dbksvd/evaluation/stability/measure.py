@@ -18,8 +18,9 @@ from dbksvd.base.files import hash_file, replace_file, write_json
 from dbksvd.base.provenance import describe_run
 from dbksvd.base.saving import check_replaceable
 from dbksvd.base.settings import parse
-from dbksvd.dictionaries.dictionary import SparseDictionary, is_signed
+from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
+from dbksvd.dictionaries.signs import has_signed_codes
 from dbksvd.evaluation.heldout import Rows
 from dbksvd.evaluation.stability.coactivation import CodeColumns
 from dbksvd.evaluation.stability.compare import Comparison, Seed, compare, match_random
@@ -118,7 +119,7 @@ def _read_seeds(
     if len(widths) > 1:
         raise ValueError(f"dictionaries: expected one width, got {widths}")
     seeds = {number: _code(dictionary, heldout, rows) for number, dictionary in loaded.items()}
-    return seeds, any(is_signed(dictionary) for dictionary in loaded.values())
+    return seeds, any(has_signed_codes(dictionary) for dictionary in loaded.values())
 
 
 def _score_seeds(

@@ -82,7 +82,12 @@ def _check_samples(_settings: CodedSettings, n_atoms: int, _width: int, n_train:
 
 
 def _make_entry(
-    settings: type[CodedSettings], plan: Any, label: str, check_rows: Any = None
+    settings: type[CodedSettings],
+    plan: Any,
+    label: str,
+    check_rows: Any = None,
+    *,
+    is_floor: bool = False,
 ) -> Method:
     return Method(
         settings=settings,
@@ -91,11 +96,12 @@ def _make_entry(
         coding=count_coding,
         label=lambda _settings: label,
         is_control=True,
+        is_floor=is_floor,
         **({} if check_rows is None else {"check_rows": check_rows}),
     )
 
 
-RANDOM = _make_entry(RandomSettings, _count_nothing, "random atoms")
+RANDOM = _make_entry(RandomSettings, _count_nothing, "random atoms", is_floor=True)
 IDENTITY = _make_entry(IdentitySettings, _count_nothing, "raw neurons", _check_width)
 PCA = _make_entry(PCASettings, _count_pca, "PCA", _check_width)
 KMEANS = _make_entry(KMeansSettings, _count_kmeans, "k-means", _check_samples)

@@ -83,6 +83,8 @@ def configure_architecture(settings: TrainingSettings, n_atoms: int, k: int) -> 
         own |= {"max_iterations": k, "stop_on_duplicate_support": False, "decoder_init_norm": 1.0}
     elif settings.steered is None:
         own["k"] = k
+    if settings.decoder != "free":
+        own.setdefault("decoder_init_norm", 1.0)  # a frozen norm is never learned
     if isinstance(settings, SwitchSettings):
         _check_experts(settings.n_experts, n_atoms, k)
     if isinstance(settings, KronSettings):

@@ -40,6 +40,9 @@ def fit(task: FitTask) -> FitResult:
         the inference form on the first 4,096 held-out samples, outside the seconds. The seal
         states the L0 reached, the coefficient it took, the precision and all settings.
 
+    With ``decoder`` or ``encoder`` not free it is a control
+    (:class:`dbksvd.fit.sae.restraint.Restraint`).
+
     Raises
     ------
     ValueError
@@ -47,7 +50,8 @@ def fit(task: FitTask) -> FitResult:
 
     References
     ----------
-    Gao et al. (2024), "Scaling and evaluating sparse autoencoders", for TopK; Rajamanoharan et al.
+    Gao et al. (2024), "Scaling and evaluating sparse autoencoders", for TopK; Zhu et al. (2026),
+    "AbsTopK: rethinking sparse autoencoders for bidirectional features"; Rajamanoharan et al.
     (2024) for gated and JumpReLU; Bussmann et al. (2024, 2025) for BatchTopK and Matryoshka; Costa
     et al. (2025), "From flat to hierarchical", for matching pursuit; SAELens for the code.
     """
@@ -101,6 +105,16 @@ def _list_sources(settings: TrainingSettings) -> tuple[str, ...]:
     return () if settings.source is None else (settings.source,)
 
 
+def _label(settings: TrainingSettings) -> str:
+    """Return the architecture's label, and what is kept from learning."""
+    held = [
+        f", {getattr(settings, side).replace('_', '-')} {side}"
+        for side in ("decoder", "encoder")
+        if getattr(settings, side) != "free"
+    ]
+    return settings.label + "".join(held)
+
+
 def _find_unused(settings: Any) -> dict[str, str]:
     """Return the decay, where the learning rate falls all the way."""
     return {"lr_decay": "lr_schedule: constant"} if settings.lr_schedule == "cosine" else {}
@@ -111,8 +125,10 @@ METHOD = Method(
     fit=fit,
     plan=count_training,
     coding=count_coding,
-    label=lambda settings: settings.label,
+    label=_label,
     stage="train SAEs",
+    is_control=lambda settings: settings.is_restrained,
+    is_floor=True,
     is_data_parallel=True,
     check_sizes=_check_sizes,
     list_sources=_list_sources,

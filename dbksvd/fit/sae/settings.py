@@ -61,6 +61,18 @@ class TrainingSettings(MethodSettings):
     """Seconds between two checkpoints."""
     autocast: bool = True
     """Products in bfloat16, on CUDA only."""
+    decoder: Literal["free", "soft_frozen", "frozen"] = "free"
+    """Whether the decoder's rows learn: frozen keeps the random directions of the start,
+    soft_frozen keeps each at a cosine of at least .8 to it. Both are controls (Korznikov et al.
+    2026)."""
+    encoder: Literal["free", "frozen"] = "free"
+    """Whether the encoder's weights learn: frozen keeps the random ones of the start, with biases
+    and thresholds still learned. A control."""
+
+    @property
+    def is_restrained(self) -> bool:
+        """Whether encoder or decoder is kept from learning, which makes it a control."""
+        return self.decoder != "free" or self.encoder != "free"
 
     @model_validator(mode="after")
     def _check_schedule(self) -> TrainingSettings:
@@ -68,6 +80,15 @@ class TrainingSettings(MethodSettings):
             raise ValueError(
                 "lr_decay: expected lr_warm_up + lr_decay below 1, "
                 f"got {self.lr_warm_up} + {self.lr_decay}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_free(self) -> TrainingSettings:
+        if self.decoder != "free" and self.encoder != "free":
+            raise ValueError(
+                f"encoder: expected free beside decoder: {self.decoder}, since one of the two has "
+                f"to learn, got {self.encoder}"
             )
         return self
 
@@ -140,6 +161,15 @@ class _WithThreshold(_WithAuxiliaryLoss):
     0.01 (SAELens's) to 0.5, so that it leaves its start at 0 behind in a short training too."""
 
 
+class AbsTopKSettings(_WithAuxiliaryLoss):
+    """The k latents of a sample that are largest in size, of either sign (Zhu et al. 2026)."""
+
+    label = "AbsTopK SAE"
+
+    architecture: Literal["abstopk"]
+    """Kind of SAE."""
+
+
 class BatchTopKSettings(_WithThreshold):
     """The largest latents of a batch, k a sample on average (Bussmann et al. 2024)."""
 
@@ -168,6 +198,16 @@ class MatchingPursuitSettings(TrainingSettings):
 
     architecture: Literal["matching_pursuit"]
     """Kind of SAE."""
+
+    @model_validator(mode="after")
+    def _check_untied(self) -> MatchingPursuitSettings:
+        for key in ("decoder", "encoder"):
+            if (got := getattr(self, key)) != "free":
+                raise ValueError(
+                    f"{key}: expected free for architecture: matching_pursuit, whose encoder is "
+                    f"its decoder, got {got}"
+                )
+        return self
 
 
 class SwitchSettings(TrainingSettings):
@@ -213,6 +253,7 @@ SAESettings = Annotated[
     | GatedSettings
     | JumpReLUSettings
     | TopKSettings
+    | AbsTopKSettings
     | BatchTopKSettings
     | MatryoshkaSettings
     | MatchingPursuitSettings

@@ -25,6 +25,7 @@ from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
 from dbksvd.fit.sae.configure import configure_architecture, describe_settings
 from dbksvd.fit.sae.measure import count_active, measure_heldout
 from dbksvd.fit.sae.ranks import RankTrainer
+from dbksvd.fit.sae.restraint import Restraint
 from dbksvd.fit.sae.settings import TrainingSettings
 from dbksvd.fit.sae.sparsity import SparsityController
 from dbksvd.fit.task import FitTask
@@ -120,6 +121,7 @@ class SAELoop:
             autocast=self.uses_autocast,
         )
         sae = sae_class(sae_config)
+        self.restraint = Restraint(sae, settings)
         trainer: SAETrainer[Any, Any]
         if self.ranks.size > 1:
             trainer = RankTrainer(config, sae, self.ranks)
@@ -197,6 +199,7 @@ class SAELoop:
         first, last = self.ranks.find_share(len(rows))
         share = (last - first) / len(rows)
         output = trainer.step(rows[first:last])
+        self.restraint.apply_(trainer.sae)
         trainer.n_training_steps += 1
         if self.settings.architecture == "matching_pursuit":
             # Its pursuit is one only over unit atoms, which SAELens leaves to the caller.

@@ -9,6 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from dbksvd.base.layout import KEYS
 from dbksvd.report.figures.dots import draw_dots
+from dbksvd.report.figures.floors import COLOUR, find_floor
 from dbksvd.report.figures.panels import (
     label_shares,
     list_sites,
@@ -22,6 +23,7 @@ from dbksvd.report.figures.styles import Styles
 from dbksvd.report.published import has_published, mark_published
 
 LINES = ("-", "--", ":", "-.")  # of the widths of a method
+FLOOR_REACH = 1.25  # of the line of a floor, on both sides of its k
 MARGIN = 1.15  # of a logarithmic axis, on both sides; a single k does not fill it
 
 
@@ -56,6 +58,7 @@ def draw_against_l0(
     for axes, rows in panels:
         for label in styles.among(rows):
             _draw_line(axes, rows[rows["label"] == label], label, styles, metric)
+        _draw_floors(axes, table, rows, styles, metric)
         mark_published(axes, published, rows["site"].iloc[0], metric)
         axes.set(xlabel="L0, mean non-zero coefficients per token", xscale="log")
         low, high = axes.get_xlim()
@@ -68,6 +71,28 @@ def draw_against_l0(
     figure.axes[0].set_ylabel(name_cut(title, figure.axes[0].yaxis))
     place_legend(figure, name_hidden(table, metric))
     return figure
+
+
+def _draw_floors(
+    axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, styles: Styles, metric: str
+) -> None:
+    """Draw the floor of each k over a stretch of L0 around it, with its name below."""
+    site = rows["site"].iloc[0]
+    for k in sorted(rows["k"].unique()):
+        floor = find_floor(table[table["k"] == k], site, styles, metric)
+        if floor is None:
+            continue
+        ends = (k / FLOOR_REACH, k * FLOOR_REACH)
+        axes.hlines(floor.value, *ends, color=COLOUR, linewidth=0.9, linestyle="--", zorder=0.5)
+        axes.annotate(
+            f"floor: {floor.name}",
+            (ends[0], floor.value),
+            xytext=(0, -3),
+            textcoords="offset points",
+            va="top",
+            color="0.4",
+            fontsize="x-small",
+        )
 
 
 def _draw_line(axes: Axes, rows: pd.DataFrame, label: str, styles: Styles, metric: str) -> None:

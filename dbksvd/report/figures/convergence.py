@@ -21,6 +21,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     from dbksvd.report.figures.panels import find_shared_size, list_sites, place_legend
 
     curves = styles.present(tables["curves"].dropna(subset=["fve_heldout"]))
+    whole = curves
     curves = curves[~curves["method"].isin(styles.controls)]
     sites = list_sites(curves)
     curves = curves[curves["site"].isin(sites)]
@@ -38,6 +39,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     for row, site in zip(panels, sites, strict=True):
         for axes, column in zip(row, ("seconds", "samples_seen"), strict=True):
             _draw_curves(axes, curves[curves["site"] == site], column, styles)
+            _draw_floor(axes, whole[whole["k"] == k], site, styles, label=column == "seconds")
         _label_error_axis(row[0], f", {site}" if len(sites) > 1 else "")
     for axes, label in zip(
         panels[-1], ("Fit time (seconds)", "Samples seen (tokens)"), strict=True
@@ -75,6 +77,19 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, column: str, styles: Styles) 
     label_powers(axes)
 
 
+def _draw_floor(
+    axes: Axes, curves: pd.DataFrame, site: str, styles: Styles, *, label: bool
+) -> None:
+    """Draw the least error that is left at the end by what learns nothing."""
+    from dbksvd.base.layout import KEYS
+    from dbksvd.report.figures.floors import draw_floor, find_floor
+
+    ends = curves.groupby(list(KEYS), as_index=False).last()
+    ends["error"] = 1 - ends["fve_heldout"]
+    floor = find_floor(ends, site, styles, "error", lower_is_better=True)
+    draw_floor(axes, floor, label=label)
+
+
 def _label_error_axis(axes: Axes, where: str) -> None:
     """Label the axis of the errors, a logarithmic one, in percent."""
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -93,7 +108,8 @@ FIGURE = Figure(
     caption=(
         "Share of held-out variance not yet explained, against the seconds spent fitting and "
         "against the training samples seen (a sample counts every time it is used). Down and left "
-        "is better. Each line is one seed. Seconds are processor time unless the fit's "
+        "is better. Each line is one seed; the dashed one is what the best of the controls that "
+        "learn nothing of the data leaves at its end. Seconds are processor time unless the fit's "
         "``fit.json`` names another device."
     ),
 )

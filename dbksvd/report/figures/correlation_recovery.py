@@ -21,6 +21,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     import matplotlib.pyplot as plt
 
     from dbksvd.report.figures.dots import draw_range
+    from dbksvd.report.figures.floors import draw_floor, find_floor
     from dbksvd.report.figures.ground_truth import join_metrics
     from dbksvd.report.figures.panels import keep_shared_size
 
@@ -41,6 +42,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
             values = table.loc[table["label"] == label, metric]
             draw_range(axes, values, height, label, styles)
         axes.set(xlabel=title, xlim=(0, 1))
+        draw_floor(axes, find_floor(table, table["site"].iloc[0], styles, metric), "x")
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         axes.tick_params(left=axes is panels[0])
         axes.grid(axis="x", color="0.9")

@@ -18,7 +18,9 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """Held-out variance explained against what encoding a token costs, a line over k."""
     import seaborn as sns
 
+    from dbksvd.report.figures.floors import draw_floor, find_floor
     from dbksvd.report.figures.panels import (
+        keep_shared_size,
         label_powers,
         label_shares,
         make_panels,
@@ -32,6 +34,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     table = pick_metric(scores, "heldout", "explained_variance").merge(
         pick_metric(scores, "fit", "encoder_flops"), on=list(KEYS)
     )
+    shared, _ = keep_shared_size(styles.present(table), styles)
     figure, panels = make_panels(styles.present(table))
     for axes, rows in panels:
         sns.lineplot(
@@ -53,6 +56,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         axes.set(xlabel="Encoding cost (floating-point operations per token)", xscale="log")
         label_powers(axes)
         label_shares(axes)
+        draw_floor(axes, find_floor(shared, rows["site"].iloc[0], styles, "explained_variance"))
         mark_cut(axes)
     title = "Variance explained on held-out tokens"
     figure.axes[0].set_ylabel(name_cut(title, figure.axes[0].yaxis))
@@ -67,6 +71,7 @@ FIGURE = Figure(
         "Share of the variance of held-out tokens that a dictionary explains, against the "
         "floating-point operations of encoding one token (two for each multiply-add, decoder and "
         "comparisons not counted; the formulas are in ``dbksvd/dictionaries/encoder_flops.py``). "
-        "Up and left is better. A line joins the k of one method."
+        "Up and left is better. A line joins the k of one method. The dashed grey line is the best "
+        "of the controls that learn nothing of the data, at the k that most fits share."
     ),
 )

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dbksvd.report.figures.floors import draw_floor, find_floor
 from dbksvd.report.figures.panels import list_sites, make_panels
 from dbksvd.report.figures.shares import ShareFormatter, mark_cut, name_cut
 from dbksvd.report.figures.styles import Styles
@@ -58,6 +59,7 @@ def draw_dots(table: pd.DataFrame, styles: Styles, metric: str, title: str) -> F
     title : str
         What the axis of the metric says.
     """
+    whole = table
     table = table[table["site"].isin(list_sites(table))].copy()
     k = int(table["k"].iloc[0])
     several = table["n_atoms"].nunique() > 1
@@ -76,6 +78,7 @@ def draw_dots(table: pd.DataFrame, styles: Styles, metric: str, title: str) -> F
                 draw_range(axes, mine[metric], height, label, styles)
         low = axes.get_xlim()[0]
         axes.set_xlim(left=max(low, 0) if (rows[metric] > 0).any() else low)
+        draw_floor(axes, find_floor(whole, rows["site"].iloc[0], styles, metric), "x")
         axes.xaxis.set_major_formatter(ShareFormatter())
         axes.set_xlabel(name_cut(title, axes.xaxis))
         axes.grid(axis="both", color="0.92")

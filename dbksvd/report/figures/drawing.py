@@ -37,7 +37,10 @@ def draw_files(
         Files to write; their suffixes say the formats.
     """
     styles = Styles(
-        settings.methods, {**settings.labels, **settings.figures.labels}, settings.controls
+        settings.methods,
+        {**settings.labels, **settings.figures.labels},
+        settings.controls,
+        settings.floors,
     )
     # Nothing of the day of drawing goes into the SVG: equal data give an equal file.
     plt.rcParams.update({"svg.hashsalt": "dbksvd", "svg.fonttype": "none"})

@@ -40,6 +40,8 @@ class Facts:
         Whether it is measured how far seeds agree, of any kind of dictionary.
     sparsities : int
         Most k that a method has at one number of atoms.
+    has_encoders : bool
+        Whether dictionaries are coded by other encoders than their own.
     """
 
     evals: frozenset[str]
@@ -50,6 +52,7 @@ class Facts:
     rivals: int = 0
     has_stability: bool = False
     sparsities: int = 1
+    has_encoders: bool = False
 
 
 def always(_facts: Facts) -> bool:
@@ -67,9 +70,8 @@ class Figure:
         ``draw(tables, styles)`` returns matplotlib's figure.
     tables : tuple of str
         Tables that ``draw`` is given: ``scores``, ``differences``, ``curves``, ``usage``,
-        ``stability``,
-        ``routing`` or ``published``, each a DataFrame with the columns of its CSV file. The figure
-        is drawn again when one of these changes.
+        ``stability``, ``routing``, ``encoder_scores`` or ``published``, each a DataFrame with the
+        columns of its CSV file. The figure is drawn again when one of these changes.
     caption : str
         Text below the figure in the report, in reStructuredText.
     applies : callable

@@ -29,8 +29,8 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     from dbksvd.report.headlines import list_headlines
 
     scores = styles.present(tables["scores"])
-    scores = scores[scores["site"].isin(list_sites(scores))]
-    kept, title = keep_shared_size(scores, styles)
+    whole, title = keep_shared_size(scores, styles)
+    kept = whole[whole["site"].isin(list_sites(scores))]
     panels = [
         (site, headline, rows)
         for site in list_sites(kept)
@@ -55,6 +55,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     several = len({site for site, *_ in panels}) > 1
     for axes, (site, headline, rows) in zip(grid.flat, panels, strict=False):
         _draw_panel(axes, headline, rows, labels, styles)
+        _draw_floor(axes, headline, whole, site, styles)
         if several:
             axes.set_title(site, fontsize="medium")
         _draw_baseline(axes, headline, scores[scores["site"] == site])
@@ -91,6 +92,18 @@ def _draw_panel(
     axes.set_axisbelow(True)
 
 
+def _draw_floor(
+    axes: Axes, headline: Headline, table: pd.DataFrame, site: str, styles: Styles
+) -> None:
+    """Draw the line of the best of what learns nothing."""
+    from dbksvd.report.figures.floors import draw_floor, find_floor
+
+    rows = headline.select(table)
+    rows = rows.assign(value=rows["value"] / headline.unit)
+    lower = headline.lower_is_better
+    draw_floor(axes, find_floor(rows, site, styles, "value", lower_is_better=lower), "x")
+
+
 def _draw_baseline(axes: Axes, headline: Headline, scores: pd.DataFrame) -> None:
     """Draw the line of what is reached without a dictionary, where the eval measures it."""
     if headline.baseline is None:
@@ -113,10 +126,12 @@ FIGURE = Figure(
     applies=applies,
     caption=(
         "The headline number of each eval. Markers are means over seeds, bars reach from the "
-        "lowest to the highest seed, controls are grey. Dashed line: the same probe on all raw "
-        "activations. A permuted decoder keeps the latents of its SAE, so probes on latents score "
-        "as that SAE does; an eval that uses the decoder should tell them apart (it explains less "
-        "than nothing, left of the axis). Where TPP and SCR are among the evals, they are shown "
-        "because SAEBench has them: a reliability audit (arXiv 2605.18229) finds both unreliable."
+        "lowest to the highest seed, controls are grey. Black dashed line: the same probe on all "
+        "raw activations. Grey dashed line: the floor, the best of the controls that learn nothing "
+        "of the data, which a score must beat to mean something. A permuted decoder keeps the "
+        "latents of its SAE, so probes on latents score as that SAE does; an eval that uses the "
+        "decoder should tell them apart (it explains less than nothing, left of the axis). Where "
+        "TPP and SCR are among the evals, they are shown because SAEBench has them: a reliability "
+        "audit (arXiv 2605.18229) finds both unreliable."
     ),
 )

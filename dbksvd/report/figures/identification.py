@@ -21,6 +21,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     """
     import matplotlib.pyplot as plt
 
+    from dbksvd.report.figures.floors import draw_floor, find_floor
     from dbksvd.report.figures.ground_truth import join_metrics
     from dbksvd.report.figures.shares import ShareFormatter, mark_cut, name_cut
 
@@ -33,6 +34,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
             _draw_points(axes, rows, metric, label, styles)
         axes.set_ylabel(title)
         axes.set_ylim(0, 1)
+        draw_floor(axes, find_floor(table, table["site"].iloc[0], styles, metric))
         axes.xaxis.set_major_formatter(ShareFormatter())
     for axes in panels:  # which share their x axis
         axes.set_xlabel(name_cut("Variance explained on held-out samples", axes.xaxis))
@@ -81,7 +83,8 @@ FIGURE = Figure(
         "feature its atom is nearest to) and how near atoms are to them (MCC, mean cosine of the "
         "best one-to-one matching), against the variance explained. Small points are dictionaries, "
         "large ones means over seeds, bars reach from the lowest to the highest seed. Up and right "
-        "is better. Signed dictionaries are scored sign-split, with twice the latents. The samples "
-        "are synthetic, of a model whose features are known; figures of a layer show other samples."
+        "is better. The grey line is the floor: the best of the controls that learn nothing of the "
+        "data. Signed dictionaries are scored sign-split, with twice the latents. The samples are "
+        "synthetic, of a model whose features are known; figures of a layer show other samples."
     ),
 )

@@ -17,6 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from dbksvd.base.layout import KEYS
+from dbksvd.base.site import Site
 from dbksvd.report.figures.shares import ShareFormatter
 from dbksvd.report.figures.styles import Styles
 
@@ -41,9 +42,10 @@ def pick_metric(scores: pd.DataFrame, evaluation: str, metric: str) -> pd.DataFr
 
 
 def list_sites(table: pd.DataFrame) -> list[str]:
-    """Return the model's sites in order; the synthetic one only where there is no other."""
+    """Return the model's sites in order, as it was trained; others only where there is no such."""
     sites = sorted(table["site"].unique(), key=lambda site: (len(site), site))
-    return [site for site in sites if site != "synthetic"] or sites
+    trained = [site for site in sites if not Site.parse(site).is_random]
+    return [site for site in trained if site != "synthetic"] or trained or sites
 
 
 def find_shared_size(table: pd.DataFrame) -> tuple[int, int]:

@@ -52,6 +52,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
             saturation=1,
             ax=axes,
         )
+        _draw_floors(axes, table, rows["site"].iloc[0], list(columns.values()), styles)
         here = probing["site"] == rows["site"].iloc[0]
         _draw_raw(axes, probing.loc[here & (probing["metric"] == BASELINE), "value"])
         axes.set(xlabel="Probe on the best", ylabel="", ylim=(0, 1))
@@ -61,6 +62,30 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     place_legend(figure)
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _draw_floors(
+    axes: Axes, table: pd.DataFrame, site: str, probes: list[str], styles: Styles
+) -> None:
+    """Draw the floor of each group of bars across it."""
+    from dbksvd.report.figures.floors import find_floor
+
+    for place, probe in enumerate(probes):
+        floor = find_floor(table[table["probe"] == probe], site, styles, "value")
+        if floor is None:
+            continue
+        ends = (place - 0.46, place + 0.46)
+        axes.hlines(floor.value, *ends, color="0.35", linewidth=1, linestyle="--", zorder=4)
+        axes.annotate(
+            floor.short,
+            (ends[1], floor.value),
+            xytext=(0, 1),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color="0.3",
+            fontsize="xx-small",
+        )
 
 
 def _draw_raw(axes: Axes, values: pd.Series) -> None:
@@ -92,7 +117,8 @@ FIGURE = Figure(
         "SAEBench's sparse_probing_sae_probes: test accuracy of a logistic probe that sees only "
         "the 1, 2 or 5 most telling atoms, mean over the data sets of the config, none of whose "
         "texts were fitted. Bars reach from the lowest to the highest seed. The dashed line is a "
-        "probe that sees all raw activations, the dotted one is chance. A permuted decoder keeps "
-        "the latents of its SAE and so its scores."
+        "probe that sees all raw activations, the dotted one is chance; the short dashed one over "
+        "a group is its floor, the best of the controls that learn nothing of the data. A permuted "
+        "decoder keeps the latents of its SAE and so its scores."
     ),
 )

@@ -9,23 +9,30 @@ from typing import Any
 
 import pandas as pd
 
-# Ten colours that stay apart for readers without red or green cones too, and from the greys; the
+# Eleven colours that stay apart for readers without red or green cones too, and from the greys; the
 # first, in the order of LEARNED, are those of the methods that are compared most.
 COLOURS = (
     *("#006aaa", "#d45500", "#2a2aaa", "#004015", "#8000ff"),
     *("#ffaaea", "#40ea95", "#ff55ff", "#d4d400", "#bf6a55"),
+    "#550055",
 )
 # One more than there are colours: where colours repeat, colour and marker together do not.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
-CONTROL_COLOURS = ("0.25", "0.38", "0.50", "0.62", "0.73", "0.83")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "p")
+CONTROL_COLOURS = (
+    *("0.25", "0.38", "0.50", "0.62", "0.73", "0.83"),
+    *("0.31", "0.44", "0.56", "0.68"),
+)
 # Names that look the same in every experiment; others take the places that these leave free.
 LEARNED = (
     *("dbksvd-signed", "dbksvd", "dbksvd-matryoshka", "topk-sae", "matryoshka-sae"),
     *("switch-sae", "kron-sae", "batchtopk-sae", "grown", "dbksvd-mean"),
-    *("standard-sae", "gated-sae", "mp-sae", "polished-sae", "ksvd"),
+    *("abstopk-sae", "standard-sae", "gated-sae", "mp-sae", "polished-sae", "ksvd"),
     "jumprelu-sae",
 )
-CONTROLS = ("random", "identity", "pca", "kmeans", "itda", "permuted-topk")
+CONTROLS = (
+    *("random", "identity", "pca", "kmeans", "itda", "permuted-topk"),
+    *("topk-soft-frozen", "true-features", "topk-frozen", "topk-frozen-encoder"),
+)
 FIRST_CONTROL_MARKER = 7
 
 
@@ -41,6 +48,8 @@ class Styles:
         How a method is written, for those that differ from their name.
     controls : sequence of str
         Methods drawn in grey.
+    floors : sequence of str
+        Those of them that a score must beat to mean something.
 
     Raises
     ------
@@ -51,6 +60,7 @@ class Styles:
     methods: Sequence[str]
     labels: dict[str, str]
     controls: Sequence[str] = ()
+    floors: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         owners: dict[str, str] = {}

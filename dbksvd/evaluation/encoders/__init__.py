@@ -1,0 +1,1 @@
+"""Dictionaries coded by other encoders than their own, at equal L0."""

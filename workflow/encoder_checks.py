@@ -1,0 +1,37 @@
+"""What a config says of encoders against what it says of methods and evals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbksvd.base.settings import SettingsError, suggest
+
+if TYPE_CHECKING:
+    from workflow.config import ExperimentConfig
+
+PROBING = "sparse_probing_sae_probes"
+
+
+def check_encoders(config: ExperimentConfig) -> None:
+    """Check the methods that the section names, and that what is probed can be.
+
+    Raises
+    ------
+    SettingsError
+        For the first that is wrong, in one line.
+    """
+    settings = config.encoders
+    if settings is None:
+        return
+    for key in ("methods", "probing"):
+        for name in getattr(settings, key) or ():
+            if name not in config.methods:
+                raise SettingsError(
+                    f"encoders.{key}: expected names from methods"
+                    f"{suggest(name, config.methods)}, got {name!r}"
+                )
+    if settings.probing and PROBING not in config.evaluation.list_evals():
+        raise SettingsError(
+            f"encoders.probing: expected [] without evaluation.evals.{PROBING}, whose texts the "
+            f"probes read, got {settings.probing}"
+        )
