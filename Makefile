@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The command of this clone, whichever is installed.
 DBKSVD := PYTHONPATH="$(CURDIR)" python -m dbksvd.command.main
 
-.PHONY: help env run report estimate explain test test-fast fuzz lint settings format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint settings readme format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ lint: env  ## check style, types and the workflow
 
 settings: env  ## write docs/settings.md and the JSON schema of configs from the code
 	python -m workflow.reference
+
+readme: env  ## write README's table from the finished run of CONFIG, and keep its tables as reference
+	python -m workflow.readme --config $(CONFIG)
 
 format: env
 	ruff check --fix .

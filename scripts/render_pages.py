@@ -22,15 +22,20 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--scores", type=Path, required=True)
     parser.add_argument("--figures", type=Path, nargs="*", default=[])
+    parser.add_argument(
+        "--stability", type=Path, nargs="*", default=[], help="stability.json, one a kind"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of index.html")
     arguments = parser.parse_args()
 
+    kinds = [(path.parents[3].name, "/".join(path.parts[-3:-1])) for path in arguments.stability]
     inputs = PageInputs(
         **arguments.settings,
         features={path.parent.parent.name: path.parent for path in arguments.features},
         table=arguments.table,
         scores=arguments.scores,
         figures=[path for path in arguments.figures if path.suffix == ".png"],
+        stability=dict(zip(kinds, arguments.stability, strict=True)),
     )
     render_pages(inputs, arguments.output)
     print(f"pages  {arguments.output / 'index.html'}")

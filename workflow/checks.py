@@ -13,8 +13,9 @@ from dbksvd.evaluation.saebench.checks import (
     list_datasets,
     list_hub_reads,
 )
+from dbksvd.models.places import find_config, find_gguf
 from dbksvd.models.sizes import check_sizes as check_model_sizes
-from dbksvd.models.sizes import find_config, find_kind, read_positions, read_sizes
+from dbksvd.models.sizes import find_kind, read_positions, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
@@ -101,11 +102,9 @@ def _check_labels(config: ExperimentConfig) -> None:
 
 def _check_origin(model: Any) -> None:
     """Refuse what says which weights are meant where nothing reads it."""
-    origin = "train" if model.train is not None else "package" if model.package else None
-    keys = {"train": ("revision", "sha256", "prepend_bos"), "package": ("revision",)}
-    given = [key for key in keys.get(origin or "", ()) if getattr(model, key)]
-    if given:
-        raise SettingsError(*(f"model.{key}: no use beside model.{origin}" for key in given))
+    if model.name is None and model.revision is not None:
+        origin = "package" if model.package is not None else "gguf"
+        raise SettingsError(f"model.revision: no use beside model.{origin}")
 
 
 def _check_model(model: Any, activations: Any) -> None:
@@ -117,16 +116,13 @@ def _check_model(model: Any, activations: Any) -> None:
             f"of the layer is a label only, got {layers}"
         )
     depth = model.expect.layers if model.expect is not None else None
-    name = str(model.name or model.package)
-    if model.train is not None:
-        depth, name = model.train.layers, "model.train"
-    else:
-        path = _ask(find_config, model)
-        if path is not None:
-            sizes = _ask(read_sizes, path)
-            _ask(check_model_sizes, model.expect, sizes, name)
-            depth = sizes.layers
-            _check_context(activations, _ask(read_positions, path), name)
+    name = model.shown_name
+    path = _ask(find_config, model)
+    if path is not None:
+        sizes = _ask(read_sizes, path)
+        _ask(check_model_sizes, model.expect, sizes, name)
+        depth = sizes.layers
+        _check_context(activations, _ask(read_positions, path), name)
     for position, layer in enumerate(layers):
         if depth is not None and layer > depth:
             raise SettingsError(
@@ -159,8 +155,8 @@ def _check_image_model(config: ExperimentConfig) -> None:
     assert config.model is not None
     if "prepend_bos" in config.model.model_fields_set:
         raise SettingsError("model.prepend_bos: a token of text, unknown for images")
-    if config.model.train is not None:
-        raise SettingsError("model.train: expected a vision encoder, got a language model to train")
+    if _ask(find_gguf, config.model) is not None:
+        raise SettingsError("model: expected a vision encoder, got a language model in a GGUF file")
 
 
 def _check_evals(config: ExperimentConfig) -> None:
@@ -169,7 +165,7 @@ def _check_evals(config: ExperimentConfig) -> None:
     kind = None if config.model is None else problems.catch(_ask, find_kind, config.model)
     path = None if config.model is None else problems.catch(_ask, find_config, config.model)
     most = None if path is None else problems.catch(_ask, read_positions, path)
-    of = "" if config.model is None else str(config.model.name or config.model.package)
+    of = "" if config.model is None else config.model.shown_name
     for name, settings in evals.items():
         problems.catch(_ask, check_eval, name, settings, kind)
         problems.catch(_ask, check_context, name, settings, most, of)

@@ -11,6 +11,7 @@ from dbksvd.activations.settings import ActivationSettings, GroundTruthSettings
 from dbksvd.activations.shard_settings import ShardSettings
 from dbksvd.base.settings import Count, Seed, Settings
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
+from dbksvd.evaluation.stability.settings import StabilitySettings
 from dbksvd.fit.registry import METHODS, find_method
 from dbksvd.images.settings import ImageSettings
 from dbksvd.models.settings import ModelSettings
@@ -84,6 +85,8 @@ class EvaluationSettings(Settings):
     """Seed of all evals."""
     evals: EvalsSettings = EvalsSettings()
     """Settings of each eval; `{}` runs it with its defaults, `null` leaves it out."""
+    stability: StabilitySettings | None = StabilitySettings()
+    """How far seeds agree, where a method has two or more at one size; null measures none."""
 
     def list_evals(self) -> dict[str, Settings]:
         """Return the settings of the evals that are asked for, by name."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from dbksvd.activations.settings import choose_drawing, choose_extraction
@@ -21,6 +24,7 @@ from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
 from dbksvd.fit.method import Method
 from dbksvd.fit.registry import METHODS, find_method
+from dbksvd.models.places import find_gguf
 from dbksvd.models.settings import ModelSettings
 from dbksvd.models.sizes import ModelKind, find_kind
 from dbksvd.report.figures.entry import Facts
@@ -34,6 +38,7 @@ from workflow.labels import find_labels
 from workflow.method_checks import check_sizes
 from workflow.norm_limits import may_leave_out_rows
 from workflow.page_checks import check_pages
+from workflow.stability import SeedGroups, group_seeds
 
 SYNTHETIC = "synthetic"
 
@@ -143,20 +148,36 @@ class Experiment:
 
     @property
     def loaded_model(self) -> ModelSettings | None:
-        """The model as later stages load it: a trained model is a local folder."""
+        """The model as later stages load it: a converted model is a local folder."""
         model = self.config.model
-        return None if model is None else model.locate_trained(f"{self.folder}/language_model")
+        if model is None or self.gguf is None:
+            return model
+        return model.locate_converted(self.converted)
 
     @property
     def model(self) -> dict[str, Any] | None:
         """Section ``model`` as later stages load it, as JSON can hold it."""
         return None if self.loaded_model is None else self.loaded_model.dump()
 
+    @cached_property
+    def gguf(self) -> Path | None:
+        """The GGUF file of the model; None for a model in another form."""
+        return None if self.config.model is None else find_gguf(self.config.model)
+
     @property
-    def model_training(self) -> dict[str, Any] | None:
-        """Settings of the language model to train; None where a ready one is used."""
-        model = self.config.model
-        return None if model is None or model.train is None else model.train.dump()
+    def converted(self) -> str:
+        """Folder of the converted model, named after its file: so results call the model."""
+        name = "none" if self.gguf is None else re.sub(r"[^A-Za-z0-9._-]+", "-", self.gguf.stem)
+        return f"{self.folder}/model/{name}"
+
+    @property
+    def conversion(self) -> str | None:
+        """The param of converting the model; None where it is loaded as it is."""
+        if self.config.model is None or self.gguf is None:
+            return None
+        wanted = ("package", "gguf", "sha256", "dtype")
+        settings = self.config.model.dump()
+        return as_param({key: settings[key] for key in wanted})
 
     @cached_property
     def model_kind(self) -> ModelKind | None:
@@ -293,6 +314,16 @@ class Experiment:
         return as_param({**settings.dump(), "seed": self.config.evaluation.seed})
 
     @cached_property
+    def seed_groups(self) -> SeedGroups:
+        """The fits of each kind of dictionary whose seeds are compared."""
+        return {} if self.config.evaluation.stability is None else group_seeds(self.fits)
+
+    def stability(self) -> str:
+        """Return the param of comparing seeds."""
+        settings = self.config.evaluation.stability
+        return as_param(None if settings is None else settings.dump())
+
+    @cached_property
     def facts(self) -> Facts:
         """What figures ask to know whether there is something to draw."""
         evals = self.config.evaluation.list_evals()
@@ -307,7 +338,20 @@ class Experiment:
                 str(getattr(self.config.methods[name], "architecture", None)) for name in methods
             ),
             seeds=max(sizes.count(size) for size in set(sizes)),
+            rivals=self._count_rivals(),
+            has_stability=bool(self.seed_groups),
+            sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
         )
+
+    def _count_rivals(self) -> int:
+        """Return the most methods that share a size with the first one that is no control."""
+        sizes: dict[tuple[str, int, int], set[str]] = {}
+        for fit in self.fits:
+            if fit.method in self.rivals:
+                sizes.setdefault((fit.site, fit.n_atoms, fit.k), set()).add(fit.method)
+        used = {fit.method for fit in self.fits}
+        first = next((method for method in self.rivals if method in used), None)
+        return max((len(found) for found in sizes.values() if first in found), default=0)
 
     @cached_property
     def figures(self) -> list[str]:
@@ -340,15 +384,18 @@ class Experiment:
             return None
         return f"{self.folder}/{fit.site}/ground_truth/{fit.name}/scores.json"
 
-    def rows(self, failed: Sequence[Sequence[Any]] = ()) -> str:
+    def rows(self, failed: Sequence[Sequence[Any]] = (), *, stability: bool = False) -> str:
         """Return all fits, shortly; `dbksvd.base.layout.expand_rows` adds their folders.
 
-        `failed` has the keys and the reason of each fit that could not be made or scored.
+        `failed` has the keys and the reason of each fit that could not be made or scored;
+        `stability` says whether rows name what is known of several seeds.
         """
         rows: dict[str, Any] = {
             "folder": self.folder,
             "fits": [astuple(fit) for fit in self.fits],
         }
+        if stability and self.seed_groups:
+            rows["stability"] = True
         return as_param(rows | ({"failed": list(failed)} if failed else {}))
 
     def _list_fits(self, problems: Problems) -> Iterator[Fit]:

@@ -8,17 +8,18 @@ jobs share is assumed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dbksvd.activations.file_headers import check_ready
-from dbksvd.base.local_files import expand_user, tell_path
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.settings_errors import Problems
 from dbksvd.fit.registry import find_method
 from dbksvd.images.local_checks import check_image_folder
-from dbksvd.models.local_checks import check_model_folder
-from dbksvd.models.sizes import find_config, read_sizes
+from dbksvd.models.local_checks import check_model_files
+from dbksvd.models.places import find_config
+from dbksvd.models.sizes import read_sizes
 from dbksvd.text.sources.registry import find_text_source
 from dbksvd.text.sources.sae_probes import check_probe_names
 from workflow.experiment import Experiment
@@ -43,7 +44,7 @@ def check_local(experiment: Experiment) -> None:
         problems.catch(_ask, check_image_folder, config.images)
     if config.model is not None:
         of_images = experiment.source == "images"
-        problems.catch(_ask, _check_model, config.model, of_images)
+        problems.catch(_ask, partial(check_model_files, of_images=of_images), config.model)
         if getattr(activations, "hook_module", None) is None:
             width = problems.catch(_ask, _find_width, config.model)
     if config.text is not None:
@@ -73,20 +74,8 @@ def _check_tensor(ready: Any) -> None:
         raise SettingsError("activations.files.tensor: no use for a .npy file, which has one array")
 
 
-def _check_model(model: Any, of_images: bool) -> None:
-    check_model_folder(model, of_images=of_images)
-    facts = model.train.facts if model.train is not None else None
-    if facts is not None and not any((expand_user(facts.data) / "base").glob("ravel_*.json")):
-        raise ValueError(
-            "model.train.facts.data: expected a folder with RAVEL's files in base/, found none at "
-            f"{tell_path(facts.data)}"
-        )
-
-
 def _find_width(model: Any) -> int | None:
     """Return the width of a model's layers, where its config is on this machine."""
-    if model.train is not None:
-        return int(model.train.width)
     path = find_config(model)
     return None if path is None else read_sizes(path).width
 

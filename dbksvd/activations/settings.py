@@ -226,7 +226,7 @@ def choose_extraction(
     layer : int or None
         Layer of the site; None for ready activations.
     model : ModelSettings or None
-        As later stages load it: a trained model is a folder by now.
+        As later stages load it: a converted model is a folder by now.
     streamed : bool
         Whether a fit asks, which extracts its training rows itself. Stored rows do not depend on
         that.

@@ -257,3 +257,10 @@ class Dictionary:
         except ValueError as error:
             raise ValueError(f"{folder / WEIGHTS_FILE}: {error}") from None
         return loaded.to(device)
+
+
+def is_signed(dictionary: SparseDictionary) -> bool:
+    """Return whether a dictionary's codes may be negative."""
+    if isinstance(dictionary, Dictionary):
+        return not dictionary.settings.nonnegative
+    return bool(getattr(getattr(dictionary, "sae", None), "is_signed", False))

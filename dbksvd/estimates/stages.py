@@ -15,10 +15,12 @@ from dbksvd.base.site import Site
 from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
 from dbksvd.estimates.pages import count_collection, count_rendering
+from dbksvd.estimates.stability import count_comparisons
 from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.registry import find_method
+from dbksvd.models.places import find_gguf
 from dbksvd.models.sizes import ModelKind, ModelSizes
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -124,10 +126,9 @@ def estimate_stages(
     sites = {str(rows.site): rows for rows in list_sites(config, sizes)}
     parameters = float(sizes.parameters or 0) if sizes else 0.0
     stages = []
-    if config.model is not None and config.model.train is not None:
-        tokens = config.model.train.tokens
-        work = Work(model=6 * parameters * tokens, memory=16 * parameters, disk=4 * parameters)
-        stages.append(_make_stage("train_language_model", [work], device))
+    if config.model is not None and find_gguf(config.model) is not None:
+        size = _BYTES[config.model.dtype] * parameters
+        stages.append(_make_stage("convert model", [Work(memory=2 * size, disk=size)], device))
     stages.append(_make_stage("extract", _list_extractions(config, sites, sizes), device))
     stages.append(_estimate_shards(sites.values(), device))
     scored_fits = list(fits)
@@ -151,6 +152,8 @@ def estimate_stages(
         stages.append(_make_stage("prepare evals", prepared, device, is_eval=True))
     scored = [_count_scoring(rows, fit, one, evals, parameters) for rows, fit, one in coding]
     stages.append(_make_stage("evaluate", scored, device, is_eval=True))
+    if compared := count_comparisons(config, coding):
+        stages.append(_make_stage("compare seeds", compared, device))
     if paged:
         stages += _estimate_pages(config, coding, paged, sizes, device)
     return stages

@@ -17,6 +17,8 @@ from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.evaluation.expert_duplicates import measure_expert_duplicates
+from dbksvd.evaluation.heldout_groups import GroupedVariance, group_heldout
+from dbksvd.evaluation.sparsity import SparsitySample
 from dbksvd.ops.inputs import as_tensor
 
 
@@ -59,7 +61,9 @@ def measure_dictionary(
         ``cosine_similarity`` (mean over samples); ``l0`` and ``l0_std`` (non-zero codes per
         sample); ``n_atoms``; ``dead_atoms`` (used by no sample) and ``dead_fraction``;
         ``nearest_atom_cosine`` (median over atoms of the largest |cos| to another; None for a
-        single atom); ``samples``; ``usage`` (samples that use each atom, list of length m).
+        single atom); those of :meth:`dbksvd.evaluation.sparsity.SparsitySample.measure`;
+        ``samples``; ``usage`` (samples that use each atom, list of length m); for shards ``parts``:
+        ``explained_variance`` by group of documents (:mod:`dbksvd.evaluation.heldout_groups`).
 
     Raises
     ------
@@ -67,20 +71,27 @@ def measure_dictionary(
         If no two samples differ, the width is not the dictionary's, or a value is not finite.
     """
     variance = ExplainedVariance(dictionary.atoms.shape[1], dictionary.atoms.device)
+    groups = group_heldout(activations)
+    grouped = None if groups is None else GroupedVariance(groups, *variance.mean.shape)
     cosine_sum = 0.0
     l0: list[Tensor] = []
     usage = torch.zeros(len(dictionary.atoms), dtype=torch.int64)
+    sample = SparsitySample()
     for x in _read_blocks(activations, block, dictionary.atoms.shape[1]):
         codes = dictionary.encode(x.to(dictionary.atoms))
         reconstruction = dictionary.decode(codes, torch.float64)
         if not torch.isfinite(reconstruction).all():
             raise ValueError("dictionary: its reconstruction holds NaN or infinity")
         variance.add(x, reconstruction)
+        if grouped is not None:
+            grouped.add(x.cpu(), reconstruction.cpu())
         cosine_sum += float(torch.cosine_similarity(x.to(reconstruction), reconstruction).sum())
         l0.append(codes.l0.cpu())
         usage += codes.count_usage().cpu()
+        sample.add(x, codes)
     counts = torch.cat(l0).double()
     n, dead = len(counts), int((usage == 0).sum())
+    parts = {} if grouped is None else {"parts": {"explained_variance": _name(grouped.compute())}}
     return {
         "explained_variance": variance.compute(),
         "mse": variance.error / (n * len(variance.mean)),
@@ -91,9 +102,15 @@ def measure_dictionary(
         "dead_atoms": dead,
         "dead_fraction": dead / len(usage),
         "nearest_atom_cosine": measure_nearest_atom_cosine(dictionary.atoms),
+        **sample.measure(dictionary),
         "samples": n,
         "usage": usage.tolist(),
+        **parts,
     }
+
+
+def _name(parts: list[float]) -> dict[str, float]:
+    return {f"documents-{group:02d}": part for group, part in enumerate(parts)}
 
 
 def measure_folder(folder: str | Path, activations: Tensor | Rows) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_co
 from dbksvd.base.files import hash_file
 from dbksvd.base.layout import CONFIG_FILE, WEIGHTS_FILE
 from dbksvd.base.settings import parse
-from dbksvd.dictionaries.dictionary import SparseDictionary
+from dbksvd.dictionaries.dictionary import SparseDictionary, is_signed
 from dbksvd.dictionaries.loading import load_dictionary
-from dbksvd.features.collector import Collector, is_signed
+from dbksvd.features.collector import Collector
 from dbksvd.features.contexts import Contexts, ContextSource, cut_contexts, limit_norms
 from dbksvd.features.settings import ExampleSettings
 from dbksvd.features.site_files import SITE_FOLDER

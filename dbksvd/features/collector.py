@@ -9,18 +9,10 @@ import torch
 from torch import Tensor
 
 from dbksvd.base.codes import SparseCodes
-from dbksvd.dictionaries.dictionary import Dictionary, SparseDictionary
 from dbksvd.features.kernels import ContextRows, FeatureState, add_contexts
 from dbksvd.features.listing import list_coactive, list_examples, list_tokens
 from dbksvd.features.settings import ExampleSettings
 from dbksvd.features.tables import PairTable
-
-
-def is_signed(dictionary: SparseDictionary) -> bool:
-    """Return whether a dictionary's codes may be negative."""
-    if isinstance(dictionary, Dictionary):
-        return not dictionary.settings.nonnegative
-    return bool(getattr(getattr(dictionary, "sae", None), "is_signed", False))
 
 
 def split_sides(codes: SparseCodes, signed: bool) -> SparseCodes:

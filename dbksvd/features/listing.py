@@ -82,14 +82,11 @@ def list_coactive(table: PairTable, rows: np.ndarray, most: int) -> dict[str, np
     best = _make_best(len(rows), most)
     for owner, other in ((low, high), (high, low)):
         _pick_best(owner, jaccard, other, best)
-    number, scores, others = best
-    counts = _gather(both, number, np.int64)
+    number, _, others = best
     return {
         "coactive_base": rows,
         "coactive_feature": np.where(number < 0, -1, others).astype(np.int32),
-        "coactive_count": counts,
-        "coactive_jaccard": np.where(number < 0, 0, scores).astype(np.float32),
-        "coactive_conditional": (counts / np.maximum(rows, 1)[:, None]).astype(np.float32),
+        "coactive_count": _gather(both, number, np.int64),
     }
 
 
@@ -129,7 +126,6 @@ def list_examples(state: FeatureState, settings: ExampleSettings) -> dict[str, n
         "example_document": state.document.reshape(-1)[order],
         "example_tile": state.tile.reshape(-1)[order],
         "example_position": state.position.reshape(-1)[order],
-        "example_peak": state.peak.reshape(-1)[order],
         "example_first": state.first.reshape(-1)[order],
         "example_length": state.length.reshape(-1)[order],
         "value_start": np.cumsum(np.concatenate(starts)),

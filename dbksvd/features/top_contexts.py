@@ -11,12 +11,11 @@ import numpy as np
 
 from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.settings import parse
-from dbksvd.dictionaries.dictionary import SparseDictionary
-from dbksvd.features.collector import is_signed
+from dbksvd.dictionaries.dictionary import SparseDictionary, is_signed
 from dbksvd.features.token_texts import show_tokens
 from dbksvd.models.loading import locate_model, prepend_bos_
+from dbksvd.models.places import find_folder
 from dbksvd.models.settings import ModelSettings
-from dbksvd.models.sizes import find_folder
 from dbksvd.models.tokenizer import load_tokenizer
 from dbksvd.text.documents import check_documents, iterate_documents
 from dbksvd.text.tokens import tokenize_documents

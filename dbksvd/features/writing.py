@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from dbksvd.base.files import hash_files, write_json
@@ -30,6 +29,7 @@ from dbksvd.features.site_files import (
     TILES_FILE,
     TOKENS_FILE,
     name_atoms_file,
+    write_arrays,
 )
 from dbksvd.features.text_contexts import TextContexts
 from dbksvd.features.token_texts import show_tokens
@@ -78,7 +78,7 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
                 tokens.update(np.unique(arrays.get(key, [])).tolist())
             file = folder / name_atoms_file(name)
             file.parent.mkdir(parents=True, exist_ok=True)
-            _save(arrays, file)
+            write_arrays(file, arrays)
             entries.append(
                 {"name": name, "file": name_atoms_file(name), "width": geometry[name][0].shape[1]}
                 | collector.describe()
@@ -100,19 +100,6 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
         }
         write_json(folder / MANIFEST_FILE, manifest)
     return manifest
-
-
-def _save(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    save_file({name: np.ascontiguousarray(_narrow(array)) for name, array in arrays.items()}, path)
-    path.chmod(0o644)
-
-
-def _narrow(array: np.ndarray) -> np.ndarray:
-    """Return integers in the narrowest signed type that holds them: half of the room on disk."""
-    if array.dtype.kind != "i" or not array.size:
-        return array
-    largest = max(int(array.max()), -1 - int(array.min()))
-    return array.astype(np.min_scalar_type(-1 - largest))
 
 
 def _describe_atoms(
@@ -167,7 +154,7 @@ def _write_text(
         "token": token,
         "source": np.array([number[origins[index]] for index in indices], np.int32),
     }
-    _save(arrays, folder / CONTEXTS_FILE)
+    write_arrays(folder / CONTEXTS_FILE, arrays)
     shown = show_tokens(source.loaded.tokenizer, tokens | set(np.unique(token).tolist()))
     content = {str(key): text for key, text in shown.items()}
     (folder / TOKENS_FILE).write_text(json.dumps(content, ensure_ascii=True, indent=0) + "\n")

@@ -13,14 +13,12 @@ from typing import Any, NoReturn
 
 from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
+from dbksvd.models.places import CONFIG_FILE, find_config, find_folder
 from dbksvd.models.settings import AccessSettings, HubDataSet, ModelSettings
 from dbksvd.models.sizes import (
-    CONFIG_FILE,
     ModelKind,
     ModelSizes,
     check_sizes,
-    find_config,
-    find_folder,
     read_config,
     read_sizes,
     tell_kind,

@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, DEPTH = "hidden_size", "num_hidden_layers"
+# Transformers' tables of what it makes of GGUF files, and those of their keys that are not meant.
+_GGUF_TABLES = {
+    "ggml.py": "GGUF_CONFIG_MAPPING",
+    "gguf/gguf_config_mapping.py": "GGUF_CONFIG_ARCHS",
+}
+_NO_CAUSAL_MODELS = {"general", "tokenizer", "t5", "umt5"}
 
 
 def read_attributes(config: Mapping[str, Any], path: Path) -> tuple[int, int]:
@@ -110,3 +116,32 @@ def _ask_transformers(path: Path) -> tuple[Any, Any]:
 def find_text_sizes(config: Any) -> tuple[Any, Any]:
     """Return width and number of layers of a config of transformers, None for one it has not."""
     return getattr(config, WIDTH, None), getattr(config, DEPTH, None)
+
+
+@cache
+def list_gguf_architectures() -> frozenset[str]:
+    """Return the architectures whose GGUF files transformers converts to causal models.
+
+    Its table is read from the text of the module. Empty where it is not found there.
+    """
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    folder = Path(spec.submodule_search_locations[0]) / "integrations"
+    names: set[str] = set()
+    for file, table in _GGUF_TABLES.items():
+        try:
+            tree = ast.parse((folder / file).read_text(encoding="utf-8"))
+        except OSError:
+            return frozenset()
+        names |= set(_list_keys(tree, table))
+    return frozenset(names - _NO_CAUSAL_MODELS)
+
+
+def _list_keys(tree: ast.Module, table: str) -> Iterator[str]:
+    """Yield the constant keys of a dict that a module assigns."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            is_named = any(isinstance(each, ast.Name) and each.id == table for each in node.targets)
+            keys = node.value.keys if is_named else []
+            yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))

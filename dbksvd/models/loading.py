@@ -14,17 +14,9 @@ import torch
 from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
 from dbksvd.models.attributes import find_text_sizes
+from dbksvd.models.places import CONFIG_FILE, find_folder, find_gguf, find_package_model
 from dbksvd.models.settings import ModelSettings
-from dbksvd.models.sizes import (
-    CONFIG_FILE,
-    ModelKind,
-    ModelSizes,
-    check_sizes,
-    find_folder,
-    find_package_model,
-    read_config,
-    tell_kind,
-)
+from dbksvd.models.sizes import ModelKind, ModelSizes, check_sizes, read_config, tell_kind
 from dbksvd.models.tokenizer import check_vocabulary, count_embeddings, load_tokenizer
 from dbksvd.models.weights import check_weights
 
@@ -175,6 +167,18 @@ def load_weights(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"{source}: expected weights that fit {CONFIG_FILE}, got {tell_error(error)}"
         ) from error
+    require_blocks(info, source)
+    return model
+
+
+def require_blocks(info: Mapping[str, Any], source: str) -> None:
+    """Check that no weights of a block or of the embeddings were missing, as transformers tells.
+
+    Raises
+    ------
+    ValueError
+        If some were.
+    """
     missing = sorted(map(str, info["missing_keys"]))
     lacking = [
         name for name in missing if re.search(r"\.\d+\.|embed(ding)?s?\.|embed_|w[tp]e\.", name)
@@ -184,7 +188,6 @@ def load_weights(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
             f"{source}: expected the weights of all blocks, found none for {lacking[0]} and "
             f"{len(lacking) - 1} more"
         )
-    return model
 
 
 def tell_error(error: Exception) -> str:
@@ -231,11 +234,15 @@ def prepend_bos_(tokenizer: Any) -> None:
 def locate_model(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     """Return a folder or hub name, and the arguments that pin it."""
     pinned: dict[str, Any] = {"trust_remote_code": False}
+    gguf = find_gguf(settings)
+    if gguf is not None:
+        raise ValueError(
+            f"model.name: expected the folder that {gguf} was converted to "
+            "(scripts/convert_model.py), got the file itself"
+        )
     if settings.package is not None:
         return str(find_package_model(settings.package)), pinned
-    if settings.name is None:
-        raise ValueError("model.train: expected the folder of the trained model as model.name")
-    name = settings.name
+    name = str(settings.name)
     folder = find_folder(name)
     if folder is not None:
         return str(folder), pinned

@@ -1,4 +1,4 @@
-"""A model folder looked at before anything runs: its config, its weights, its tokenizer."""
+"""A model looked at before anything runs: its config, its weights, its tokenizer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from dbksvd.base.local_files import (
     require_file,
     require_folder,
 )
+from dbksvd.models.conversion import check_gguf
+from dbksvd.models.places import CONFIG_FILE, find_gguf
 from dbksvd.models.settings import ModelSettings
-from dbksvd.models.sizes import CONFIG_FILE, WEIGHTS_FILE
+from dbksvd.models.weights import WEIGHTS_FILE
 
 WHERE = "model.name"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
@@ -31,8 +33,8 @@ TOKENIZER_FILES = (
 )
 
 
-def check_model_folder(settings: ModelSettings, *, of_images: bool = False) -> None:
-    """Check a model in a local folder; one of a package, of the hub or to train is accepted.
+def check_model_files(settings: ModelSettings, *, of_images: bool = False) -> None:
+    """Check a model in a local folder or GGUF file; a folder of a package or the hub is accepted.
 
     Parameters
     ----------
@@ -46,6 +48,9 @@ def check_model_folder(settings: ModelSettings, *, of_images: bool = False) -> N
     ValueError
         If there is no such folder, or a file is missing, damaged or a pointer of git-lfs.
     """
+    gguf = find_gguf(settings)
+    if gguf is not None:
+        check_gguf(gguf, "model.package" if settings.package else "model.gguf")
     if settings.name is None:
         return
     folder = expand_user(settings.name)

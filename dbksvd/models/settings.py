@@ -8,9 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from dbksvd.base.revisions import is_commit
 from dbksvd.base.settings import Count, DeviceName, NonNegativeInt, Settings, Sha256, Text
-from dbksvd.language_model_settings import LanguageModelSettings
 
-_ORIGINS = ("package", "name", "train")
+_ORIGINS = ("package", "name", "gguf")
 
 
 def _lower(value: Any) -> Any:
@@ -38,18 +37,20 @@ class ExpectedSizes(Settings):
 
 
 class ModelSettings(Settings):
-    """Which model, and how it is loaded; exactly one of `package`, `name` and `train` is given."""
+    """Which model, and how it is loaded; exactly one of `package`, `name` and `gguf` is given."""
 
     package: Text | None = None
-    """Installed distribution that carries a model folder; its files are used, its code is not."""
+    """Installed distribution that carries a model folder or a GGUF file; its files are used, its
+    code is not.
+    """
     name: Text | None = None
     """Local folder, or name on the hub."""
-    train: LanguageModelSettings | None = None
-    """A small language model to pretrain on the text."""
+    gguf: Text | None = None
+    """Local GGUF file of a causal model; its weights are unpacked once, to `dtype`."""
     revision: Text | None = None
     """Commit or tag on the hub; required for a name on the hub."""
     sha256: AnyCaseSha256 | None = None
-    """Hash that model.safetensors must have."""
+    """Hash that model.safetensors, or the GGUF file, must have."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type of the weights."""
     device: DeviceName = "auto"
@@ -69,25 +70,25 @@ class ModelSettings(Settings):
                 f"expected exactly one of the keys {' or '.join(_ORIGINS)}, "
                 f"got {' and '.join(given) or 'none'}"
             )
-        if self.train is not None and self.expect is not None:
-            raise ValueError("expect: expected none beside model.train, which has its sizes")
         return self
 
     @property
     def shown_name(self) -> str:
         """Name in messages and results."""
-        return str(self.package or self.name or "model.train")
+        return str(self.package or self.name or self.gguf)
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the settings alone fix every weight: by training, a hash or a commit."""
-        return self.train is not None or self.sha256 is not None or is_commit(self.revision)
+        """Whether the settings alone fix every weight: by a hash or a commit."""
+        return self.sha256 is not None or is_commit(self.revision)
 
-    def locate_trained(self, folder: str) -> ModelSettings:
-        """Return the settings that load the model from `folder` once it is trained."""
-        if self.train is None:
-            return self
-        return self.model_copy(update={"train": None, "name": folder})
+    def locate_converted(self, folder: str) -> ModelSettings:
+        """Return the settings that load the model from `folder`, to which it was converted.
+
+        The hash is that of the GGUF file, which was checked then.
+        """
+        given = {"package": None, "gguf": None, "sha256": None, "name": folder}
+        return self.model_copy(update=given)
 
 
 class HubDataSet(Settings):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from dbksvd.base.files import read_json
-from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
 from dbksvd.models.attributes import find_attribute_map, read_attributes
+from dbksvd.models.gguf_header import read_header
+from dbksvd.models.places import CONFIG_FILE, find_config
 from dbksvd.models.settings import ExpectedSizes, ModelSettings
-from dbksvd.models.weights import WEIGHTS_FILE, count_weights
+from dbksvd.models.weights import count_weights
 
-CONFIG_FILE = "config.json"
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 TOLERANCE = 0.01  # of the number of parameters, which is counted with or without tied weights
 
@@ -29,32 +28,6 @@ class ModelSizes:
     width: int
     layers: int
     parameters: int | None = None
-
-
-def find_package_model(package: str) -> Path:
-    """Return the folder with config and safetensors weights that a distribution carries.
-
-    The package is not imported: the list of its files comes from its metadata.
-
-    Raises
-    ------
-    ValueError
-        If the distribution is not installed or carries no such folder.
-    """
-    try:
-        files = metadata.files(package) or []
-    except metadata.PackageNotFoundError as error:
-        raise ValueError(
-            f"model.package: expected an installed distribution, {package!r} is not installed"
-        ) from error
-    configs = {file.parent for file in files if file.name == CONFIG_FILE}
-    for file in files:
-        if file.name == WEIGHTS_FILE and file.parent in configs:
-            return Path(str(file.locate())).parent
-    raise ValueError(
-        f"model.package: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE} in {package!r}, "
-        f"found none in its {len(files)} files"
-    )
 
 
 def tell_kind(architectures: list[str] | None) -> ModelKind:
@@ -73,62 +46,12 @@ def find_kind(settings: Mapping[str, Any] | ModelSettings) -> ModelKind | None:
     ValueError
         If ``package`` carries no model.
     """
-    settings = parse(ModelSettings, settings, "model")
-    if settings.train is not None:
-        return "causal"
     path = find_config(settings)
-    return None if path is None else tell_kind(read_config(path).get("architectures"))
-
-
-def find_config(settings: Mapping[str, Any] | ModelSettings) -> Path | None:
-    """Return the ``config.json`` of the model in a section ``model``, if it is on this machine.
-
-    A path where nothing is yet has none: :func:`find_folder` says what is wrong with it.
-
-    Raises
-    ------
-    ValueError
-        If ``package`` carries no model.
-    """
-    settings = parse(ModelSettings, settings, "model")
-    path: Path | str | None = None
-    if settings.package is not None:
-        path = find_package_model(settings.package) / CONFIG_FILE
-    elif settings.name is not None:
-        folder = expand_user(settings.name)
-        if folder.is_dir():
-            path = folder / CONFIG_FILE
-        elif not is_path(settings.name):
-            path = _find_in_cache(settings.name, settings.revision)
-    return Path(path) if path is not None and Path(path).is_file() else None
-
-
-def find_folder(name: str) -> Path | None:
-    """Return the model folder that ``model.name`` is; None for a name on the hub.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the name is a path, and no folder with a ``config.json`` is there; the message has the
-        absolute path.
-    """
-    folder = expand_user(name)
-    if folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            raise FileNotFoundError(
-                f"model.name: expected a model folder with {CONFIG_FILE}, found none in "
-                f"{folder.absolute()}"
-            )
-        return folder
-    if folder.exists():
-        raise FileNotFoundError(
-            f"model.name: expected a model folder, got the file {folder.absolute()}"
-        )
-    if is_path(name):
-        raise FileNotFoundError(
-            f"model.name: expected a model folder, found none at {folder.absolute()}"
-        )
-    return None
+    if path is None:
+        return None
+    if path.name != CONFIG_FILE:
+        return "causal"  # nothing else is converted from GGUF
+    return tell_kind(read_config(path).get("architectures"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -146,22 +69,27 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_sizes(path: Path) -> ModelSizes:
-    """Return width and layers as a ``config.json`` has them, under the names of its class.
+    """Return width and layers as a ``config.json`` or the header of a GGUF file has them.
 
     Raises
     ------
     ValueError
         If neither the file nor transformers' class for it names a width and a number of layers.
     """
+    if path.name != CONFIG_FILE:
+        header = read_header(path)
+        return ModelSizes(header.width, header.layers, header.parameters)
     return ModelSizes(*read_attributes(read_config(path), path))
 
 
 def read_positions(path: Path) -> int | None:
-    """Return the most tokens that a ``config.json`` says its model takes; None where it does not.
+    """Return the most tokens that a model takes, as its config or the header of a GGUF file says.
 
-    A model may take fewer, as RoBERTa does, whose positions begin behind that of padding; loading
-    it tells.
+    None where a config does not say it. A model may take fewer, as RoBERTa does, whose positions
+    begin behind that of padding; loading it tells.
     """
+    if path.name != CONFIG_FILE:
+        return read_header(path).positions
     config = read_config(path)
     text = config.get("text_config", config)
     if not isinstance(text, Mapping):
@@ -175,24 +103,21 @@ def read_positions(path: Path) -> int | None:
 def find_sizes(settings: Mapping[str, Any] | ModelSettings | None) -> ModelSizes | None:
     """Return the sizes of the model in a section ``model``, offline and without loading it.
 
-    From ``train``, from the model's files if they are on this machine, or from ``expect``. The
-    parameters of a model to train are 12·L·d² + 2·V·d. None where none of the three tells, or
-    there is no such section.
+    From the model's files if they are on this machine, or from ``expect``. None where neither
+    tells, or there is no such section.
 
     Raises
     ------
     ValueError
-        If ``package`` carries no model.
+        If ``package`` carries no model, or a file says no sizes.
     """
     if not settings:
         return None
     settings = parse(ModelSettings, settings, "model")
-    if (train := settings.train) is not None:
-        d, layers = train.width, train.layers
-        return ModelSizes(d, layers, 12 * layers * d * d + 2 * train.vocabulary * d)
     path = find_config(settings)
     if path is not None:
-        return replace(read_sizes(path), parameters=count_parameters(path.parent))
+        sizes = read_sizes(path)
+        return replace(sizes, parameters=sizes.parameters or count_parameters(path.parent))
     expected = settings.expect
     if expected is None or expected.width is None or expected.layers is None:
         return None
@@ -224,14 +149,3 @@ def check_sizes(
         allowed = TOLERANCE * wanted if key == "parameters" else 0
         if abs(wanted - actual) > allowed:
             raise ValueError(f"model.expect.{key}: expected {wanted} in {name}, got {actual}")
-
-
-def _find_in_cache(name: str, revision: str | None) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, CONFIG_FILE, revision=revision)
-    except HFValidationError:  # a path: the folder is not there
-        return None
-    return found if isinstance(found, str) else None

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from dbksvd.base.files import hash_file, is_lfs_pointer, read_json
+from dbksvd.base.files import check_hash, hash_file, is_lfs_pointer, read_json
 from dbksvd.models.settings import ModelSettings
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+# Of the seal that lies beside a converted model.
+SEAL_KEYS = frozenset(("files", "source"))
 
 
 def find_file(source: str, name: str, revision: str | None) -> Path | None:
@@ -34,6 +36,8 @@ def check_weights(source: str, settings: ModelSettings) -> str | None:
     ------
     ValueError
         If it is not the expected one, or a file is cut short or only stands for the weights.
+    DamagedFileError
+        If a file of a converted model is not the one that its seal describes.
     FileNotFoundError
         If ``sha256`` is set and there is no such file, or a file of the index is missing.
     """
@@ -51,8 +55,22 @@ def check_weights(source: str, settings: ModelSettings) -> str | None:
     actual = hash_file(path)
     if settings.sha256 is not None and actual != settings.sha256:
         raise ValueError(f"{path}: expected sha256 {settings.sha256}, got {actual}")
+    _check_seal(path, actual)
     count_weights(path)
     return actual
+
+
+def _check_seal(weights: Path, sha256: str) -> None:
+    """Check a folder that a GGUF file was converted to against the seal beside it."""
+    seal = Path(f"{weights.parent}.json")
+    if not seal.is_file():
+        return
+    content = read_json(seal)
+    if not isinstance(content, dict) or not content.keys() >= SEAL_KEYS:
+        return  # not ours
+    for name, wanted in content["files"].items():
+        if name != weights.name or wanted != sha256:
+            check_hash(weights.parent / name, wanted, seal)
 
 
 def _check_index(source: str) -> None:

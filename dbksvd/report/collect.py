@@ -1,4 +1,4 @@
-"""From the folders of all dictionaries to tidy tables: scores, curves, atom usage, routing.
+"""From the folders of all dictionaries to tidy tables: scores, curves, usage, stability, routing.
 
 Each dictionary is a row of :func:`dbksvd.base.layout.expand_rows`: its keys and its folders.
 """
@@ -14,10 +14,12 @@ from typing import Any
 import pandas as pd
 
 from dbksvd.base.files import DamagedFileError, check_folder, read_json, read_seal
+from dbksvd.base.headline import PART
 from dbksvd.base.layout import FAILED, KEYS, LOG_FILE, SEAL_FILE
-from dbksvd.evaluation.saebench.results import SEAL, read_metrics
+from dbksvd.evaluation.saebench.results import SEAL, read_metrics, read_parts
 
 SCORE_COLUMNS = [*KEYS, "eval", "metric", "value"]
+STABILITY_COLUMNS = [*KEYS, "cosine", "atoms", "random_atoms"]
 ROUTING_COLUMNS = [*KEYS, "component", "expert", "samples"]
 
 Row = Mapping[str, Any]
@@ -27,8 +29,9 @@ logger = logging.getLogger(__name__)
 def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
     """Return the tidy table of all numbers; null and NaN are left out and counted in the log.
 
-    A dictionary that could not be made or scored has one row without a value: the eval `FAILED`,
-    and the reason as the metric.
+    The parts of a number (data sets, classes, groups of documents), whose mean it is, have rows of
+    their own: ``metric@part``. A dictionary that could not be made or scored has one
+    row without a value: the eval `FAILED`, and the reason as the metric.
     """
     table: list[list[Any]] = []
     left_out = 0
@@ -52,9 +55,15 @@ def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (eval, metrics) of one dictionary: ``heldout``, evals, ``ground_truth``, ``fit``."""
+    """Yield (eval, metrics) of one dictionary, where it has them.
+
+    They are ``heldout``, SAEBench's evals, ``ground_truth``, ``stability`` and ``fit``. An eval
+    whose numbers have parts comes a second time, with these.
+    """
     evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
-    yield "heldout", read_seal(evaluation / "metrics.json")
+    heldout = read_seal(evaluation / "metrics.json")
+    yield "heldout", heldout
+    yield "heldout", _name_parts(heldout.get("parts", {}))
     for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
         if (folder / SEAL).is_file():
             try:
@@ -62,10 +71,21 @@ def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
             except DamagedFileError as error:  # without its metrics.json, an evaluation runs again
                 raise DamagedFileError(error.reason, evaluation / "metrics.json") from error
         yield folder.name, read_metrics(folder)
+        yield folder.name, _name_parts(read_parts(folder))
     if row.get("ground_truth"):
         yield "ground_truth", read_seal(row["ground_truth"])
+    if row.get("stability"):
+        yield "stability", check_folder(row["stability"])["scores"][str(row["seed"])]
     if (dictionary / SEAL_FILE).is_file():
         yield "fit", read_seal(dictionary / SEAL_FILE)
+
+
+def _name_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {
+        f"{metric}{PART}{part}": value
+        for metric, values in parts.items()
+        for part, value in values.items()
+    }
 
 
 def collect_curves(rows: Sequence[Row]) -> pd.DataFrame:
@@ -94,6 +114,27 @@ def read_usage(row: Row) -> pd.DataFrame:
     counts = pd.DataFrame({"count": metrics["usage"]})
     counts["tokens"] = metrics["samples"]
     return pd.concat([_repeat_keys(row, len(counts)), counts], axis=1)
+
+
+def collect_stability(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return how the matched cosines of all dictionaries are spread over bins.
+
+    ``cosine`` is the lower edge of a bin, ``atoms`` the number of pairs of matched atoms there,
+    over all other seeds; ``random_atoms`` that of pairs of random atoms of the same sizes.
+    """
+    found = [read_stability(row) for row in rows if row.get("stability")]
+    if not found:
+        return pd.DataFrame(columns=STABILITY_COLUMNS)
+    return pd.concat(found, ignore_index=True)
+
+
+def read_stability(row: Row) -> pd.DataFrame:
+    """Return how the matched cosines of one dictionary are spread over bins."""
+    counts = read_seal(row["stability"])["histograms"]
+    bins = counts["bins"]
+    table = pd.DataFrame({"cosine": [place / bins for place in range(bins)]})
+    table["atoms"], table["random_atoms"] = counts["seeds"][str(row["seed"])], counts["random"]
+    return pd.concat([_repeat_keys(row, bins), table], axis=1)
 
 
 def _repeat_keys(row: Row, times: int) -> pd.DataFrame:

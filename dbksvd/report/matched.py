@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -9,9 +10,18 @@ import numpy as np
 import pandas as pd
 
 from dbksvd.base.headline import Headline
-from dbksvd.report.tables import explain_empty, format_spread
+from dbksvd.report.measured import Measured, align, pool_sites, read_measured
+from dbksvd.report.noise import SeedNoise
+from dbksvd.report.noise import compare as compare_values
+from dbksvd.report.tables import add_notes, explain_empty, format_interval
 
 SIZES = ["site", "n_atoms"]
+NOISE = " (noise)"
+ABOUT = (
+    "± is half an interval that holds, together with those of all pairs of methods of the width, "
+    'with 95 %; "(noise)": it holds 0, so that the two are not told apart. A method with one seed '
+    "takes the others' spread. That a value is read off between two k adds nothing to the interval."
+)
 # Two L0 whose ratio is at most this count as equal.
 EQUAL = 1.005
 L0 = Headline("L0", "heldout", "l0")
@@ -52,22 +62,19 @@ def read_curve(fits: pd.DataFrame, metric: str, l0: float) -> float:
     return float(np.interp(place, logs, means[metric]))  # beyond an end, its value
 
 
-def read_seeds(fits: pd.DataFrame, metric: str, l0: float) -> dict[int, float]:
-    """Return a metric at an L0 for each seed of the method's k whose L0 is nearest.
+def read_nearest(fits: pd.DataFrame, metric: str, l0: float) -> tuple[int, float] | None:
+    """Return the method's k whose L0 is nearest, and how far its values are to be moved to `l0`.
 
-    A seed that has one k only has no curve of its own: its value is moved to `l0` along the curve
-    of the means, by what that curve changes between the two L0.
+    A seed that has one k only has no curve of its own: its value is moved along the curve of the
+    means, by what that curve changes between the two L0. None where nothing is known at `l0`.
     """
     fits = fits.dropna(subset=metric)
     if fits.empty:
-        return {}
+        return None
     means = fits.groupby("k")["l0"].mean()
-    k = (np.log(means) - np.log(l0)).abs().idxmin()
-    here = fits[fits["k"] == k]
-    shift = read_curve(fits, metric, l0) - here[metric].mean()
-    return {
-        int(seed): value + shift for seed, value in zip(here["seed"], here[metric], strict=True)
-    }
+    k = int((np.log(means) - np.log(l0)).abs().idxmin())
+    shift = read_curve(fits, metric, l0) - float(fits.loc[fits["k"] == k, metric].mean())
+    return (k, shift) if np.isfinite(shift) else None
 
 
 def list_targets(first: pd.DataFrame, second: pd.DataFrame) -> list[float]:
@@ -98,11 +105,14 @@ def match(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Of each metric, what `method` has more than `other`: mean ± half the range over the seeds
-        that both have. Columns without a value are left out. A table without rows has
-        the reason in its ``attrs``.
+        Of each metric, what `method` has more than `other`: mean ± half an interval that holds for
+        all pairs together (:mod:`dbksvd.report.noise`), and "(noise)" where that interval holds 0.
+        ``seeds`` are those of either. Columns without a value are left out. A table without rows
+        has the reason in its ``attrs``.
     """
-    fits = tabulate_fits(scores[scores["method"].isin(methods)])
+    scores = scores[scores["method"].isin(methods)]
+    fits = tabulate_fits(scores)
+    found = [_Metric.read(scores, headline) for headline in METRICS]
     rows: list[dict[str, Any]] = []
     for size, group in fits.groupby(SIZES):
         of = dict(list(group.groupby("method")))
@@ -110,23 +120,68 @@ def match(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
             for l0 in list_targets(of[one], of[other]):
                 row = {**dict(zip(SIZES, size, strict=True)), "L0": f"{l0:.1f}"}
                 row |= {"method": one, "other": other}
-                row |= compare_at(of[one], of[other], l0)
+                row |= compare_at(of[one], of[other], l0, found, len(of))
                 rows.append(row)
     table = pd.DataFrame(rows, columns=[*SIZES, "L0", "method", "other", "seeds", *_list_titles()])
     table = table.drop(columns=[title for title in _list_titles() if (table[title] == "").all()])
-    return table if rows else explain_empty(table, _explain_no_pair(fits, methods))
+    if not rows:
+        return explain_empty(table, _explain_no_pair(fits, methods))
+    return add_notes(table, [ABOUT])
 
 
-def compare_at(first: pd.DataFrame, second: pd.DataFrame, l0: float) -> dict[str, Any]:
-    """Return the number of seeds that both methods have at an L0, and each metric's difference."""
-    row: dict[str, Any] = {}
-    for title in _list_titles():
-        one, other = (read_seeds(fits, title, l0) for fits in (first, second))
-        gains = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-        gains = [gain for gain in gains if np.isfinite(gain)]
-        row[title] = format_spread(gains, 3, sign="+") if gains else ""
-        row["seeds"] = max(row.get("seeds", 0), len(gains))
+@dataclass(frozen=True)
+class _Metric:
+    """One score of all dictionaries, and how noisy it is over seeds at each site."""
+
+    title: str
+    measured: dict[tuple[str, str, int, int], Measured]
+    pooled: dict[str, SeedNoise | None]
+
+    @classmethod
+    def read(cls, scores: pd.DataFrame, headline: Headline) -> _Metric:
+        measured = read_measured(scores, headline)
+        return cls(headline.title, measured, pool_sites(measured))
+
+
+def compare_at(
+    first: pd.DataFrame, second: pd.DataFrame, l0: float, metrics: list[_Metric], methods: int
+) -> dict[str, Any]:
+    """Return the seeds of two methods at an L0, and each metric's difference.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Their rows of :func:`tabulate_fits`.
+    l0 : float
+        Where to compare.
+    metrics : list of _Metric
+        What to compare.
+    methods : int
+        How many methods are compared with each other.
+    """
+    row: dict[str, Any] = {"seeds": ""}
+    for metric in metrics:
+        row[metric.title] = ""
+        sides, moved = {}, []
+        for fits in (first, second):
+            nearest = read_nearest(fits, metric.title, l0)
+            if nearest is not None:
+                site, n_atoms, method = fits[[*SIZES, "method"]].iloc[0]
+                sides[method] = metric.measured[site, method, n_atoms, nearest[0]]
+                moved.append(nearest[1])
+        if len(sides) == 2:
+            values = [table + by for table, by in zip(align(sides).values(), moved, strict=True)]
+            row[metric.title] = _format(values, metric.pooled[site], methods)
+            row["seeds"] = row["seeds"] or ", ".join(str(each.seeds) for each in sides.values())
     return row
+
+
+def _format(values: list[np.ndarray], pooled: SeedNoise | None, methods: int) -> str:
+    """Return a difference with its interval, and whether it is noise."""
+    found = compare_values(values[0], values[1], pooled)
+    half = found.widen(methods) if found else None
+    text = format_interval(float(values[0].mean() - values[1].mean()), half, 3, sign="+")
+    return text + NOISE if found and not found.is_told_apart(methods) else text
 
 
 def _explain_no_pair(fits: pd.DataFrame, methods: list[str]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "summary": "dbksvd.report.summary:summarise",
+    "differences": "dbksvd.report.differences:tabulate_differences",
     "matched": "dbksvd.report.matched:match",
     "budgets": "dbksvd.report.budgets:compare",
 }

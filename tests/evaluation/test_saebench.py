@@ -23,6 +23,7 @@ from dbksvd.evaluation.saebench.checks import check_evals, list_datasets, list_k
 from dbksvd.evaluation.saebench.data.bundled import read_ag_news, read_crossed
 from dbksvd.evaluation.saebench.evals import core, sae_probes
 from dbksvd.evaluation.saebench.evals.core import CoreSettings, wants_loss
+from dbksvd.evaluation.saebench.evals.resplits import probe_again
 from dbksvd.evaluation.saebench.last_text_token import LastTextTokenModel
 from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
 from dbksvd.evaluation.saebench.preparation import prepare_eval
@@ -386,6 +387,7 @@ EVALUATION = {
             "rows": 240,
             "context_length": 32,
             "ks": [1, 5],
+            "resplits": 1,
         },
         "sparse_probing": {
             "train_size": 60,
@@ -515,11 +517,33 @@ def test_probing_scores_atoms_and_raw_activations(scored):
     metrics = read_metrics(scored / "scores" / "sparse_probing_sae_probes")
     assert metrics["llm_test_accuracy"] > 0.85
     assert 0.4 < metrics["sae_top_1_test_accuracy"] <= metrics["llm_test_accuracy"]
+    again = read_json(scored / "scores/sparse_probing_sae_probes/resplits.json")
+    for name in ("sae_top_1_test_accuracy", "sae_top_5_test_accuracy"):
+        (further,) = again[name][DATASET]
+        assert metrics[name] == pytest.approx((metrics[f"{name}_own_split"] + further) / 2)
     details = read_result(scored, "sparse_probing_sae_probes")["eval_result_details"]
     assert [detail["dataset_name"] for detail in details] == [DATASET]
     news = read_metrics(scored / "scores" / "sparse_probing")
     assert news["llm_test_accuracy"] > 0.7
     assert 0.3 < news["sae_top_1_test_accuracy"] < 1
+
+
+@pytest.mark.slow
+def test_the_same_split_again_gives_saebenchs_own_score(scored):
+    probes = EVALUATION["evals"]["sparse_probing_sae_probes"]
+    manifest = read_json(scored / "prepared/sparse_probing_sae_probes/manifest.json")
+    task = EvalTask(
+        load_sae(scored / "pursuit" / "m64-k4-s0"),
+        "again",
+        EvalSite(**manifest["site"] | {"seed": -1}),  # a further split has a seed one higher
+        sae_probes.SAEProbesSettings(**probes),
+        scored / "prepared/sparse_probing_sae_probes",
+        scored,
+        lambda: None,
+    )
+    metrics = read_metrics(scored / "scores" / "sparse_probing_sae_probes")
+    for name, by_dataset in probe_again(task).items():
+        assert by_dataset == {DATASET: [pytest.approx(metrics[f"{name}_own_split"])]}
 
 
 @pytest.mark.slow

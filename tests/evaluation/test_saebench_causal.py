@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from importlib import import_module
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import TypeAdapter
+from trained_model import save_trained_model
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.evaluation.saebench.evals.token_matching import match_tokens
 from dbksvd.evaluation.saebench.results import find_result, read_metrics
-from dbksvd.language_model import train_language_model
-from dbksvd.text.documents import prepare_text
+from dbksvd.text.documents import iterate_documents, prepare_text
 
 ROOT = Path(__file__).parents[2]
 DATASETS = ["96_spam_is"]
@@ -71,6 +72,19 @@ def write_ravel(folder: Path) -> Path:
     return folder
 
 
+def state_facts(repeats: int) -> list[str]:
+    """Return documents, each with all facts of one city in an order of its own."""
+    draw, documents = random.Random(0), []
+    for city, *answers in CITIES:
+        facts = [
+            f"{prompt % city} {answer}."
+            for prompts, answer in zip(PROMPTS.values(), answers, strict=True)
+            for prompt in prompts
+        ]
+        documents += [" ".join(draw.sample(facts, len(facts))) for _ in range(repeats)]
+    return documents
+
+
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory) -> Path:
     """Folder of a run of every eval: a model of 2 layers, d = 64, and 128 random atoms."""
@@ -82,12 +96,8 @@ def scored(tmp_path_factory) -> Path:
     }
     prepare_text(text, folder / "text")
     ravel = write_ravel(folder / "ravel")
-    sizes = {"layers": 2, "width": 64, "heads": 2, "vocabulary": 1024, "context_length": 64}
-    training = {"tokens": 300_000, "lr": 0.005, "heldout_tokens": 2048, "device": "cpu"}
-    facts = {"facts": {"data": str(ravel), "repeats": 100}}
-    train_language_model(
-        {**sizes, **training, **facts}, folder / "text", folder / "lm", folder / "checkpoint"
-    )
+    texts = [document.text for document in iterate_documents(folder / "text", "train")]
+    save_trained_model(folder / "lm", texts + state_facts(100))
     atoms = torch.nn.functional.normalize(
         torch.randn(128, 64, generator=torch.Generator().manual_seed(0)), dim=1
     )

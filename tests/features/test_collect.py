@@ -7,6 +7,7 @@ from features_helpers import (
     N_ATOMS,
     SETTINGS,
     SIGNED,
+    STORED,
     PlainCodes,
     code_plainly,
     describe_activations,
@@ -61,7 +62,7 @@ def test_tokens_it_fires_on_most(case):
         )
         sums = [column[tokens == token].sum() for token in ids[order]]
         total = arrays.arrays["token_total"][feature][: len(order)]
-        np.testing.assert_allclose(total, sums, rtol=1e-5)
+        np.testing.assert_allclose(total, sums, rtol=STORED + 1e-5)
 
 
 def test_coactive_features_by_jaccard_index(case):
@@ -95,7 +96,7 @@ def test_top_contexts_are_the_largest_with_their_coefficients(case, folder):
         order = order[peaks[order] > 0]
         examples = [site.describe_example(arrays, n) for n in arrays.list_examples(feature)]
         top = [example for example in examples if example["group"] == 0]
-        np.testing.assert_allclose([e["peak"] for e in top], peaks[order], rtol=1e-5)
+        np.testing.assert_allclose([e["peak"] for e in top], peaks[order], rtol=STORED + 1e-5)
         for example in examples:
             i = codes.documents.index(example["document"])
             column = codes.dense[i][:, feature]
@@ -103,7 +104,9 @@ def test_top_contexts_are_the_largest_with_their_coefficients(case, folder):
             np.testing.assert_allclose(column[place], column.max(), rtol=1e-5)
             first, stop = max(place - 3, 0), min(place + 3, len(column))
             assert example["first"] == first
-            np.testing.assert_allclose(example["values"], column[first:stop], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(
+                example["values"], column[first:stop], rtol=STORED + 1e-5, atol=1e-6
+            )
             assert len(example["tokens"]) == stop - first
             ids = codes.ids[i][first:stop]
             assert example["tokens"] == [site.tokens[int(token)] for token in ids]
@@ -159,7 +162,7 @@ def test_nearest_atoms_of_every_dictionary(folder, dictionaries):
             order = np.argsort(-score, axis=1, kind="stable")[:, :3]
             np.testing.assert_array_equal(arrays["nearest_atom"][:, number], order)
             expected = np.take_along_axis(cosines, order, axis=1)
-            np.testing.assert_allclose(arrays["nearest_cosine"][:, number], expected, atol=1e-6)
+            np.testing.assert_allclose(arrays["nearest_cosine"][:, number], expected, atol=STORED)
 
 
 def test_logit_effects_are_the_unembedding_of_the_weighted_atom(folder, dictionaries, source):
@@ -173,7 +176,7 @@ def test_logit_effects_are_the_unembedding_of_the_weighted_atom(folder, dictiona
         listed = np.concatenate([order[:, :10], order[:, ::-1][:, :10]], axis=1)
         np.testing.assert_array_equal(arrays["logit_token"], listed)
         expected = np.take_along_axis(effects, listed, axis=1)
-        np.testing.assert_allclose(arrays["logit_value"], expected, atol=1e-5)
+        np.testing.assert_allclose(arrays["logit_value"], expected, rtol=STORED + 1e-5, atol=1e-5)
         assert (arrays["logit_histogram_count"].sum(axis=1) == effects.shape[1]).all()
         ends = np.stack([effects.min(axis=1), effects.max(axis=1)], axis=1)
         np.testing.assert_allclose(arrays["logit_histogram_edges"], ends, atol=1e-5)
@@ -186,7 +189,7 @@ def test_neurons_and_map(folder, dictionaries):
         order = np.argsort(-np.abs(atoms), axis=1, kind="stable")[:, :10]
         np.testing.assert_array_equal(arrays["neuron_index"], order)
         values = np.take_along_axis(atoms, order, axis=1)
-        np.testing.assert_array_equal(arrays["neuron_value"], values)
+        np.testing.assert_allclose(arrays["neuron_value"], values, rtol=STORED + 1e-5)
         assert arrays["map"].shape == (N_ATOMS, 2)
         assert np.abs(arrays["map"]).max() == 1
         assert len(np.unique(arrays["map"], axis=0)) == N_ATOMS

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dbksvd.features.token_texts import show_tokens
-from dbksvd.models.sizes import find_package_model
+from dbksvd.models.places import find_package_model
 
 HOSTILE = [
     'a <script>alert("x & y")</script> tag',

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings, SparseDictionary
+from dbksvd.features.site_files import STORED_BITS
 from dbksvd.features.text_contexts import TextContexts
 
 N_ATOMS = 50
+# the bits of a number that a site keeps: more than the three digits of a page
+STORED = 1.01 * 2.0 ** -(STORED_BITS + 1)
 # the dictionaries of the site, and whether their codes may be negative
 SIGNED = {"dbksvd/m50-k6-s0": False, "signed/m50-k6-s0": True, "topk/m50-k6-s0": False}
 SETTINGS: dict[str, Any] = {

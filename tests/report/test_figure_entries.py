@@ -18,9 +18,9 @@ from dbksvd.report.figures.registry import FIGURES, find_figure, list_figures
 from dbksvd.report.settings import DrawingSettings, FigureSettings
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"scores", "curves", "usage", "routing", "published"}
+TABLES = {"scores", "differences", "curves", "usage", "stability", "routing", "published"}
 NOTHING = Facts(frozenset(), False, None, frozenset(), 1)
-FITS = ["variance_explained", "cost", "convergence", "atom_usage"]
+FITS = ["variance_explained", "description_length", "cost", "convergence", "atom_usage"]
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,11 @@ def test_entries_are_imported_without_what_draws():
             ["identification", "routing"],
         ),
         ({"architectures": frozenset(["switch"])}, []),
+        ({"rivals": 1}, []),
+        ({"rivals": 2}, ["differences"]),
+        ({"seeds": 2}, []),
+        ({"seeds": 2, "has_stability": True}, ["stability"]),
+        ({"sparsities": 2}, ["sparsity"]),
     ],
 )
 def test_figures_that_an_experiment_has_the_data_for(change, more):

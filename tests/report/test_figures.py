@@ -18,10 +18,23 @@ ROOT = Path(__file__).parents[2]
 DRAW = {
     name: find_figure(name).draw
     for name in FIGURES
-    if name not in ("identification", "correlation_recovery", "routing")  # test_synthetic_figures
+    # test_synthetic_figures, test_stability_report
+    if name not in ("identification", "correlation_recovery", "routing", "stability")
 }
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])
+
+
+def make_differences() -> pd.DataFrame:
+    """Return what differs between `one` and `two` on two scores, and on one that is not known."""
+    keys = {"site": "layer1", "n_atoms": 16, "k": 8, "reference": "one", "method": "two"}
+    rows = [
+        ("variance explained", 0.1, 0.05, 0.15, "better"),
+        ("probing, 1 atom", -0.1, -0.3, 0.1, "not told apart"),
+        ("MCC", 0.2, None, None, "not compared"),
+    ]
+    names = ["score", "difference", "low", "high", "verdict"]
+    return pd.DataFrame([{**keys, **dict(zip(names, row, strict=True))} for row in rows])
 
 
 @pytest.fixture
@@ -33,6 +46,11 @@ def tables() -> dict[str, pd.DataFrame]:
             scores = {
                 ("heldout", "explained_variance"): 0.5 + 0.1 * position + 0.01 * k + 0.02 * seed,
                 ("heldout", "l0"): k - 0.5 * position,
+                ("heldout", "decoder_projection"): 1 + 0.1 * k,
+                ("heldout", "decoder_projection_far"): 0.5 + 0.1 * k,
+                ("heldout", "coherence"): 0.1 + 0.01 * k,
+                ("heldout", "description_length"): 20 + 8 * k + position,
+                ("heldout", "description_variance"): 0.5 + 0.1 * position + 0.01 * k,
                 ("fit", "encoder_flops"): 1e6 * (position + 1) + k,
                 ("core", "ce_loss_score"): 0.8 + 0.01 * k + 0.02 * seed,
                 ("sparse_probing_sae_probes", "sae_top_1_test_accuracy"): 0.6 + 0.1 * position,
@@ -55,6 +73,7 @@ def tables() -> dict[str, pd.DataFrame]:
             ]
     return {
         "scores": pd.DataFrame(rows),
+        "differences": make_differences(),
         "curves": pd.DataFrame(curves),
         "usage": pd.DataFrame(usage),
     }
@@ -66,7 +85,7 @@ def close_figures():
     plt.close("all")
 
 
-@pytest.mark.parametrize("name", sorted(DRAW.keys() - {"evals"}))
+@pytest.mark.parametrize("name", sorted(DRAW.keys() - {"evals", "differences"}))
 def test_axes_are_labelled_and_colours_are_the_same(name: str, tables: dict[str, pd.DataFrame]):
     figure = DRAW[name](tables, STYLES)
     for axes in figure.axes:
@@ -135,6 +154,8 @@ def add_sites(tables: dict[str, pd.DataFrame]) -> None:
         synthetic = table.assign(site="synthetic")
         if "value" in table:
             synthetic["value"] = 0.0
+        if "verdict" in table:
+            synthetic["verdict"] = "not compared"
         tables[name] = pd.concat([table.assign(site="layer10"), table, synthetic])
 
 
@@ -147,7 +168,7 @@ def test_layers_have_panels_and_synthetic_samples_have_none(
     assert list_sites(tables["scores"]) == ["layer1", "layer10"]
     figure = DRAW[name](tables, STYLES)
     assert len(figure.axes) == 2 * panels
-    texts = [axes.get_title() for axes in figure.axes]
+    texts = [axes.get_title().split("\n")[-1] for axes in figure.axes]
     if name == "convergence":
         texts = [axes.get_ylabel().split(", ")[-1] for axes in figure.axes[::2]]
     assert set(texts) == {"layer1", "layer10"}
@@ -178,6 +199,28 @@ def test_evals_have_a_panel_each_with_range_and_baseline(tables: dict[str, pd.Da
     (raw,) = [line for line in probing.lines if line.get_linestyle() == "--"]
     np.testing.assert_allclose(raw.get_xdata(), 0.95)
     assert not [line for line in explained.lines if line.get_linestyle() == "--"]
+
+
+def test_differences_are_grey_where_they_are_not_told_apart(tables: dict[str, pd.DataFrame]):
+    figure = DRAW["differences"](tables, STYLES)
+    explained, probing = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["variance explained", "probing, 1 atom"]
+    assert [text.get_text() for text in explained.get_yticklabels()] == ["two"]
+    line, _, (bar,) = explained.containers[0].lines
+    np.testing.assert_allclose(line.get_xdata(orig=False), [0.1])
+    np.testing.assert_allclose(bar.get_segments()[0][:, 0], [0.05, 0.15])
+    assert to_rgb(line.get_color()) == to_rgb(STYLES.palette["two"])
+    same, _, _ = probing.containers[0].lines
+    assert len(set(to_rgb(same.get_color()))) == 1
+    assert "Method one minus each other method" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("left", [["not compared"], []])
+def test_without_noise_the_figure_of_differences_says_so(left, tables: dict[str, pd.DataFrame]):
+    table = tables["differences"]
+    tables["differences"] = table[table["verdict"].isin(left)] if left else pd.DataFrame()
+    (axes,) = DRAW["differences"](tables, STYLES).axes
+    assert "nothing says how noisy" in axes.texts[0].get_text()
 
 
 def test_missing_metric_is_named(tables: dict[str, pd.DataFrame]):

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from page_chunks import (
+    read_atoms,
+    read_chunk,
+    read_contexts,
+    read_info,
+    read_words,
+    unfold,
+)
 from page_site import HOSTILE, LABELS, make_features, render
 
-from dbksvd.base.files import hash_files, read_json
+from dbksvd.base.files import hash_files, read_json, write_json
 from dbksvd.features.site_files import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
-from dbksvd.report.pages.search_index import Words, cut_into_buckets, index_words
+from dbksvd.report.pages.columns import fold
+from dbksvd.report.pages.search_index import (
+    Words,
+    cut_into_buckets,
+    cut_into_files,
+    describe_word,
+    index_words,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +50,6 @@ def features(base, make_sentences) -> Path:
 def site(base, features) -> Path:
     render(base, features, base / "site")
     return base / "site"
-
-
-def read_chunk(page: Path, name: str) -> Any:
-    text = (page / f"{name}.js").read_text()
-    found = re.fullmatch(r'DBKSVD\.put\("([^"]+)","([^"]+)"\)\n', text)
-    assert found is not None
-    assert found[1] == name
-    return json.loads(gzip.decompress(base64.b64decode(found[2])))
-
-
-def read_atom(page: Path, number: int) -> dict[str, Any]:
-    chunk = read_chunk(page, f"data/atoms-{number // 16}")
-    return chunk["atoms"][number - chunk["first"]]
 
 
 class Checker(HTMLParser):
@@ -90,8 +93,8 @@ def test_hostile_text_and_labels_stay_text(site):
         assert checker.tags.count("img") == (1 if page.parent == site else 0)
         assert checker.tags.count("i") == (0 if page.parent == site else 40)  # bars of a histogram
         assert LABELS["dbksvd"] not in page.read_text()
-    contexts = read_chunk(site / "layer2" / "dbksvd-m50-k6-s0", "../contexts")
-    shown = {"".join(pieces) for pieces in contexts}
+    contexts = read_contexts(site / "layer2" / "dbksvd-m50-k6-s0")
+    shown = {"".join(pieces) for pieces in contexts["texts"]}
     assert sum(any(text[:20] in one for one in shown) for text in HOSTILE) >= 3
     for script in site.rglob("*.js"):
         assert "<script" not in script.read_text() or script.parent.name == "static"
@@ -99,15 +102,16 @@ def test_hostile_text_and_labels_stay_text(site):
 
 @pytest.mark.parametrize("name", ["dbksvd", "signed", "topk"])
 def test_atoms_show_what_was_collected(site, features, name):
-    arrays = read_arrays(features / "atoms" / name / "m50-k6-s0.safetensors")
+    arrays = read_arrays(features / "atoms" / name / "m50-k6-s0.h5")
     texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
-    contexts = read_arrays(features / "contexts.safetensors")
+    contexts = read_arrays(features / "contexts.h5")
     place = {document: i for i, document in enumerate(contexts["document"].tolist())}
     page = site / "layer2" / f"{name}-m50-k6-s0"
-    shared = read_chunk(page, "../contexts")
+    shared, after = read_contexts(page), read_info(page)["window"][1]
+    assert shared["documents"] == contexts["document"].tolist()
+    assert shared["sources"] == contexts["source"].tolist()
     n = len(arrays["nearest_atom"])
-    for number in range(n):
-        atom = read_atom(page, number)
+    for number, atom in enumerate(read_atoms(page)):
         assert len(atom["sides"]) == len(arrays["count"]) // n
         for side, shown in enumerate(atom["sides"]):
             feature = number + side * n
@@ -121,41 +125,42 @@ def test_atoms_show_what_was_collected(site, features, name):
                 document = int(arrays["example_document"][e])
                 start = contexts["start"][place[document]] + arrays["example_first"][e]
                 ids = contexts["token"][start : start + arrays["example_length"][e]]
-                pieces = shared[example["c"]][example["f"] : example["f"] + example["n"]]
+                assert shared["documents"][example["c"]] == document
+                text = shared["texts"][example["c"]]
+                pieces = text[example["f"] : example["p"] + after + 1]
                 assert pieces == [texts[int(i)] for i in ids]
-                assert example["f"] + example["p"] == arrays["example_position"][e]
+                assert example["p"] == arrays["example_position"][e]
                 first, last = arrays["value_start"][e : e + 2]
-                values = dict(zip(example["v"][::2], example["v"][1::2], strict=True))
                 wanted = dict(
                     zip(
-                        (arrays["value_position"][first:last] - example["f"]).tolist(),
+                        arrays["value_position"][first:last].tolist(),
                         arrays["value"][first:last].tolist(),
                         strict=True,
                     )
                 )
-                assert values.keys() == wanted.keys()
+                assert example["values"].keys() == wanted.keys()
                 for position, value in wanted.items():
-                    assert values[position] == pytest.approx(value, rel=1e-2)
-                assert values[example["p"]] == pytest.approx(example["m"], rel=1e-2)
+                    assert example["values"][position] == pytest.approx(value, rel=0.5e-2)
+                peak = example["values"][example["p"]]
+                assert peak == pytest.approx(arrays["example_peak"][e], rel=0.5e-2)
+            for feature_of, row in zip(
+                arrays["coactive_feature"][feature], shown["coactive"], strict=False
+            ):
+                assert row[0] == feature_of
+                share = row[2] / shown["base"]
+                wanted_share = arrays["coactive_conditional"][feature][shown["coactive"].index(row)]
+                assert share == pytest.approx(wanted_share, rel=1e-5)
         near = [[int(i), float(c)] for i, c in zip(arrays["nearest_atom"][number][0], arrays["nearest_cosine"][number][0], strict=True) if i >= 0]  # fmt: skip
         assert [pair[0] for pair in atom["nearest"][0][1]] == [pair[0] for pair in near]
 
 
 def test_search_finds_the_atoms_that_show_a_word(site, features):
-    arrays = read_arrays(features / "atoms" / "dbksvd" / "m50-k6-s0.safetensors")
+    arrays = read_arrays(features / "atoms" / "dbksvd" / "m50-k6-s0.h5")
     texts = {int(key): text for key, text in read_json(features / "tokens.json").items()}
-    contexts = read_arrays(features / "contexts.safetensors")
+    contexts = read_arrays(features / "contexts.h5")
     place = {document: i for i, document in enumerate(contexts["document"].tolist())}
     page = site / "layer2" / "dbksvd-m50-k6-s0"
-    info = json.loads(
-        re.search(r'id="info">(.*?)</script>', (page / "index.html").read_text(), re.S)[1]
-    )
-    index = {}
-    for number, prefix in enumerate(info["buckets"]):
-        for word, entry in read_chunk(page, f"data/search-{number}").items():
-            assert word.startswith(prefix)
-            assert word not in index
-            index[word] = entry
+    index = read_words(page)
     for word in ("cat", "river", "house"):
         wanted = set()
         for e in range(len(arrays["example_document"])):
@@ -194,6 +199,20 @@ def test_a_folder_of_someone_else_is_not_replaced(base, features, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+def test_labels_of_probes_are_text(base, features, tmp_path):
+    """Pages are given names, where the manifest has a data set and a class."""
+    copy = shutil.copytree(features, tmp_path / "features")
+    manifest = read_json(copy / "manifest.json")
+    manifest["probes"] = [
+        {"dataset": "96_spam_is", "positive": "1"},
+        {"dataset": "161_agnews_0", "positive": "World"},
+    ]
+    write_json(copy / "manifest.json", manifest)
+    render(base, copy, tmp_path / "site")
+    page = (tmp_path / "site/layer2/dbksvd-m50-k6-s0/index.html").read_text()
+    assert '"probes": ["96_spam_is", "161_agnews_0: World"]' in page
+
+
 def test_a_chunk_keeps_odd_text(tmp_path):
     odd = ["\u2028", "\udc80", "\x00", "</script>", "👩‍👩‍👧", "ﷺ", '"\\']
     write_chunk(tmp_path, "data/odd", {"t": odd})
@@ -218,3 +237,68 @@ def test_words_of_tokens_and_their_buckets():
     assert sorted(word for words in buckets.values() for word in words) == sorted(many)
     assert buckets["a"] == {"a": [[1], []]}
     assert all(word.startswith(prefix) for prefix, words in buckets.items() for word in words)
+    small = {f"{a}{b}": [[1], list(range(4000))] for a in "ab" for b in "cdefg"}
+    files = list(cut_into_files(small))
+    assert [sorted(bucket) for bucket in files] == [["a"], ["b"]]
+    assert list(cut_into_files({"x": [[], [3]], "y": [[2], []]})) == [
+        {"": {"x": [[], [3]], "y": [[2], []]}}
+    ]
+    assert describe_word("cat", [[3], [1, 4, 9]]) == ["cat", [3], [1, 3, 5]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [5, 5, 5],
+        [0, 63, 64, -4096, 2**40],
+        [0, 2**60],
+        [1.5, 2, -0.003, 0, 1e300, 5e-324, 123456789012345.0],
+        [0.1 + 0.2, 1 / 3],
+        ["a", "a", "b", "a", "\ud800"],
+        ["a", "b"],
+        [True, False],
+        [None, 1, "x"],
+        [[], []],
+        [[1, "a"], [2, "b"], [2, "a"]],
+        [[1.5], [], [2.0, 3.25]],
+        [{"a": 1, "b": [1, 2]}, {"a": 4, "b": []}],
+        [{"a": 1}, {"b": 1}],
+        [{}, {}],
+        [[["x", [1, 2]], ["y", [3, 4]]], []],
+    ],
+)
+def test_columns_hold_all_that_was_folded(values):
+    column = fold(values)
+    assert unfold(json.loads(json.dumps(column))) == values
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "n": st.integers(-(2**53), 2**53),
+                "x": st.floats(allow_nan=False, allow_infinity=False),
+                "t": st.text(max_size=3),
+                "l": st.lists(st.integers(0, 500) | st.floats(-9, 9), max_size=9),
+            }
+        ),
+        max_size=9,
+    )
+)
+def test_columns_hold_any_records(values):
+    assert unfold(json.loads(json.dumps(fold(values)))) == values
+
+
+def test_columns_of_records_take_less_room():
+    draw = np.random.default_rng(0)
+    records = [
+        {"d": int(d), "v": [float(f"{v:.3g}") for v in draw.lognormal(0, 1, 6)]}
+        for d in draw.integers(0, 1500, 2000)
+    ]
+    plain, folded = (
+        len(gzip.compress(json.dumps(content, separators=(",", ":")).encode()))
+        for content in (records, fold(records))
+    )
+    assert folded < 0.8 * plain

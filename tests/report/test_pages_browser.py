@@ -15,6 +15,7 @@ from page_site import LABELS, make_features, render
 
 from dbksvd.features.explain import explain_text
 from dbksvd.models.loading import load_model
+from dbksvd.report.pages.columns import fold
 from dbksvd.report.pages.explain import ExplainedText, render_explanation
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -202,6 +203,16 @@ def test_nearest_atoms_of_other_dictionaries_open(page, site):
     link.click()
     wait(lambda: [e for e in find(page, "#atom-title") if e.text == f"Atom {number}"])
     assert "topk-m50-k6-s0" in page.current_url
+
+
+def test_the_page_reads_columns_as_they_were_written(page):
+    values = [
+        {"n": n, "x": x, "t": f"{n % 2}", "l": [n, n + 64], "p": [[1, "a"], [0.5, "b"]][: n % 3]}
+        for n, x in enumerate([0, -0.003, 1e300, 5e-324, 12.25, 2, 123456789012345, 1 / 3])
+    ]
+    columns = [fold(values), fold([-4096, 2**40, 0]), fold([0.1, 0.25]), fold([7, 7]), fold([])]
+    found = page.execute_script("return arguments[0].map(unfold)", columns)
+    assert found == [values, [-4096, 2**40, 0], [0.1, 0.25], [7, 7], []]
 
 
 def test_map_is_drawn_and_clicked(page):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +14,8 @@ import pytest
 import torch
 from features_helpers import N_ATOMS, SETTINGS, describe_activations, write_dictionary
 from image_helpers import save_dinov2, save_photographs
+from page_chunks import read_atoms
 from PIL import Image
-from safetensors.numpy import load_file
 
 from dbksvd import ActivationShards
 from dbksvd.activations.from_text import extract_slice
@@ -25,22 +23,12 @@ from dbksvd.activations.sharding import write_shards
 from dbksvd.features.collect import collect_examples
 from dbksvd.features.image_contexts import ImageContexts
 from dbksvd.features.row_contexts import RowContexts
+from dbksvd.features.site_files import read_arrays
 from dbksvd.images.prepare import prepare_images
 from dbksvd.report.pages.render import PageInputs, render_pages
 from dbksvd.text.documents import prepare_text
 
 NAME = "signed/m50-k6-s0"
-
-
-def read_chunk(path: Path) -> Any:
-    packed = path.read_text().split('","')[1].removesuffix('")\n')
-    return json.loads(gzip.decompress(base64.b64decode(packed)))
-
-
-def read_atoms(page: Path) -> list[dict[str, Any]]:
-    chunks = [read_chunk(path) for path in (page / "data").glob("atoms-*.js")]
-    chunks.sort(key=lambda chunk: chunk["first"])
-    return [atom for chunk in chunks for atom in chunk["atoms"]]
 
 
 def render(base: Path, site: str, features: Path) -> Path:
@@ -70,7 +58,7 @@ def test_images_show_the_tile_with_the_patch_that_fires(tmp_path):
     source = ImageContexts(extraction, tmp_path / "prepared")
     collect_examples(source, {NAME: dictionary}, SETTINGS, tmp_path / "features")
     page = render(tmp_path, "layer2", tmp_path / "features")
-    arrays = load_file(tmp_path / "features" / "atoms" / f"{NAME}.safetensors")
+    arrays = read_arrays(tmp_path / "features" / "atoms" / f"{NAME}.h5")
     tiles = json.loads((tmp_path / "features" / "tiles.json").read_text())
     atoms = read_atoms(page)
     assert len(atoms) == N_ATOMS
@@ -134,7 +122,7 @@ def test_rows_have_numbers_and_true_features_in_place_of_text(rows, tmp_path):
         RowContexts(rows), {NAME: dictionary}, SETTINGS, tmp_path / "features", truth=truth
     )
     page = render(tmp_path, "synthetic", tmp_path / "features")
-    arrays = load_file(tmp_path / "features" / "atoms" / f"{NAME}.safetensors")
+    arrays = read_arrays(tmp_path / "features" / "atoms" / f"{NAME}.h5")
     for number, atom in enumerate(read_atoms(page)):
         assert atom["truth"]["match"] == arrays["truth_match"][number]
         pairs = zip(

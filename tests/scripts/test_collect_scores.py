@@ -11,6 +11,7 @@ import pytest
 
 from dbksvd.base.files import hash_files, write_json
 from dbksvd.base.layout import KEYS
+from dbksvd.evaluation.saebench.results import read_parts
 from dbksvd.report.collect import collect_curves, collect_routing, collect_usage
 
 ROOT = Path(__file__).parents[2]
@@ -161,3 +162,50 @@ def test_curves_usage_and_routing_have_the_keys_of_each_dictionary(tmp_path):
     assert list(routing) == [*KEYS, "component", "expert", "samples"]
     assert routing["samples"].tolist() == [3, 0, 1, 2]
     assert routing["expert"].tolist() == [0, 1, 0, 1]
+
+
+def test_parts_have_rows_of_their_own_and_further_splits_are_in_the_means(tmp_path):
+    row = write_folders(tmp_path)
+    folder = Path(row["evaluation"])
+    metrics = METRICS | {
+        "parts": {"explained_variance": {"documents-00": 0.8, "documents-01": 1.0}}
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    details = [
+        {"dataset_name": "a", "sae_top_1_test_accuracy": 0.5, "llm_test_accuracy": 0.8},
+        {"dataset_name": "b", "sae_top_1_test_accuracy": 0.7, "llm_test_accuracy": 0.8},
+    ]
+    probes = folder / "sparse_probing_sae_probes"
+    (probes / RESULT).write_text(json.dumps(PROBES | {"eval_result_details": details}))
+    assert collect(tmp_path, 0).returncode == 0
+    values = read_values(tmp_path)
+    assert values["heldout", "explained_variance@documents-01"] == 1.0
+    name = "sae_top_1_test_accuracy"
+    of_probes = {metric: value for (e, metric), value in values.items() if e == probes.name}
+    expected = {"llm_test_accuracy": 0.8, name: 0.6, f"{name}@a": 0.5, f"{name}@b": 0.7}
+    assert of_probes == pytest.approx(expected)
+
+    write_json(probes / "resplits.json", {name: {"a": [0.6, 0.7], "b": [0.7, 0.4]}})
+    assert collect(tmp_path, 0).returncode == 0
+    values = read_values(tmp_path)
+    assert values[probes.name, f"{name}@a"] == pytest.approx(0.6)  # of .5, .6 and .7
+    assert values[probes.name, f"{name}@b"] == pytest.approx(0.6)
+    assert values[probes.name, name] == pytest.approx(0.6)
+    assert values[probes.name, f"{name}_own_split"] == 0.6
+
+
+def test_classes_of_the_only_data_set_are_parts_and_what_is_no_mean_has_none(tmp_path):
+    row = write_folders(tmp_path)
+    folder = Path(row["evaluation"]) / "sparse_probing_sae_probes"
+    by_class = {"news_results": {"sae_top_1_test_accuracy": {"0": 0.4, "1": 0.8}}}
+    content = PROBES | {"eval_result_unstructured": by_class}
+    (folder / RESULT).write_text(json.dumps(content))
+    assert read_parts(folder) == {"sae_top_1_test_accuracy": {"0": 0.4, "1": 0.8}}
+    by_class["news_results"]["sae_top_1_test_accuracy"]["1"] = 0.9
+    (folder / RESULT).write_text(json.dumps(content))
+    assert read_parts(folder) == {}
+
+
+def read_values(folder: Path) -> dict[tuple[str, str], float]:
+    table = pd.read_csv(folder / "scores.csv")
+    return {(row.eval, row.metric): row.value for row in table.itertuples()}

@@ -1,12 +1,14 @@
 """Methods two by two at one L0, read off their curves over k."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dbksvd.report.budgets import compare
-from dbksvd.report.matched import list_targets, match, read_curve, read_seeds, tabulate_fits
+from dbksvd.report.matched import list_targets, match, read_curve, read_nearest, tabulate_fits
 from dbksvd.report.summary import summarise
 from dbksvd.report.tables import write_table
 
@@ -40,6 +42,10 @@ SCORES = make_scores(
 FITS = tabulate_fits(SCORES)
 
 
+def split(text: str) -> list[float]:
+    return [float(part) for part in text.removesuffix(" (noise)").split(" ± ")]
+
+
 def of(method: str) -> pd.DataFrame:
     return FITS[FITS["method"] == method]
 
@@ -52,10 +58,10 @@ def test_curve_is_linear_in_log_l0_and_ends_where_it_was_measured():
 
 
 def test_seeds_of_the_nearest_k_move_along_the_curve():
-    values = read_seeds(of("one"), "variance explained", 11)
     moved = read_curve(of("one"), "variance explained", 11) - 0.75
-    assert values == pytest.approx({0: 0.7 + moved, 1: 0.8 + moved})
-    assert read_seeds(of("alone"), "AG News, 1", 16) == {}
+    assert read_nearest(of("one"), "variance explained", 11) == (16, pytest.approx(moved))
+    assert read_nearest(of("one"), "variance explained", 3) is None
+    assert read_nearest(of("alone"), "AG News, 1", 16) is None
 
 
 def test_l0_is_covered_by_both():
@@ -74,12 +80,30 @@ def test_row_is_the_difference_at_equal_l0():
     ]
     row = table.loc["two", "one", "16.0"]
     # `two` is at log(16/8)/log(24/8) = .631 of the way to k = 16, whose seeds move: .6 to .526.
-    assert row["variance explained"] == "-0.224 ± 0.050"
-    assert row["AG News, 1"] == "-0.197 ± 0.010"
-    assert row["seeds"] == 2
-    assert table.loc["one", "alone", "16.0"]["variance explained"] == "+0.600"
+    moved = 0.4 + 0.2 * math.log(2) / math.log(3) - 0.6
+    assert split(row["variance explained"])[0] == pytest.approx(0.6 + moved - 0.75, abs=5e-4)
+    assert split(row["AG News, 1"])[0] == pytest.approx(-0.197)
+    assert row["seeds"] == "2, 2"
+    assert split(table.loc["one", "alone", "16.0"]["variance explained"])[0] == 0.65
     assert table.loc["one", "alone", "16.0"]["AG News, 1"] == ""
+    assert table.loc["one", "alone", "16.0"]["seeds"] == "2, 1"
     assert "MCC" not in table.columns
+
+
+def test_a_difference_within_its_interval_is_called_noise():
+    scores = make_scores(*(
+        (method, 16, seed, 16, explained + 0.001 * seed, probing + 0.01 * seed)
+        for method, explained, probing in (("one", 0.7, 0.6), ("two", 0.5, 0.605))
+        for seed in range(3)
+    ))  # fmt: skip
+    (row,) = match(scores, ["one", "two"]).to_dict("records")
+    sem = stats.sem([0, 0.001, 0.002]) * math.sqrt(2)
+    explained, half = split(row["variance explained"])
+    assert explained == 0.2
+    assert half == pytest.approx(sem * stats.t.isf(0.025, 4), abs=5e-4)
+    assert "noise" not in row["variance explained"]
+    assert row["AG News, 1"].startswith("-0.005 ± 0.0")
+    assert row["AG News, 1"].endswith(" (noise)")
 
 
 def test_methods_that_share_no_l0_make_an_empty_table():
@@ -100,9 +124,9 @@ def test_methods_of_one_k_are_compared_where_their_l0_is_equal(l0, tmp_path):
         ("two", 16, 1, l0, 0.2, 0.9), ("off", 16, 0, 1.02 * l0, 0.9, 0.9),
     )  # fmt: skip
     table, _ = write(match(scores, ["one", "two", "off"]), tmp_path)
-    assert table[["method", "other", "seeds"]].to_numpy().tolist() == [["one", "two", 2]]
-    assert table["variance explained"].tolist() == ["+0.300 ± 0.100"]
-    assert table["AG News, 1"].tolist() == ["-0.250 ± 0.050"]
+    assert table[["method", "other", "seeds"]].to_numpy().tolist() == [["one", "two", "2, 2"]]
+    assert split(table["variance explained"][0])[0] == 0.3
+    assert split(table["AG News, 1"][0])[0] == -0.25
 
 
 def test_one_k_that_touches_the_end_of_a_curve_is_compared():

@@ -130,7 +130,7 @@ def test_settings_need_no_heavy_package():
 import sys
 import dbksvd.text.settings, dbksvd.images.settings, dbksvd.models.settings
 import dbksvd.synthetic.settings, dbksvd.activations.settings, dbksvd.activations.shard_settings
-import dbksvd.language_model_settings, dbksvd.base.site
+import dbksvd.base.site
 heavy = {"torch", "pandas", "datasets", "numpy", "h5py", "sae_lens", "transformers", "PIL"}
 print(*sorted(heavy & sys.modules.keys()))
 """

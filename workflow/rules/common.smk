@@ -12,6 +12,7 @@ from dbksvd.base.files import (
     recall_hash,
     remove_leftovers,
 )
+from dbksvd.base.layout import STABILITY_FILE
 from dbksvd.base.local_files import expand_user
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import SettingsError
@@ -20,6 +21,7 @@ from dbksvd.evaluation.saebench.registry import EVALS
 from dbksvd.images.prepare import hash_images
 from dbksvd.report.figures.registry import FIGURES, find_figure
 from dbksvd.report.norm_notes import list_norm_notes
+from dbksvd.report.notes import read_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
@@ -36,7 +38,7 @@ try:
     # Another workflow that uses this one as a module gives the config itself.
     LAYERS = (
         read_layers([], config)
-        if workflow.modifier.is_module
+        if workflow.modifier.namespace is not None
         else read_layers(
             workflow.overwrite_configfiles or [ROOT / "config.yaml"],
             workflow.config_settings.config or {},
@@ -74,6 +76,10 @@ except (
     KeyError,
 ):  # the job that reads the shards will say what is wrong
     config["norm_notes"] = []
+config["table_notes"] = {
+    name: read_notes(Path(f"{RESULTS}/{name}.md"))
+    for name in ("table", "differences", "matched", "budgets")
+}
 
 # A GPU is asked for where this machine has one; the slurm profile asks for one everywhere.
 GPUS = 1 if shutil.which("nvidia-smi") else 0

@@ -6,7 +6,9 @@ PUBLISHED = Path("results/reference/published.csv")
 FIGURE_TABLES = {
     "scores": [rules.collect_scores.output.scores],
     "curves": [rules.collect_curves.output.curves],
+    "differences": [rules.compare_methods.output.csv],
     "usage": [rules.collect_curves.output.usage],
+    "stability": [rules.collect_stability.output.table],
     "routing": [rules.collect_routing.output.routing],
     "published": [str(PUBLISHED)] if PUBLISHED.is_file() else [],
 }

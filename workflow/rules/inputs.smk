@@ -60,7 +60,7 @@ def folder_content(folder):
 
 
 def model_content(wildcards):
-    """Hash of a local model; None for one that is trained here or pinned by a revision."""
+    """Hash of a local model folder; None for one that is converted here or pinned by a revision."""
     return folder_content(CONFIG.model and CONFIG.model.name)
 
 
@@ -105,14 +105,16 @@ def method_settings(wildcards):
     return CONFIG.methods[wildcards.method]
 
 
-def fact_files():
-    """Files of facts that the language model reads beside the text."""
-    facts = (EXPERIMENT.model_training or {}).get("facts")
-    return (
-        sorted(map(str, expand_user(facts["data"]).glob("base/*.json")))
-        if facts
-        else []
-    )
+def gguf_content():
+    """Hash of the GGUF file that is converted; None without one."""
+    file = EXPERIMENT.gguf
+    return None if file is None else recall_content([file])
+
+
+def converting_memory():
+    """MB that unpacking a GGUF file takes: its weights twice, of the smallest packing."""
+    file = EXPERIMENT.gguf
+    return 2000 if file is None else 2000 + 16 * file.stat().st_size // 10**6
 
 
 def eval_files(wildcards):
@@ -141,10 +143,13 @@ def access_inputs(wildcards):
 
 
 def model_inputs(wildcards):
-    """The seal of the trained language model; for a ready one, that it can be had."""
-    if EXPERIMENT.model_training is None:
+    """The seal and weights of a converted model; for a ready one, that it can be had."""
+    if EXPERIMENT.conversion is None:
         return access_inputs(wildcards)
-    return {"model": rules.train_language_model.output.seal}
+    return {
+        "model": rules.convert_model.output.seal,
+        "model_weights": ancient(rules.convert_model.output.weights),
+    }
 
 
 def eval_code(name):
@@ -250,6 +255,33 @@ def fit_sources(wildcards):
     ]
 
 
+def stability_inputs(wildcards):
+    """Seals and weights of the dictionaries whose seeds are compared."""
+    folders = seed_folders(wildcards)
+    return {
+        "seals": [f"{folder}/fit.json" for folder in folders],
+        "weights": ancient([f"{folder}/sae_weights.safetensors" for folder in folders]),
+    }
+
+
+def seed_folders(wildcards):
+    """Folders of the dictionaries of one kind, one for each seed."""
+    return [
+        DICTIONARY.format(**{**wildcards, "seed": seed}) for seed in seeds(wildcards)
+    ]
+
+
+def seeds(wildcards):
+    """Seeds of one kind of dictionary."""
+    kind = (
+        wildcards.site,
+        wildcards.method,
+        int(wildcards.n_atoms),
+        int(wildcards.k),
+    )
+    return [fit.seed for fit in EXPERIMENT.seed_groups.get(kind, [])]
+
+
 def list_scored():
     """Positions of the fits whose scores there are: all, but in the table of a failed run."""
     failed = {tuple(keys) for *keys, _ in FAILED_FITS}
@@ -298,6 +330,20 @@ def page_inputs(wildcards):
             f"{RESULTS}/{wildcards.site}/prepared/sparse_probing_sae_probes/manifest.json"
         )
     return found
+
+
+def page_stability():
+    """What is known of the seeds of the dictionaries that have pages."""
+    kinds = {
+        (fit.site, fit.method, fit.n_atoms, fit.k)
+        for site in PAGE_SITES
+        for fit in PAGES.list_fits(site)
+    }
+    return [
+        seal
+        for kind, seal in zip(EXPERIMENT.seed_groups, STABILITY_SEALS)
+        if kind in kinds
+    ]
 
 
 def page_options(wildcards, input):

@@ -45,6 +45,7 @@ rule render_pages:
         scores=rules.collect_scores.output.scores,
         table=rules.summarise_scores.output.csv,
         figures=FIGURE_FILES,
+        stability=page_stability(),
     output:
         index=f"{RESULTS}/site/index.html",
     log:
@@ -67,4 +68,5 @@ rule render_pages:
     shell:
         'python "$DBKSVD/scripts/render_pages.py" --settings {params.cfg:q} --features {input.features:q}'
         " --scores {input.scores:q} --table {input.table:q} --figures {input.figures:q}"
+        " --stability {input.stability:q}"
         ' --output "$(dirname {output.index:q})" > {log:q} 2>&1'

@@ -24,6 +24,8 @@ checkpoint collect_scores:
             for i in list_scored()
             if EXPERIMENT.fits[i].site == "synthetic"
         ],
+        # Each waits for several fits, so the table of a failed run is without.
+        stability=[] if IS_UNFINISHED else STABILITY_SEALS,
     output:
         scores=report(
             f"{RESULTS}/scores.csv",
@@ -42,7 +44,7 @@ checkpoint collect_scores:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        cfg=EXPERIMENT.rows(FAILED_FITS),
+        cfg=EXPERIMENT.rows(FAILED_FITS, stability=not IS_UNFINISHED),
         code=code("scripts/collect_scores.py"),
     shell:
         'python "$DBKSVD/scripts/collect_scores.py" --rows {params.cfg:q} --output {output.scores:q} > {log:q} 2>&1'
@@ -124,6 +126,25 @@ rule summarise_scores:
     shell:
         'python "$DBKSVD/scripts/make_table.py" --table {params.table:q} --source {input.source:q}'
         " --methods {params.cfg:q} --manifests {input.manifests:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+
+
+use rule summarise_scores as compare_methods with:
+    output:
+        csv=report(
+            f"{RESULTS}/differences.csv",
+            caption="../report/differences.rst",
+            category="Tables",
+            labels={"table": "differences"},
+        ),
+        markdown=f"{RESULTS}/differences.md",
+    log:
+        f"{RESULTS}/logs/compare_methods.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_methods.jsonl"
+    params:
+        table="differences",
+        cfg=as_param(EXPERIMENT.rivals),
+        code=table_code("differences"),
 
 
 use rule summarise_scores as match_l0 with:

@@ -34,6 +34,12 @@ class Facts:
         Architectures of the SAEs that are fitted, such as ``switch``.
     seeds : int
         Most seeds that a method has at one size.
+    rivals : int
+        Most methods that are no controls and share a size with the first of them.
+    has_stability : bool
+        Whether it is measured how far seeds agree, of any kind of dictionary.
+    sparsities : int
+        Most k that a method has at one number of atoms.
     """
 
     evals: frozenset[str]
@@ -41,6 +47,9 @@ class Facts:
     ground_truth: str | None
     architectures: frozenset[str]
     seeds: int
+    rivals: int = 0
+    has_stability: bool = False
+    sparsities: int = 1
 
 
 def always(_facts: Facts) -> bool:
@@ -57,9 +66,10 @@ class Figure:
     draw : callable
         ``draw(tables, styles)`` returns matplotlib's figure.
     tables : tuple of str
-        Tables that ``draw`` is given: ``scores``, ``curves``, ``usage``, ``routing`` or
-        ``published``, each a DataFrame with the columns of its CSV file. The figure is drawn again
-        when one of these changes.
+        Tables that ``draw`` is given: ``scores``, ``differences``, ``curves``, ``usage``,
+        ``stability``,
+        ``routing`` or ``published``, each a DataFrame with the columns of its CSV file. The figure
+        is drawn again when one of these changes.
     caption : str
         Text below the figure in the report, in reStructuredText.
     applies : callable

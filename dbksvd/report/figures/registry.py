@@ -11,11 +11,15 @@ from dbksvd.report.figures.entry import Facts, Figure
 
 FIGURES = {
     "variance_explained": "dbksvd.report.figures.variance_explained:FIGURE",
+    "description_length": "dbksvd.report.figures.description_length:FIGURE",
+    "sparsity": "dbksvd.report.figures.sparsity:FIGURE",
     "loss_recovered": "dbksvd.report.figures.loss_recovered:FIGURE",
     "cost": "dbksvd.report.figures.cost:FIGURE",
     "convergence": "dbksvd.report.figures.convergence:FIGURE",
+    "stability": "dbksvd.report.figures.stability:FIGURE",
     "atom_usage": "dbksvd.report.figures.atom_usage:FIGURE",
     "evals": "dbksvd.report.figures.evals:FIGURE",
+    "differences": "dbksvd.report.figures.differences:FIGURE",
     "probing": "dbksvd.report.figures.probing:FIGURE",
     "identification": "dbksvd.report.figures.identification:FIGURE",
     "correlation_recovery": "dbksvd.report.figures.correlation_recovery:FIGURE",

@@ -24,7 +24,7 @@ def write_chunk(folder: Path, name: str, content: Any) -> int:
     """
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # surrogates cannot be written as UTF-8, but JSON can name them
-    packed = gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=6, mtime=0)
+    packed = gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=9, mtime=0)
     path = Path(os.path.normpath(folder / f"{name}.js"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'DBKSVD.put("{name}","{base64.b64encode(packed).decode()}")\n')

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from dbksvd.features.site import SiteFeatures
+from dbksvd.report.pages.columns import fold
 from dbksvd.report.pages.search_index import Words
 
-# Tokens of text that one file holds, about 150 kB; a page loads it once for all its atoms.
-SHARED_TOKENS = 80_000
+# Tokens of text that one file holds, about 190 kB; a page loads it once for all its atoms.
+SHARED_TOKENS = 65_000
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Contexts:
     place : mapping of int to int
         Index of a document among the contexts.
     start, token, source : int arrays
-        As in ``contexts.safetensors``.
+        As in ``contexts.h5``.
     texts : mapping of int to str
         Text of each token.
     words : Words
@@ -46,9 +48,14 @@ class Contexts:
         """Return the texts of tokens, counted through all contexts."""
         return [self.texts[identity] for identity in self.token[start:stop].tolist()]
 
-    def read_all(self) -> list[list[str]]:
-        """Return the texts of the tokens of each context."""
-        return [self.read(start, stop) for start, stop in pairwise(self.start.tolist())]
+    def describe(self) -> dict[str, Any]:
+        """Return for each context its document, its source, and the texts of its tokens."""
+        bounds = pairwise(self.start.tolist())
+        return {
+            "documents": fold(list(self.place)),
+            "sources": fold(self.source.tolist()),
+            "texts": fold([self.read(start, stop) for start, stop in bounds]),
+        }
 
 
 def read_contexts(features: SiteFeatures) -> Contexts:

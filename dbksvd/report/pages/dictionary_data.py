@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 
 from dbksvd.report.pages.chunks import round_all, write_chunk
+from dbksvd.report.pages.columns import fold
 from dbksvd.report.pages.contexts import Contexts
-from dbksvd.report.pages.search_index import cut_into_buckets, index_words
+from dbksvd.report.pages.search_index import (
+    cut_into_files,
+    describe_word,
+    index_words,
+    list_steps,
+)
 
-ATOMS_PER_FILE = 16
+SIDES_PER_FILE = 32
+SIDES_WITH_TEXT_PER_FILE = 16  # where each example holds its own text
 ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are up to 150 kB
 TOKENS_IN_LIST = 3
 MAP_STEPS = 1000
@@ -41,16 +48,24 @@ def write_dictionary_data(
     write_chunk(folder, "data/list", _make_list(atoms, arrays, contexts))
     if "map" in arrays:
         write_chunk(folder, "data/map", _make_map(arrays["map"]))
-    per_file = ATOMS_WITH_TILES_PER_FILE if "example_tile" in arrays else ATOMS_PER_FILE
+    per_file = _count_per_file(arrays, contexts, n_features // n_atoms)
     for number, first in enumerate(range(0, n_atoms, per_file)):
         shown = [_describe(atom, contexts, tiles) for atom in atoms[first : first + per_file]]
-        write_chunk(folder, f"data/atoms-{number}", {"first": first, "atoms": shown})
-    prefixes = []
-    index = _index(arrays, contexts, atoms)
-    for number, (prefix, words) in enumerate(cut_into_buckets(index)):
-        write_chunk(folder, f"data/search-{number}", words)
-        prefixes.append(prefix)
-    return {"atoms_per_file": per_file, "buckets": prefixes, "has_map": "map" in arrays}
+        write_chunk(folder, f"data/atoms-{number}", {"first": first, "atoms": fold(shown)})
+    files = []
+    for number, buckets in enumerate(cut_into_files(_index(arrays, contexts, atoms))):
+        words = [describe_word(*item) for bucket in buckets.values() for item in bucket.items()]
+        write_chunk(folder, f"data/search-{number}", fold(words))
+        files.append(list(buckets))
+    return {"atoms_per_file": per_file, "buckets": files, "has_map": "map" in arrays}
+
+
+def _count_per_file(arrays: Mapping[str, np.ndarray], contexts: Contexts, sides: int) -> int:
+    """Return the number of atoms in a file, such that a view stays under 300 kB."""
+    if "example_tile" in arrays:
+        return ATOMS_WITH_TILES_PER_FILE
+    has_text = bool(contexts.place) and not contexts.are_shared
+    return (SIDES_WITH_TEXT_PER_FILE if has_text else SIDES_PER_FILE) // sides
 
 
 class _Atom:
@@ -130,7 +145,7 @@ def _describe(atom: _Atom, contexts: Contexts, tiles: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "sides": [_describe_side(arrays, feature, contexts, tiles) for feature in atom.features],
         "nearest": [
-            [place, _pair(ids, values, 3)]
+            [place, _pair(ids, values, 2)]
             for place, (ids, values) in enumerate(
                 zip(arrays["nearest_atom"][number], arrays["nearest_cosine"][number], strict=True)
             )
@@ -177,23 +192,21 @@ def _describe_side(
     arrays: Mapping[str, np.ndarray], feature: int, contexts: Contexts, tiles: Any
 ) -> dict[str, Any]:
     count = int(arrays["count"][feature])
-    found: dict[str, Any] = {"count": count}
-    if not count:
-        return found
     low, high = arrays["example_start"][feature : feature + 2].tolist()
-    found |= {
+    return {
+        "count": count,
         "contexts": int(arrays["context_count"][feature]),
-        "mean": float(f"{arrays['total'][feature] / count:.4g}"),
+        "mean": float(f"{arrays['total'][feature] / max(count, 1):.4g}"),
         "maximum": float(f"{arrays['maximum'][feature]:.4g}"),
         "histogram": arrays["histogram_count"][feature].tolist(),
         "top": float(arrays["histogram_top"][feature]),
         "tokens": _list_tokens(arrays, feature, contexts.texts),
+        "base": int(arrays["coactive_base"][feature]),
         "coactive": _list_coactive(arrays, feature),
         "examples": [
             _describe_example(arrays, example, contexts, tiles) for example in range(low, high)
         ],
     }
-    return found
 
 
 def _list_tokens(
@@ -215,7 +228,6 @@ def _list_coactive(arrays: Mapping[str, np.ndarray], feature: int) -> list[list[
         [
             int(others[place]),
             float(f"{arrays['coactive_jaccard'][feature, place]:.3g}"),
-            float(f"{arrays['coactive_conditional'][feature, place]:.3g}"),
             int(arrays["coactive_count"][feature, place]),
         ]
         for place in np.flatnonzero(others >= 0)
@@ -225,30 +237,32 @@ def _list_coactive(arrays: Mapping[str, np.ndarray], feature: int) -> list[list[
 def _describe_example(
     arrays: Mapping[str, np.ndarray], example: int, contexts: Contexts, tiles: Any
 ) -> dict[str, Any]:
+    """Return an example in short: what the page can tell by itself is left out.
+
+    ``g`` group, ``p`` position of the peak, ``w`` steps from the first position that is shown over
+    those that hold the values ``v``; ``c`` context, or ``d`` document, ``s`` source, ``t`` texts.
+    """
     document = int(arrays["example_document"][example])
-    found: dict[str, Any] = {
-        "g": int(arrays["example_group"][example]),
-        "m": float(f"{arrays['example_peak'][example]:.3g}"),
-        "d": document,
-    }
+    position = int(arrays["example_position"][example])
+    found: dict[str, Any] = {"g": int(arrays["example_group"][example])}
     if "example_tile" in arrays:
         tile = int(arrays["example_tile"][example])
-        name, image = tiles(document, tile, int(arrays["example_position"][example]))
-        return found | {"tile": tile, "n": name, "i": image}
+        name, image = tiles(document, tile, position)
+        peak = float(f"{arrays['example_peak'][example]:.3g}")
+        return found | {"m": peak, "d": document, "tile": tile, "n": name, "i": image}
     first, length = int(arrays["example_first"][example]), int(arrays["example_length"][example])
     low, high = arrays["value_start"][example : example + 2].tolist()
-    positions = (arrays["value_position"][low:high] - first).tolist()
-    values = round_all(arrays["value"][low:high], 3)
-    found["v"] = [number for pair in zip(positions, values, strict=True) for number in pair]
-    found["p"] = int(arrays["example_position"][example]) - first
+    found["p"] = position
+    found["w"] = list_steps(arrays["value_position"][low:high].tolist(), first)
+    found["v"] = round_all(arrays["value"][low:high], 3)
     if document not in contexts.place:  # rows without text
-        return found | {"t": [], "s": 0}
+        return found | {"d": document, "s": 0, "t": []}
     place = contexts.place[document]
-    found["s"] = int(contexts.source[place])
     if contexts.are_shared:
-        return found | {"c": place, "f": first, "n": length}
+        return found | {"c": place}
     start = int(contexts.start[place]) + first
-    return found | {"t": contexts.read(start, start + length)}
+    text = contexts.read(start, start + length)
+    return found | {"d": document, "s": int(contexts.source[place]), "t": text}
 
 
 def _index(

@@ -118,3 +118,16 @@ def copy_figures(figures: Sequence[Path], folder: Path) -> list[dict[str, str]]:
             {"path": f"figures/{figure.name}", "title": figure.stem.replace("_", " ").capitalize()}
         )
     return shown
+
+
+def name_label(dataset: str, positive: str) -> str:
+    """Return how pages call the label that a probe predicts: its data set, and a class with a name.
+
+    Parameters
+    ----------
+    dataset : str
+        Such as ``161_agnews_0``.
+    positive : str
+        Class of label 1; it goes without saying where it is ``1`` itself.
+    """
+    return dataset if positive in ("1", "1.0", "True") else f"{dataset}: {positive}"

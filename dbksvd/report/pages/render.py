@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import pandas as pd
 from jinja2 import Environment
 from tqdm import tqdm
 
+from dbksvd.base.files import check_folder
+from dbksvd.base.layout import name_kind
 from dbksvd.base.saving import Folder
 from dbksvd.features.site import SiteFeatures
+from dbksvd.features.site_files import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.contexts import read_contexts
 from dbksvd.report.pages.dictionary_data import write_dictionary_data
@@ -26,6 +29,7 @@ from dbksvd.report.pages.overview import (
     describe_experiment,
     list_scores,
     make_table,
+    name_label,
 )
 from dbksvd.report.pages.templating import FIRST_PAGE, open_templates
 
@@ -52,6 +56,8 @@ class PageInputs:
         ``table.csv`` and ``scores.csv``.
     figures : sequence of paths
         Image files for the overview.
+    stability : mapping of (site, kind) to path
+        Where seeds were compared: the seals, such as that of ``("layer4", "dbksvd/m512-k16")``.
     """
 
     experiment: str
@@ -60,6 +66,7 @@ class PageInputs:
     table: Path
     scores: Path
     figures: Sequence[Path]
+    stability: Mapping[tuple[str, str], Path] = field(default_factory=dict)
 
 
 def render_pages(inputs: PageInputs, output: str | Path) -> None:
@@ -89,7 +96,7 @@ def render_pages(inputs: PageInputs, output: str | Path) -> None:
         for name, features in inputs.features.items():
             site = SiteFeatures.open(features)
             manifests.append(site.manifest)
-            pages = _Pages(name, site, inputs.labels, scores, templates)
+            pages = _Pages(name, site, inputs, scores, templates)
             shown = pages.write(folder)
             sites.append({"name": name, "dictionaries": shown})
             paths |= {item["key"]: item["path"] for item in shown}
@@ -113,12 +120,13 @@ class _Pages:
         self,
         site: str,
         features: SiteFeatures,
-        labels: Mapping[str, str],
+        inputs: PageInputs,
         scores: pd.DataFrame,
         templates: Environment,
     ) -> None:
         self.site, self.features, self.manifest = site, features, features.manifest
-        self.labels, self.scores, self.templates = labels, scores, templates
+        self.labels, self.scores, self.templates = inputs.labels, scores, templates
+        self.stability = inputs.stability
         self.contexts = read_contexts(features)
         self.tiles = open_tiles(features.tiles) if features.tiles else refuse_tiles
         self.dictionaries = [self._describe(item) for item in self.manifest["dictionaries"]]
@@ -137,7 +145,7 @@ class _Pages:
         """Write all pages below ``folder/<site>``; return the cards of the overview."""
         cards = []
         if self.contexts.are_shared:
-            write_chunk(folder / self.site / "any", "../contexts", self.contexts.read_all())
+            write_chunk(folder / self.site / "any", "../contexts", self.contexts.describe())
         for own, item in enumerate(tqdm(self.dictionaries, desc=f"pages {self.site}", unit="page")):
             place = folder / self.site / item["slug"]
             place.mkdir(parents=True)
@@ -157,11 +165,21 @@ class _Pages:
             )
         return cards
 
+    def _read_stability(self, key: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Return the stability of each atom, where the seeds of its dictionary were compared."""
+        kind = name_kind(key["method"], key["n_atoms"], key["k"])
+        seal = self.stability.get((self.site, kind))
+        if seal is None:
+            return {}
+        (file,) = check_folder(seal)["sha256"]
+        return {"stability": read_arrays(seal.with_name(file))[f"seed{key['seed']}"]}
+
     def _write_page(
         self, place: Path, own: int, item: Mapping[str, Any], scores: list[tuple[str, str]]
     ) -> None:
         arrays = self.features.read(item["name"]).arrays
         arrays["own_dictionary"] = np.array(own)
+        arrays |= self._read_stability(item["key"])
         known = write_dictionary_data(place, arrays, self.contexts, self.tiles)
         manifest, kind = self.manifest, self.manifest["kind"]
         info = known | {
@@ -170,9 +188,10 @@ class _Pages:
             "signed": item["signed"],
             "tokens": max(1, manifest["data"]["tokens"]),
             "groups": manifest["settings"]["groups"],
+            "window": [manifest["settings"][f"tokens_{side}"] for side in ("before", "after")],
             "context_word": {"text": "document", "images": "tile"}.get(kind, "row"),
             "sources": manifest["sources"] if kind == "text" else [],
-            "probes": manifest.get("probes", []),
+            "probes": [name_label(**label) for label in manifest.get("probes", [])],
             "shares_contexts": self.contexts.are_shared,
             "has_stability": "stability" in arrays,
             "dictionaries": [

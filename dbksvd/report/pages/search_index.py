@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 WORD = re.compile(r"\w+")
-BUCKET_POSTINGS = 25_000  # atoms listed in a bucket, about 150 kB of JSON and 60 kB on disk
+BUCKET_POSTINGS = 25_000  # atoms listed in a bucket and in a file, which takes about 30 kB
 # Of a word that more atoms show, and more than a quarter of all, only those that fire on it are
 # listed.
 MOST_SHOWN = 2000
@@ -111,3 +111,28 @@ def cut_into_buckets(index: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, 
             pending.append(
                 (letter, {w: e for w, e in words.items() if w.startswith(letter) and w != prefix})
             )
+
+
+def cut_into_files(index: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Yield buckets by prefix, as many as a file holds: small ones share a file."""
+    held: dict[str, dict[str, Any]] = {}
+    room = BUCKET_POSTINGS
+    for prefix, words in cut_into_buckets(index):
+        size = sum(len(fires) + len(shows) + 2 for fires, shows in words.values())
+        if held and size > room:
+            yield held
+            held, room = {}, BUCKET_POSTINGS
+        held[prefix] = words
+        room -= size
+    if held:
+        yield held
+
+
+def describe_word(word: str, entry: Sequence[Sequence[int]]) -> list[Any]:
+    """Return a word with steps from each atom that fires on it, and shows it, to the next."""
+    return [word, *(list_steps(atoms) for atoms in entry)]
+
+
+def list_steps(numbers: Sequence[int], first: int = 0) -> list[int]:
+    """Return the steps from `first` over rising numbers: small where the numbers are many."""
+    return [stop - start for start, stop in pairwise((first, *numbers))]

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from dbksvd.models.loading import LoadedModel
     from dbksvd.models.sizes import ModelKind
 
+# Told below tables that show either.
+UNRELIABLE = (
+    "TPP and SCR are shown because SAEBench has them: an audit of reliability (arXiv 2605.18229) "
+    "finds that both fail as measures."
+)
+
 Removals = Annotated[list[Literal[2, 5, 10, 20, 50, 100, 500]], Field(min_length=1), UNIQUE]
 
 

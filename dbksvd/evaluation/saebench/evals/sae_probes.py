@@ -35,6 +35,8 @@ class SAEProbesSettings(Settings):
     """Numbers of latents that a probe sees; tables show 1 and 5."""
     reg_type: Literal["l1", "l2"] = "l1"
     """Penalty of the logistic regression."""
+    resplits: Annotated[int, Field(ge=0)] = 0
+    """Further splits of the texts; scores are then means over all splits, beside SAEBench's own."""
 
 
 def cost(settings: SAEProbesSettings, _kind: ModelKind) -> EvalTexts:
@@ -42,7 +44,8 @@ def cost(settings: SAEProbesSettings, _kind: ModelKind) -> EvalTexts:
     rows = ALL_ROWS if settings.rows is None else settings.rows
     sets = len(settings.datasets)
     read = sets * rows * settings.context_length
-    return EvalTexts(read, sets * rows, sets * rows, sets * rows, 0, 0.75 * sets, 3.0 * sets)
+    probes = 0.75 * sets * (1 + settings.resplits / 3)  # further splits code nothing anew
+    return EvalTexts(read, sets * rows, sets * rows, sets * rows, 0, probes, 3.0 * sets)
 
 
 def list_bundled(settings: SAEProbesSettings) -> list[str]:
@@ -115,6 +118,9 @@ def run(task: EvalTask) -> None:
         SparseProbingSaeProbesEvalConfig,
     )
 
+    from dbksvd.base.files import write_json
+    from dbksvd.evaluation.saebench.evals.resplits import probe_again
+    from dbksvd.evaluation.saebench.results import RESPLITS
     from dbksvd.evaluation.saebench.shims import common
 
     settings: SAEProbesSettings = task.settings
@@ -132,6 +138,8 @@ def run(task: EvalTask) -> None:
     )
     with common.limit_rows(settings.rows), common.quiet_probes():
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
+    if settings.resplits:
+        write_json(task.output / RESPLITS, probe_again(task))
 
 
 EVAL = Eval(

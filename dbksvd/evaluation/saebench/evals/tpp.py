@@ -9,6 +9,7 @@ from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES, BUNDLED
 from dbksvd.evaluation.saebench.data.settings import list_hub_data
 from dbksvd.evaluation.saebench.entry import Eval
 from dbksvd.evaluation.saebench.evals.probe_perturbation import (
+    UNRELIABLE,
     PerturbationSettings,
     configure,
     cost,
@@ -72,7 +73,9 @@ EVAL = Eval(
     settings=TPPSettings,
     prepare=prepare,
     run=run,
-    headlines=(Headline("TPP, 10 atoms", "tpp", "tpp_threshold_10_total_metric"),),
+    headlines=(
+        Headline("TPP, 10 atoms", "tpp", "tpp_threshold_10_total_metric", warning=UNRELIABLE),
+    ),
     cost=cost,
     datasets=list_bundled,
     hub=list_hub_data,

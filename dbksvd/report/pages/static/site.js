@@ -25,6 +25,29 @@ function load(name) {
   return DBKSVD.loaded[name];
 }
 
+// Columns back to the list of values that they stand for; dbksvd/report/pages/columns.py says the kinds.
+const DIGITS = new Map([..."ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"].map((letter, value) => [letter.charCodeAt(0), value]));
+function unfold([kind, ...rest]) {
+  const [first, second] = rest;
+  if (kind === "j") return first;
+  if (kind === "c") return new Array(first).fill(second);
+  if (kind === "i") return Array.from(rest[1], (_, n) => first + rest.slice(1).reduce((sum, digits) => sum * 64 + DIGITS.get(digits.charCodeAt(n)), 0));
+  if (kind === "f") { const exponents = unfold(second); return unfold(first).map((mantissa, n) => Number(`${mantissa}e${exponents[n]}`)); }
+  if (kind === "s") return unfold(second).map((number) => first[number]);
+  if (kind === "t") { const columns = first.map(unfold); return columns[0].map((_, n) => columns.map((column) => column[n])); }
+  if (kind === "d") {
+    const columns = Object.entries(first).map(([key, column]) => [key, unfold(column)]);
+    return columns[0][1].map((_, n) => Object.fromEntries(columns.map(([key, column]) => [key, column[n]])));
+  }
+  const entries = unfold(second);
+  let stop = 0;
+  return unfold(first).map((length) => entries.slice(stop, stop += length));
+}
+function addSteps(steps) {
+  let sum = 0;
+  return steps.map((step) => (sum += step));
+}
+
 // ---- small helpers ----------------------------------------------------------------------------
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -248,21 +271,29 @@ function wireMap() {
 }
 
 // ---- search -----------------------------------------------------------------------------------
-// A bucket holds the words that begin alike; a word holds [atoms whose top tokens it is, atoms that show it].
+// A bucket holds the words that begin alike, a file some buckets; a word is listed as [word, steps over the
+// atoms whose top tokens it is, steps over those that show it].
+const MOST_FILES = 12;
+const words = {};
+function loadWords(file) {
+  words[file] ||= load(`data/search-${file}`).then(unfold);
+  return words[file];
+}
 async function search(text) {
-  const words = (text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || []);
-  if (!words.length) { page.found = null; if (page.sort === "match") page.sort = "frequency"; return drawList(); }
+  const asked = (text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || []);
+  if (!asked.length) { page.found = null; if (page.sort === "match") page.sort = "frequency"; return drawList(); }
   let found = null;
-  for (const [place, word] of words.entries()) {
-    const isLast = place === words.length - 1;  // what is being typed may be the beginning of a word
+  for (const [place, word] of asked.entries()) {
+    const isLast = place === asked.length - 1;  // what is being typed may be the beginning of a word
     const hits = new Map();
-    const names = page.info.buckets.filter((bucket) => word.startsWith(bucket) || (isLast && bucket.startsWith(word))).slice(0, 12);
-    for (const bucket of await Promise.all(names.map((name) => load(`data/search-${page.info.buckets.indexOf(name)}`)))) {
-      for (const [known, [fires, shows]] of Object.entries(bucket)) {
+    const holds = (bucket) => word.startsWith(bucket) || (isLast && bucket.startsWith(word));
+    const files = [...page.info.buckets.keys()].filter((file) => page.info.buckets[file].some(holds)).slice(0, MOST_FILES);
+    for (const listed of await Promise.all(files.map(loadWords))) {
+      for (const [known, fires, shows] of listed) {
         if (known !== word && !(isLast && known.startsWith(word))) continue;
         const exact = known === word ? 2 : 1;
-        for (const atom of fires) hits.set(atom, Math.max(hits.get(atom) || 0, 10 + exact));
-        for (const atom of shows) hits.set(atom, Math.max(hits.get(atom) || 0, exact));
+        for (const atom of addSteps(fires)) hits.set(atom, Math.max(hits.get(atom) || 0, 10 + exact));
+        for (const atom of addSteps(shows)) hits.set(atom, Math.max(hits.get(atom) || 0, exact));
       }
     }
     found = found === null ? hits : new Map([...found].filter(([atom]) => hits.has(atom)).map(([atom, rank]) => [atom, rank + hits.get(atom)]));
@@ -275,15 +306,25 @@ async function search(text) {
 SORTS.match = ["match", () => 0];
 
 // ---- one atom ---------------------------------------------------------------------------------
+// What an example leaves out: where its text begins, the text itself where pages share it, its values by place.
+function expandExample(example) {
+  if (example.i) return example;
+  const [before, after] = page.info.window;
+  const first = Math.max(0, example.p - before);
+  const { contexts } = page;
+  const places = addSteps(example.w);
+  const shared = example.c === undefined ? {} : {
+    d: contexts.documents[example.c], s: contexts.sources[example.c], t: contexts.texts[example.c].slice(first, example.p + after + 1) };
+  const values = new Map(places.map((place, n) => [place, example.v[n]]));
+  return { ...example, ...shared, p: example.p - first, values, m: values.get(example.p - first) };
+}
+
 function drawExample(example, side, most) {
   const text = make("div", { class: "text" });
-  const values = new Map();
-  for (let place = 0; place < example.v.length; place += 2) values.set(example.v[place], example.v[place + 1]);
   const colour = side ? "--minus" : "--plus";
   const style = getComputedStyle(document.documentElement).getPropertyValue(colour);
-  const pieces = example.t || page.contexts[example.c].slice(example.f, example.f + example.n);
-  pieces.forEach((piece, offset) => {
-    const value = values.get(offset);
+  example.t.forEach((piece, offset) => {
+    const value = example.values.get(offset);
     if (value === undefined) { text.append(piece); return; }
     const span = make("span", { class: offset === example.p ? "on peak-token" : "on", tabindex: offset === example.p ? "0" : null, "data-tip": `${showToken(piece)}  ${side ? "−" : ""}${round(value)}` });
     span.style.background = `rgba(${style}, ${0.12 + (0.78 * value) / most})`;
@@ -304,7 +345,7 @@ function drawSide(side, number) {
   if (!side.count) { box.append(make("p", { class: "faint" }, "It fires nowhere in the text read.")); return box; }
   box.append(make("p", { class: "faint" }, `${count(side.count)} tokens (${percent(side.count / page.info.tokens)}) in ${count(side.contexts)} ${page.info.context_word}s; mean coefficient ${round(side.mean)}, largest ${round(side.maximum)}`));
   const groups = new Map();
-  for (const example of side.examples) { if (!groups.has(example.g)) groups.set(example.g, []); groups.get(example.g).push(example); }
+  for (const example of side.examples.map(expandExample)) { if (!groups.has(example.g)) groups.set(example.g, []); groups.get(example.g).push(example); }
   for (const [group, examples] of groups) {
     const peaks = examples.map((example) => example.m);
     const name = group === 0 ? `Top ${page.info.context_word}s` : `Quantile group ${group} of ${page.info.groups}: peaks from ${round(Math.min(...peaks))} to ${round(Math.max(...peaks))}`;
@@ -324,9 +365,9 @@ function drawSideFacts(side, number) {
     cards.push(make("section", { class: "card" }, make("h3", {}, `Tokens it fires on most${sign}`), bars(rows.slice(0, 12))));
   }
   if (side.coactive.length) {
-    const rows = side.coactive.map(([feature, jaccard, share, times]) => ({
+    const rows = side.coactive.map(([feature, jaccard, times]) => ({
       name: make("a", { href: `#${atomOf(feature)}` }, featureName(feature)), value: jaccard, text: jaccard.toFixed(2),
-      tip: `Jaccard index ${round(jaccard)}: ${count(times)} tokens with both; it is on at ${percent(share)} of this one's tokens` }));
+      tip: `Jaccard index ${round(jaccard)}: ${count(times)} tokens with both; it is on at ${percent(times / side.base)} of this one's tokens` }));
     cards.push(make("section", { class: "card" }, make("h3", {}, `Active at the same tokens (Jaccard)${sign}`), bars(rows)));
   }
   return cards;
@@ -353,15 +394,18 @@ function drawLogits(logits) {
   return box;
 }
 
+const unfoldContexts = (columns) => Object.fromEntries(Object.entries(columns).map(([key, column]) => [key, unfold(column)]));
+
 async function drawAtom(number) {
   const view = document.getElementById("atom-view");
   page.atom = number;
   document.getElementById("list-view").hidden = true;
   view.hidden = false;
-  if (page.info.shares_contexts) page.contexts = await load("../contexts");
+  if (page.info.shares_contexts) page.contexts ||= unfoldContexts(await load("../contexts"));
   const chunk = await load(`data/atoms-${Math.floor(number / page.info.atoms_per_file)}`);
   if (page.atom !== number) return;
-  const atom = chunk.atoms[number - chunk.first];
+  if (!chunk.unfolded) chunk.unfolded = unfold(chunk.atoms);
+  const atom = chunk.unfolded[number - chunk.first];
   const place = page.order.indexOf(number);
   const step = (by) => { const next = place < 0 ? number + by : page.order[place + by]; return next !== undefined && next >= 0 && next < page.info.n_atoms ? next : null; };
   const [before, after] = [step(-1), step(1)];
@@ -374,7 +418,7 @@ async function drawAtom(number) {
   if (atom.neurons) rest.append(make("section", { class: "card" }, make("h3", {}, "Largest entries of the atom"), bars(atom.neurons.map(([index, value]) => ({ name: `coordinate ${index}`, value, text: value.toFixed(2) })))));
   if (atom.truth) rest.append(make("section", { class: "card" }, make("h3", {}, "True features"), make("p", { class: "faint" }, `matched one to one with feature ${atom.truth.match < 0 ? "none" : atom.truth.match}`), bars(atom.truth.features.map(([index, cosine]) => ({ name: `feature ${index}`, value: cosine, text: cosine.toFixed(2) })))));
   if (atom.probes) rest.append(make("section", { class: "card" }, make("h3", {}, "Labels it predicts (AUC)"), bars(atom.probes.map(([label, auc]) => ({ name: page.info.probes[label], value: auc - 0.5, text: auc.toFixed(2) })))));
-  view.replaceChildren(nav, make("h2", { id: "atom-title", tabindex: "-1" }, `Atom ${number}`), make("div", { class: isSigned() ? "" : "beside" }, ...parts, rest));
+  view.replaceChildren(nav, make("h2", { id: "atom-title", tabindex: "-1" }, `Atom ${number}`), page.list.stability ? make("p", { class: "faint", id: "stability" }, `stability over seeds ${page.list.stability[number].toFixed(2)}`) : "", make("div", { class: isSigned() ? "" : "beside" }, ...parts, rest));
   document.title = `Atom ${number} · ${page.info.label}`;
   scrollTo(0, 0);
 }

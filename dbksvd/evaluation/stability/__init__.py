@@ -1,0 +1,1 @@
+"""How far dictionaries agree that differ in their seed only."""

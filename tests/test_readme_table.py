@@ -1,0 +1,237 @@
+"""README's table is that of the run whose tables are kept, and its claims follow from them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workflow.experiment import Experiment
+from workflow.layers import read_layers
+from workflow.readme import BASELINES, BEGIN, END, REFERENCE, TABLES, find_table, main, render
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+KEPT = ROOT / REFERENCE / "minilm"
+EXPERIMENT = Experiment(read_layers([str(ROOT / "config.yaml")], {}))
+K = "16"
+
+needs_run = pytest.mark.skipif(
+    not (KEPT / "table.csv").is_file(), reason="no run is kept yet: make readme"
+)
+
+
+class Run:
+    """The kept tables, as text, at the size of README's table."""
+
+    def __init__(self, folder: Path) -> None:
+        table, differences, matched, budgets = (
+            pd.read_csv(folder / name, dtype=str, keep_default_na=False) for name in TABLES
+        )
+        self.table = table[(table["site"] == "layer4") & (table["k"] == K)].set_index("method")
+        self.differences = differences[
+            (differences["site"] == "layer4") & (differences["k"] == K)
+        ].set_index("method")
+        self.matched, self.budgets = matched, budgets[budgets["k"] == K].set_index("method")
+
+    def verdicts(self, score: str) -> pd.Series:
+        """Verdicts on the first method beside each SAE."""
+        rows = self.differences[self.differences["score"].str.startswith(score)]
+        return rows.loc[rows.index.str.endswith("-sae"), "verdict"]
+
+    def value(self, method: str, score: str) -> tuple[float, float]:
+        """A mean and half its interval (0 without one)."""
+        parts = self.table.loc[method, score].removesuffix(" *").split(" ± ")
+        return float(parts[0]), float(parts[1]) if len(parts) > 1 else 0.0
+
+
+def explains_most(run: Run) -> bool:
+    verdicts = run.verdicts("variance explained")
+    best = run.table["variance explained"].str.endswith(" *")
+    return bool(len(verdicts)) and (verdicts == "better").all() and _are_dbksvd(best)
+
+
+def explains_most_at_equal_budget(run: Run) -> bool:
+    columns = [name for name in run.budgets if name.startswith("variance explained")]
+    return all(_are_dbksvd(run.budgets[name].str.endswith(" *")) for name in columns)
+
+
+def explains_most_at_equal_l0(run: Run) -> bool:
+    pairs = run.matched
+    ours = pairs["method"].isin(["dbksvd", "dbksvd-signed"]) & pairs["other"].str.endswith("-sae")
+    texts = pairs.loc[ours & (pairs["site"] == "layer4"), "variance explained"]
+    told = texts.str.startswith("+") & ~texts.str.contains("noise")
+    return bool(len(texts)) and told.all()
+
+
+def encoder_costs_most(run: Run) -> bool:
+    cost = {method: run.value(method, "encoder MFLOP a token")[0] for method in run.table.index}
+    return cost["dbksvd-signed"] == max(cost.values())
+
+
+def probes_hardly_tell_apart(run: Run) -> bool:
+    verdicts = run.verdicts("probing")
+    return bool(len(verdicts)) and (verdicts == "not told apart").mean() >= 0.75
+
+
+def permuted_probes_like_its_sae(run: Run) -> bool:
+    scores = ["probing, 1 atom", "probing, 5 atoms"]
+    pairs = [(run.value("topk-sae", s), run.value("permuted-topk", s)) for s in scores]
+    return all(abs(own[0] - other[0]) <= own[1] + other[1] for own, other in pairs)
+
+
+def mean_explains_more(run: Run) -> bool:
+    mean, exact = (run.value(name, "variance explained") for name in ("dbksvd-mean", "dbksvd"))
+    return mean[0] - exact[0] > mean[1] + exact[1]
+
+
+# A sentence of README, and what the tables must say for it.
+CLAIMS: list[tuple[str, Callable[[Run], bool]]] = [
+    (r"DB-KSVD explains the most variance", explains_most),
+    (r"at equal samples and equal seconds \(`budgets\.csv`\)", explains_most_at_equal_budget),
+    (r"at equal L0 \(`matched\.csv`\)", explains_most_at_equal_l0),
+    (r"Its encoder costs the most operations", encoder_costs_most),
+    (r"Probes on few atoms hardly tell DB-KSVD and the SAEs apart", probes_hardly_tell_apart),
+    (r"permuted decoder rows probes like the SAE itself", permuted_probes_like_its_sae),
+    (r"DB-KSVD then explains more variance", mean_explains_more),
+]
+# Bullets about other things than these tables; other tests and pages stand for them.
+ELSEWHERE = [r"No SAE has converged", r"SAEs train on centred activations"]
+
+
+def _are_dbksvd(best: pd.Series) -> bool:
+    names = best[best].index
+    return len(names) > 0 and all("dbksvd" in name for name in names)
+
+
+def list_bullets() -> list[str]:
+    text = README.split(END)[1].split("![")[0]
+    return [" ".join(bullet.split()) for bullet in re.split(r"^- ", text, flags=re.M)[1:]]
+
+
+@needs_run
+def test_table_is_that_of_the_kept_run():
+    assert find_table(README) == render(KEPT, EXPERIMENT), "make readme"
+
+
+@needs_run
+@pytest.mark.parametrize(("sentence", "holds"), CLAIMS, ids=[claim.__name__ for _, claim in CLAIMS])
+def test_claim_follows_from_the_tables(sentence: str, holds: Callable[[Run], bool]):
+    assert holds(Run(KEPT)), sentence
+
+
+@pytest.mark.parametrize("sentence", [sentence for sentence, _ in CLAIMS])
+def test_claim_stands_in_readme(sentence: str):
+    assert any(re.search(sentence, bullet) for bullet in list_bullets())
+
+
+def test_every_bullet_is_checked_and_none_holds_a_score():
+    checked = [sentence for sentence, _ in CLAIMS] + ELSEWHERE
+    for bullet in list_bullets():
+        assert any(re.search(sentence, bullet) for sentence in checked), bullet
+        assert not re.search(r"(?<!\d)0?\.\d\d", bullet), f"a number typed by hand: {bullet}"
+
+
+COLUMNS = 'site,method,n_atoms,k,seeds,variance explained,F1,"probing, 1 atom",fit seconds'
+RUN = {
+    "table.csv": f"""{COLUMNS}
+layer4,pca,384,16,1,0.480 ± 0.003,,0.665 ± 0.031 *,1
+layer4,dbksvd,512,8,1,0.700 *,,0.600,1
+layer4,topk-sae,512,16,3,0.692 ± 0.003,,0.695 ± 0.040 *,17 ± 2
+layer4,dbksvd,512,16,3,0.748 ± 0.003 *,,0.697 ± 0.021 *,18 ± 0
+layer4,permuted-topk,512,16,1,-0.521 ± 0.010,,0.703 ± 0.030 *,0
+synthetic,dbksvd,128,7,1,,0.405,,1
+""",
+    "differences.csv": "site\n",
+    "matched.csv": "site\n",
+    "budgets.csv": "site\n",
+    "scores.csv": """site,method,n_atoms,k,seed,eval,metric,value
+layer4,dbksvd,512,16,0,sparse_probing_sae_probes,llm_test_accuracy,0.8671
+layer4,dbksvd,512,16,0,heldout,explained_variance,0.748
+""",
+}
+
+
+def test_command_writes_the_table_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "run").mkdir()
+    for name, text in RUN.items():
+        (tmp_path / "run" / name).write_text(text)
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", str(ROOT / "config.yaml"), "--run", "run"]
+    monkeypatch.setattr("sys.argv", ["readme", *arguments])
+    main()
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    minus = "\N{MINUS SIGN}"
+    assert find_table(text).splitlines() == [
+        "| method | variance explained | probing, 1 atom | F1 | fit seconds |",
+        "| --- | --- | --- | --- | --- |",
+        "| DB-KSVD | **.748 ± .003** | **.697 ± .021** | .405 | 18 |",
+        "| TopK SAE | .692 ± .003 | **.695 ± .040** |  | 17 |",
+        "| PCA | .480 ± .003 | **.665 ± .031** |  | 1 |",
+        f"| TopK SAE, permuted decoder | {minus}.521 ± .010 | **.703 ± .030** |  | 0 |",
+        "| probe on all raw activations |  | .867 |  |  |",
+    ]
+    kept = tmp_path / REFERENCE / "minilm"
+    assert {path.name for path in kept.iterdir()} == {*TABLES, BASELINES}
+
+
+def test_a_readme_without_marks_is_refused():
+    with pytest.raises(ValueError, match="expected one table between"):
+        find_table("no table")
+
+
+HEAD = 'site,method,n_atoms,k,seeds,variance explained,"probing, 1 atom","probing, 5 atoms"'
+
+
+def write_run(folder: Path, dbksvd: str, topk: str, verdict: str, noise: str) -> None:
+    """Write a small run: DB-KSVD and a TopK SAE, whose variance explained and verdict are given."""
+
+    def flops(method: str) -> float:
+        return 1.0 if "dbksvd" in method else 0.5
+
+    rows = [("dbksvd-signed", dbksvd), ("dbksvd", dbksvd), ("topk-sae", topk)]
+    rows += [("dbksvd-mean", f"{float(dbksvd[:5]) + 0.02:.3f} ± 0.001 *"), ("permuted-topk", "0.1")]
+    table = [
+        f"layer4,{method},512,16,3,{explained},0.6 ± 0.1 *,0.7 ± 0.1 *,{flops(method)}"
+        for method, explained in rows
+    ]
+    scores = [("variance explained", verdict), ("probing, 1 atom", "not told apart")]
+    differences = [f'layer4,topk-sae,16,"{score}",{word}' for score, word in scores]
+    budgets = [
+        f"{name},16,{text},{text}" for name, text in (("dbksvd", dbksvd), ("topk-sae", topk))
+    ]
+    for name, head, lines in [
+        ("table.csv", f"{HEAD},encoder MFLOP a token", table),
+        ("differences.csv", "site,method,k,score,verdict", differences),
+        ("matched.csv", "site,method,other,variance explained", [f"layer4,dbksvd,topk-sae,{noise}"]),
+        ("budgets.csv", "method,k,variance explained at equal samples,variance explained at equal seconds", budgets),
+    ]:  # fmt: skip
+        (folder / name).write_text("\n".join([head, *lines]) + "\n")
+
+
+OF_VARIANCE = [explains_most, explains_most_at_equal_budget, explains_most_at_equal_l0]
+
+
+@pytest.mark.parametrize("holds", [holds for _, holds in CLAIMS])
+def test_claims_hold_for_a_run_that_says_so(holds: Callable[[Run], bool], tmp_path: Path):
+    write_run(tmp_path, "0.700 ± 0.001 *", "0.600 ± 0.001", "better", "+0.100 ± 0.002")
+    assert holds(Run(tmp_path))
+
+
+@pytest.mark.parametrize("holds", OF_VARIANCE)
+@pytest.mark.parametrize(
+    ("dbksvd", "topk", "verdict", "noise"),
+    [
+        ("0.600 ± 0.001", "0.700 ± 0.001 *", "worse", "-0.100 ± 0.002"),
+        ("0.700 ± 0.001 *", "0.699 ± 0.001 *", "not told apart", "+0.001 ± 0.003 (noise)"),
+    ],
+)
+def test_claims_do_not_hold_for_a_run_that_says_otherwise(
+    holds: Callable[[Run], bool], dbksvd: str, topk: str, verdict: str, noise: str, tmp_path: Path
+):
+    write_run(tmp_path, dbksvd, topk, verdict, noise)
+    assert not holds(Run(tmp_path))

@@ -1,0 +1,136 @@
+"""README's table from a run of the default experiment, so that no number is typed by hand.
+
+``python -m workflow.readme`` (``make readme``) copies the tables of the run to
+``results/reference/<experiment>/`` and writes README's table from the copies; a test compares
+README with them, and checks the sentences below the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from dbksvd.base.files import replace_file
+from dbksvd.report.headlines import list_headlines
+from dbksvd.report.tables import BEST, write_csv
+from workflow.experiment import SYNTHETIC, Experiment
+from workflow.layers import read_layers
+
+BEGIN, END = "<!-- table of `make readme` -->", "<!-- end of the table -->"
+REFERENCE = Path("results/reference")
+TABLES = ("table.csv", "differences.csv", "matched.csv", "budgets.csv")
+BASELINES = "baselines.csv"  # scores that are reached without a dictionary
+# Columns of README: title in the tables, title in README.
+SHOWN = {
+    "variance explained": "variance explained",
+    "probing, 1 atom": "probing, 1 atom",
+    "probing, 5 atoms": "probing, 5 atoms",
+    "AG News, 1 atom": "AG News, 1",
+    "AG News, 5 atoms": "AG News, 5",
+    "PW-MCC": "PW-MCC",
+    "F1": "F1",
+    "MCC": "MCC",
+    "encoder MFLOP a token": "encoder MFLOP a token",
+    "fit seconds": "fit seconds",
+}
+WITHOUT_SPREAD = ("encoder MFLOP a token", "fit seconds")
+RAW = "probe on all raw activations"
+
+
+def copy_tables(run: Path, reference: Path) -> None:
+    """Copy the tables of a run, and what is reached without a dictionary.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run has not ended.
+    """
+    scores = pd.read_csv(run / "scores.csv")
+    found = {
+        line.title: scores.loc[
+            (scores["eval"] == line.evaluation) & (scores["metric"] == line.baseline), "value"
+        ].mean()
+        for line in list_headlines()
+        if line.baseline is not None
+    }
+    baselines = pd.DataFrame({"score": found.keys(), "value": found.values()}).dropna()
+    tables = {name: (run / name).read_text() for name in TABLES}
+    reference.mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        with replace_file(reference / name) as temporary:
+            temporary.write_text(text)
+    write_csv(baselines, reference / BASELINES)
+
+
+def render(reference: Path, experiment: Experiment) -> str:
+    """Return README's table, in Markdown: the size that most dictionaries have.
+
+    Trained methods come first, then controls, each by variance explained; scores against known
+    features are those of the same method at the site synthetic.
+    """
+    table = pd.read_csv(reference / "table.csv", dtype=str, keep_default_na=False)
+    here, truth = table[table["site"] != SYNTHETIC], table[table["site"] == SYNTHETIC]
+    seeds = pd.to_numeric(here["seeds"])
+    site, k = seeds.groupby([here["site"], here["k"]]).sum().idxmax()
+    here = here[(here["site"] == site) & (here["k"] == k)]
+    shown = [title for title in SHOWN if title in table and (table[title] != "").any()]
+    lines = ["| " + " | ".join(["method", *(SHOWN[title] for title in shown)]) + " |"]
+    lines.append("| --- " * (len(shown) + 1) + "|")
+    explained = here["variance explained"].str.split(" ").str[0].astype(float)
+    is_control = here["method"].isin(experiment.controls)
+    order = pd.DataFrame({"control": is_control, "low": -explained}).sort_values(["control", "low"])
+    for _, row in here.loc[order.index].iterrows():
+        own = truth[truth["method"] == row["method"]]
+        cells = [
+            _format(own.iloc[0][title] if row[title] == "" and len(own) else row[title], title)
+            for title in shown
+        ]
+        lines.append(f"| {experiment.labels[row['method']]} | {' | '.join(cells)} |")
+    raw = pd.read_csv(reference / BASELINES).set_index("score")["value"]
+    cells = [_format(f"{raw[title]:.3f}", title) if title in raw else "" for title in shown]
+    return "\n".join([*lines, f"| {RAW} | {' | '.join(cells)} |"])
+
+
+def _format(cell: str, title: str) -> str:
+    """Return a cell as README writes numbers: .767 ± .002, bold where not told apart."""
+    text = cell.removesuffix(BEST)
+    if title in WITHOUT_SPREAD:
+        text = text.split(" ± ")[0]
+    text = re.sub(r"\b0\.(?=\d)", ".", text).replace("-", "\N{MINUS SIGN}")
+    return f"**{text}**" if cell.endswith(BEST) else text
+
+
+def find_table(readme: str) -> str:
+    """Return the table between the marks.
+
+    Raises
+    ------
+    ValueError
+        If a mark is missing.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"README.md: expected one table between {BEGIN!r} and {END!r}, got none")
+    return readme.split(BEGIN)[1].split(END)[0].strip()
+
+
+def main() -> None:
+    """Copy the tables of a finished run and write README's table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="config.yaml", help="of the run")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--run", type=Path, help="its folder; results/<experiment> by default")
+    arguments = parser.parse_args()
+    experiment = Experiment(read_layers([arguments.config], {}))
+    reference = REFERENCE / experiment.config.experiment
+    copy_tables(arguments.run or Path(experiment.folder), reference)
+    text = arguments.readme.read_text()
+    table = render(reference, experiment)
+    with replace_file(arguments.readme) as temporary:
+        temporary.write_text(text.replace(find_table(text), table))
+
+
+if __name__ == "__main__":
+    main()
