@@ -39,7 +39,10 @@ def make_table(
         cells[place] = {"text": name, "value": name, "path": paths.get(key)}
         rows.append(cells)
     texts = [place for place, name in enumerate(table.columns) if name in ("site", "method")]
-    caption = "Mean ± half the range over seeds; one row for each kind of dictionary."
+    caption = (
+        "Means over seeds ± half a 95 % interval; *: not told apart from the best. One row for "
+        "each kind of dictionary."
+    )
     return {"columns": list(table.columns), "rows": rows, "texts": texts, "caption": caption}
 
 
