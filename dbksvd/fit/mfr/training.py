@@ -14,8 +14,8 @@ from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
 from dbksvd.base.clock import read_clock
 from dbksvd.base.variance import ExplainedVariance
-from dbksvd.fit.mfr.method import MFRSettings, count_training_samples
 from dbksvd.fit.mfr.penalty import find_penalty, match_pairs, measure_imbalance, ramp
+from dbksvd.fit.mfr.settings import MFRSettings, count_training_samples
 from dbksvd.fit.mfr.tied_sae import SavableSAE, TiedSAE
 from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.task import FitResult, FitTask
