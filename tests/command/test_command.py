@@ -301,3 +301,15 @@ def test_the_workflow_can_be_a_module_of_another(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     fits = len(Experiment(read_layers([ROOT / "experiments/tiny.yaml"], {})).fits)
     assert done.stdout.count("rule dbksvd_fit_dictionary:") == fits
+
+
+def test_without_a_config_the_default_experiment_is_planned(tmp_path: Path):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n"]
+    done = subprocess.run(
+        [*command, "--directory", str(tmp_path), "--cores", "1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    fits = len(Experiment(read_layers([ROOT / "config.yaml"], {})).fits)
+    assert done.stdout.count("rule fit_dictionary:") == fits

@@ -38,7 +38,7 @@ try:
     # Another workflow that uses this one as a module gives the config itself.
     LAYERS = (
         read_layers([], config)
-        if workflow.modifier.is_module
+        if workflow.modifier.namespace is not None
         else read_layers(
             workflow.overwrite_configfiles or [ROOT / "config.yaml"],
             workflow.config_settings.config or {},
