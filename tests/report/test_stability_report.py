@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from page_chunks import read_chunk, unfold
 from page_site import make_features, render
 from safetensors.numpy import save_file
-from test_pages import read_chunk
 
 from dbksvd.base.files import hash_file, write_json
 from dbksvd.base.layout import KEYS, expand_rows
@@ -130,7 +130,7 @@ def test_pages_show_the_stability_of_each_atom(make_sentences, tmp_path: Path):
     seal = write_seal(tmp_path / "layer2/stability/dbksvd/m50-k6", [0, 3], 50)
     render(tmp_path, features, tmp_path / "site", stability={("layer2", "dbksvd/m50-k6"): seal})
     page = tmp_path / "site/layer2/dbksvd-m50-k6-s0"
-    shown = read_chunk(page, "data/list")["stability"]
+    shown = unfold(read_chunk(page, "data/list")["stability"])
     assert shown == pytest.approx(np.arange(50) / 50, abs=0.006)
     assert "more stable over seeds" in (page / "index.html").read_text()
     other = tmp_path / "site/layer2/signed-m50-k6-s0"

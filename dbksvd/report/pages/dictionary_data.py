@@ -23,6 +23,7 @@ SIDES_PER_FILE = 32
 SIDES_WITH_TEXT_PER_FILE = 16  # where each example holds its own text
 ATOMS_WITH_TILES_PER_FILE = 1  # 45 tiles are up to 150 kB
 TOKENS_IN_LIST = 3
+MANY_ATOMS = 8192  # of which a list of three tokens each would be over 300 kB
 MAP_STEPS = 1000
 PROBES_SHOWN = 5
 
@@ -45,9 +46,9 @@ def write_dictionary_data(
     """
     n_features, n_atoms = len(arrays["count"]), len(arrays["nearest_atom"])
     atoms = [_Atom(arrays, number, n_features // n_atoms) for number in range(n_atoms)]
-    write_chunk(folder, "data/list", _make_list(atoms, arrays, contexts))
+    write_chunk(folder, "data/list", _fold_all(_make_list(atoms, arrays, contexts)))
     if "map" in arrays:
-        write_chunk(folder, "data/map", _make_map(arrays["map"]))
+        write_chunk(folder, "data/map", _fold_all(_make_map(arrays["map"])))
     per_file = _count_per_file(arrays, contexts, n_features // n_atoms)
     for number, first in enumerate(range(0, n_atoms, per_file)):
         shown = [_describe(atom, contexts, tiles) for atom in atoms[first : first + per_file]]
@@ -58,6 +59,10 @@ def write_dictionary_data(
         write_chunk(folder, f"data/search-{number}", fold(words))
         files.append(list(buckets))
     return {"atoms_per_file": per_file, "buckets": files, "has_map": "map" in arrays}
+
+
+def _fold_all(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    return {name: fold(values) for name, values in columns.items()}
 
 
 def _count_per_file(arrays: Mapping[str, np.ndarray], contexts: Contexts, sides: int) -> int:
@@ -113,10 +118,11 @@ def _make_list(
     own = int(arrays["own_dictionary"])
     near, cosine = arrays["nearest_atom"][:, own], arrays["nearest_cosine"][:, own]
     maximum = np.array([max(arrays["maximum"][atom.features]) for atom in atoms])
+    shown = TOKENS_IN_LIST if len(atoms) <= MANY_ATOMS else 1
     found = {
         "count": [int(atom.sum("count")) for atom in atoms],
         "maximum": round_all(maximum, 3),
-        "tokens": [atom.list_peaks(contexts)[:TOKENS_IN_LIST] for atom in atoms],
+        "tokens": [atom.list_peaks(contexts)[:shown] for atom in atoms],
         "nearest": [
             [int(n[0]), round(float(c[0]), 2)] if len(n) else [-1, 0]
             for n, c in zip(near, cosine, strict=True)

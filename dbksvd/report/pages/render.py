@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from dbksvd.base.files import check_folder
 from dbksvd.base.layout import name_kind
 from dbksvd.base.saving import Folder
 from dbksvd.features.site import SiteFeatures
-from dbksvd.features.site_files import read_arrays
 from dbksvd.report.pages.chunks import write_chunk
 from dbksvd.report.pages.contexts import read_contexts
 from dbksvd.report.pages.dictionary_data import write_dictionary_data
@@ -172,7 +172,7 @@ class _Pages:
         if seal is None:
             return {}
         (file,) = check_folder(seal)["sha256"]
-        return {"stability": read_arrays(seal.with_name(file))[f"seed{key['seed']}"]}
+        return {"stability": load_file(seal.with_name(file))[f"seed{key['seed']}"]}
 
     def _write_page(
         self, place: Path, own: int, item: Mapping[str, Any], scores: list[tuple[str, str]]

@@ -43,6 +43,7 @@ function unfold([kind, ...rest]) {
   let stop = 0;
   return unfold(first).map((length) => entries.slice(stop, stop += length));
 }
+const unfoldAll = (columns) => Object.fromEntries(Object.entries(columns).map(([key, column]) => [key, unfold(column)]));
 function addSteps(steps) {
   let sum = 0;
   return steps.map((step) => (sum += step));
@@ -222,7 +223,7 @@ const MAP_BUCKETS = 200;
 async function drawMap() {
   const canvas = document.getElementById("map");
   if (!canvas || !page.info.has_map) return;
-  const places = await load("data/map");
+  const places = (page.map ||= unfoldAll(await load("data/map")));
   const style = getComputedStyle(document.documentElement);
   const size = canvas.clientWidth;
   const scale = window.devicePixelRatio || 1;
@@ -394,14 +395,12 @@ function drawLogits(logits) {
   return box;
 }
 
-const unfoldContexts = (columns) => Object.fromEntries(Object.entries(columns).map(([key, column]) => [key, unfold(column)]));
-
 async function drawAtom(number) {
   const view = document.getElementById("atom-view");
   page.atom = number;
   document.getElementById("list-view").hidden = true;
   view.hidden = false;
-  if (page.info.shares_contexts) page.contexts ||= unfoldContexts(await load("../contexts"));
+  if (page.info.shares_contexts) page.contexts ||= unfoldAll(await load("../contexts"));
   const chunk = await load(`data/atoms-${Math.floor(number / page.info.atoms_per_file)}`);
   if (page.atom !== number) return;
   if (!chunk.unfolded) chunk.unfolded = unfold(chunk.atoms);
@@ -445,7 +444,7 @@ function fail(error) {
 async function startDictionary(info) {
   page.info = info;
   if (typeof DecompressionStream === "undefined") throw new Error("it needs a browser with DecompressionStream (Chrome 80, Firefox 113, Safari 16.4 or newer)");
-  page.list = await load("data/list");
+  page.list = unfoldAll(await load("data/list"));
   drawList();
   wireMap();
   const field = document.getElementById("search");
