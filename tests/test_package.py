@@ -139,7 +139,7 @@ def test_declared_dependencies_are_enough(tmp_path: Path):
 @pytest.mark.parametrize("extra", sorted(PROJECT["optional-dependencies"]))
 def test_dependencies_of_an_extra_are_enough(extra: str, tmp_path: Path):
     allowed = find_closure([*PROJECT["dependencies"], f"dbksvd[{extra}]"])
-    done = run_fenced(EXTRAS[extra], allowed, tmp_path)
+    done = run_fenced(EXTRAS.get(extra, "\n".join(EXTRAS.values())), allowed, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

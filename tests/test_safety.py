@@ -137,9 +137,10 @@ def test_what_rules_put_into_the_shell_is_quoted():
             if not match[2]:
                 plain.add(match[1])
     assert quoted > 50
-    # a number, and options whose values fit.smk and pages.smk put through shlex.quote
-    options = {"params.base", "params.stream", "params.text", "params.folders"}
-    assert plain <= {"params.slice"} | options
+    # numbers, and options whose values inputs.smk puts through shlex.quote or shlex.join
+    numbers = {"params.slice", "params.seed", "params.seeds"}
+    options = {"bases", "truth", "stream", "text", "folders", "options"}
+    assert plain <= numbers | {f"params.{name}" for name in options}
 
 
 def test_wildcards_are_letters_digits_and_hyphens():

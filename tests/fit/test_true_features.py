@@ -75,7 +75,7 @@ def test_it_is_refused_where_features_are_not_known():
     assert "truth" in {fit.method for fit in Experiment(known).fits}
     known["ground_truth"]["fits"][-1] = grid | {"n_atoms": [513]}
     with pytest.raises(
-        SettingsError, match=r"fits\[1\]\.n_atoms: expected at most the 512 features"
+        SettingsError, match=r"fits\[\d\]\.n_atoms: expected at most the 512 features"
     ):
         Experiment(known)
     config["fits"].append(grid)
