@@ -38,7 +38,9 @@ EVAL = Eval(
     headlines=(
         Headline("F1", "ground_truth", "f1", in_overview=False),
         *(
-            Headline(f"{title}, {rows} pairs", "ground_truth", f"{rows}_{metric}", in_overview=False)
+            Headline(
+                f"{title}, {rows} pairs", "ground_truth", f"{rows}_{metric}", in_overview=False
+            )
             for title, metric in (("variance", "explained_variance"), ("F1", "f1"))
             for rows in ("seen", "unseen")
         ),

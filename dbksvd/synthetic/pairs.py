@@ -57,9 +57,9 @@ def choose_pairs(model: GenerativeModel[Any], settings: HeldOutPairs) -> Tensor:
     chosen, held = _take(fires, candidates[order], settings.share * n)
     if held < settings.share * n:
         raise ValueError(
-            f"held_out_pairs.share: expected at most {held / n:.3f}, which is what {len(chosen)} "
-            f"of {len(candidates)} pairs make up while each feature goes on firing without them, "
-            f"got {settings.share}"
+            "held_out_pairs.share: expected a share that pairs make up, or exceed by less than "
+            f"{OVERSHOOT - 1:.0%}, while each feature goes on firing without them; {len(chosen)} "
+            f"of {len(candidates)} pairs came to {held / n:.3f}, got {settings.share}"
         )
     return torch.from_numpy(np.array(chosen, dtype=np.int64))
 
