@@ -35,6 +35,11 @@ def plan_targets(folder: Path, config: str) -> str:
     return output
 
 
+def keep_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without intervals and marks of the best."""
+    return table.apply(lambda column: column.str.removesuffix(" *").str.split(" ± ").str[0])
+
+
 def test_one_impossible_fit(small_project: Path):
     before = digest_results(small_project / RESULTS)
     good = read_table(small_project)
@@ -55,7 +60,9 @@ def test_one_impossible_fit(small_project: Path):
     table = read_table(small_project)
     columns = [name for name in good if name != "seeds"]
     stands = table[table["method"] == "dbksvd"]
-    pd.testing.assert_frame_equal(stands[columns], good.loc[good["method"] == "dbksvd", columns])
+    # Its numbers, that is: intervals and what is best need another method.
+    before_it = good.loc[good["method"] == "dbksvd", columns]
+    pd.testing.assert_frame_equal(keep_means(stands[columns]), keep_means(before_it))
     failed = table[table["method"] == "topk-sae"]
     assert failed["failed"].item().startswith(f"failed: fit_dictionary: {reason}")
     assert failed["seeds"].item() == "0"

@@ -88,6 +88,8 @@ def test_from_photographs_to_figures(run: Path):
         "atom_usage.png",
         "convergence.png",
         "cost.png",
+        "description_length.png",
+        "differences.png",
         "variance_explained.png",
     ]
     assert plan(run, "images.yaml") == {}
@@ -141,7 +143,6 @@ def test_unreadable_image_stops_the_run_at_once(run: Path, tmp_path: Path):
     [
         ("evaluation", {"evals": {"mdl": {"datasets": ["a"], "texts": 1, "context_length": 9, "num_bins": [8], "tokens": 9}}}, r"^evaluation\.evals: expected \{\} for activations\.source: images, since SAEBench gives its models text, got mdl$"),
         ("evaluation", {"evals": {"ground_truth": {}}}, r"^evaluation\.evals\.ground_truth: "),
-        ("model", {"name": None, "train": {"tokens": 5000000}}, r"^model\.train: expected a vision encoder, got a language model to train$"),
         ("images", {"tile_size": None, "tile_stride": 5}, r"^images\.tile_stride: expected images\.tile_size beside it, got none$"),
         ("images", {"heldout_fraction": 1}, r"^images\.heldout_fraction: expected less than 1, got 1$"),
         ("images", {"folder": None}, r"^images\.folder: missing key$"),

@@ -22,10 +22,10 @@ TINY = yaml.safe_load((Path(__file__).parents[2] / "experiments/tiny.yaml").read
         (lambda c: c["shards"].update(outlier_norm_multiple="auto"), False),
         (lambda c: c["shards"].update(outlier_norm_multiple=5), True),
         (lambda c: c.update(model={"name": "a/b", "revision": "main"}), True),
-        (lambda c: c.update(model={"train": {"tokens": 1000000}}), True),
+        (lambda c: c.update(model={"name": "a/b", "revision": "0f" * 20}), True),
         (
             lambda c: (
-                c.update(model={"train": {"tokens": 1000000}}),
+                c.update(model={"name": "a/b", "revision": "0f" * 20}),
                 c["shards"].update(outlier_norm_multiple=None),
             ),
             False,

@@ -71,7 +71,8 @@ def test_one_dictionary_of_each_method_has_pages_unless_others_are_named():
     default = Pages(Experiment(yaml.safe_load((ROOT / "config.yaml").read_text())))
     assert default.sites == ["layer4", "synthetic"]
     names = [fit.name for fit in default.list_fits("layer4")]
-    assert len(names) == len({name.split("/")[0] for name in names}) == 15
+    methods = {fit.method for fit in default.experiment.fits if fit.site == "layer4"}
+    assert len(names) == len({name.split("/")[0] for name in names}) == len(methods)
     assert "dbksvd/m512-k16-s0" in names
 
 
@@ -173,7 +174,7 @@ def test_a_run_ends_with_a_site_that_opens(with_pages: Path):
     for folder in folders:
         data = {path.name for path in (folder / "data").iterdir()}
         assert {"list.js", "map.js", "search-0.js"} <= data
-        assert {f"atoms-{number}.js" for number in range(4)} <= data
+        assert {"atoms-0.js", "atoms-1.js"} <= data
     assert len(list(site.rglob("*.png"))) == FIGURES
     manifest = read_json(layer / "features/manifest.json")
     assert [entry["name"] for entry in manifest["dictionaries"]] == TYPICAL

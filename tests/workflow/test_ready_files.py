@@ -51,6 +51,9 @@ def test_from_array_to_table(folder: Path):
         "atom_usage.png",
         "convergence.png",
         "cost.png",
+        "description_length.png",
+        "differences.png",
+        "sparsity.png",
         "variance_explained.png",
     ]
     assert plan(folder, config) == {}

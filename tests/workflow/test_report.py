@@ -24,8 +24,8 @@ def test_report_holds_figures_and_tables_and_is_made_once(project: Path):
     assert done.returncode == 0, done.stderr
     for line in (
         "| layer4 |",
-        "figures  results/tiny/figures",
-        "report   results/tiny/report.html",
+        "figures      results/tiny/figures",
+        "report       results/tiny/report.html",
     ):
         assert line in done.stdout
     report = project / "results/tiny/report.html"
