@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from dbksvd.activations.settings import EXPECTED_UNSEEN
 from dbksvd.base.settings import SettingsError, suggest
 
 if TYPE_CHECKING:
@@ -34,4 +36,16 @@ def check_encoders(config: ExperimentConfig) -> None:
         raise SettingsError(
             f"encoders.probing: expected [] without evaluation.evals.{PROBING}, whose texts the "
             f"probes read, got {settings.probing}"
+        )
+    _check_rows(config, settings.rows)
+
+
+def _check_rows(config: ExperimentConfig, rows: int) -> None:
+    """Check that enough of the coded samples can be expected to hold unseen pairs of features."""
+    drawing = config.ground_truth or config.activations
+    pairs = getattr(drawing, "held_out_pairs", None)
+    if pairs is not None and rows * pairs.share < EXPECTED_UNSEEN:
+        raise SettingsError(
+            f"encoders.rows: expected at least {math.ceil(EXPECTED_UNSEEN / pairs.share)} samples, "
+            f"so that {EXPECTED_UNSEEN} hold a pair of held_out_pairs, got {rows}"
         )

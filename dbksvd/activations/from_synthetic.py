@@ -20,6 +20,7 @@ from dbksvd.base.settings import parse
 from dbksvd.base.splits import SPLITS, Split
 from dbksvd.synthetic.base import GenerativeModel, mix_seed
 from dbksvd.synthetic.models import MANIFEST_FILE, load_model
+from dbksvd.synthetic.pairs import choose_pairs, draw_without, hold_pair
 from dbksvd.synthetic.truth import Truth, join_truths, save_truth
 
 # Rows that share a seed: whoever draws, in however many slices, draws whole blocks of this size.
@@ -27,11 +28,17 @@ BLOCK_ROWS = 1024
 
 
 def iterate_draws(
-    model: GenerativeModel, seed: int, split: Split, start: int, stop: int
+    model: GenerativeModel,
+    seed: int,
+    split: Split,
+    start: int,
+    stop: int,
+    apart: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Yield (first row, codes, component) over rows `start` to `stop` of a split.
 
-    A row's value depends on model, seed, split and its number alone: slices make the same whole.
+    A row's value depends on model, seed, split, its number and the pairs alone: slices make the
+    same whole.
     torch's global generator is left as it was.
 
     Parameters
@@ -44,11 +51,17 @@ def iterate_draws(
         Decides them too: no sample is in both.
     start, stop : int
         Rows wanted.
+    apart : int64 tensor of shape (pairs, 2), optional
+        Pairs of features of which no row holds one; rows without a pair are as they are without
+        this argument.
     """
     for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
         with torch.random.fork_rng():
             torch.manual_seed(mix_seed(seed, SPLITS.index(split), block))
-            codes, component = model.draw_codes(BLOCK_ROWS)
+            if apart is None:
+                codes, component = model.draw_codes(BLOCK_ROWS)
+            else:
+                codes, component = draw_without(model, BLOCK_ROWS, apart)
         first = block * BLOCK_ROWS
         inside = slice(max(start - first, 0), min(stop - first, BLOCK_ROWS))
         yield (
@@ -89,7 +102,7 @@ def draw_slice(
     Raises
     ------
     ValueError
-        If a setting cannot be used.
+        If a setting cannot be used, or the model's features have no such pairs.
     """
     checked = parse(DrawSettings, settings, "activations")
     check_slice(checked, slice_index)
@@ -100,19 +113,21 @@ def draw_slice(
     attributes = _describe(Path(model_folder), checked) | {"slice": slice_index}
     attributes |= {f"{split}_range": ranges[split] for split in SPLITS}
     rows: dict[str, int] = {split: stop - start for split, (start, stop) in ranges.items()}
-    truths = []
+    wanted, truths = checked.held_out_pairs, []
+    pairs = None if wanted is None else choose_pairs(model, wanted)
+    apart = None if wanted is None or wanted.in_training else pairs
     with create_file(
         part, rows, model.features.shape[1], checked.storage_dtype, attributes
     ) as file:
         for split, (start, stop) in ranges.items():
-            draws = iterate_draws(model, checked.sample_seed, split, start, stop)
+            without = apart if split == "train" else None
+            draws = iterate_draws(model, checked.sample_seed, split, start, stop, without)
             with tqdm(total=stop - start, unit=" rows", unit_scale=True, desc=split) as bar:
                 for first, codes, component in draws:
                     records = _make_records(model.embed(codes), first, checked.storage_dtype)
                     write_rows(file[split], first - start, records)
                     if split == "heldout":
-                        own = None if component is None else component.cpu()
-                        truths.append(Truth.from_dense(codes.cpu(), own))
+                        truths.append(_keep_truth(codes, component, pairs))
                     bar.update(len(records))
     seal = {
         "schema_version": SCHEMA_VERSION,
@@ -127,6 +142,7 @@ def draw_slice(
 
 def _describe(folder: Path, settings: DrawSettings) -> dict[str, Any]:
     """Return the attributes that all parts of a draw share."""
+    pairs = settings.held_out_pairs
     return {
         "model": "synthetic",
         "model_kind": "synthetic",
@@ -135,7 +151,16 @@ def _describe(folder: Path, settings: DrawSettings) -> dict[str, Any]:
         "dtype": settings.storage_dtype,
         "slices": settings.slices,
         "sample_seed": settings.sample_seed,
+        **({} if pairs is None else {"held_out_pairs": pairs.model_dump_json()}),
     }
+
+
+def _keep_truth(codes: Tensor, component: Tensor | None, pairs: Tensor | None) -> Truth:
+    return Truth.from_dense(
+        codes.cpu(),
+        None if component is None else component.cpu(),
+        None if pairs is None else hold_pair(codes, pairs).cpu(),
+    )
 
 
 def _make_records(activations: Tensor, first: int, dtype: str) -> np.ndarray:

@@ -9,9 +9,11 @@ from pydantic import BeforeValidator, Discriminator, Field, model_validator
 from dbksvd.base.settings import Count, NonNegativeInt, Seed, Settings, Text, Unique
 from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.settings import AnyCaseSha256, ModelSettings
-from dbksvd.synthetic.settings import SyntheticSettings
+from dbksvd.synthetic.settings import HeldOutPairs, SyntheticSettings
 
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
+# Held-out samples that a pair must be expected on, so that their scores mean something.
+EXPECTED_UNSEEN = 100
 
 
 class RowSettings(Settings):
@@ -127,7 +129,26 @@ class FileActivations(RowSettings):
     """The file."""
 
 
-class SyntheticActivations(RowSettings):
+class DrawnRowSettings(RowSettings):
+    """Rows that a generative model gives."""
+
+    held_out_pairs: HeldOutPairs | None = None
+    """Pairs of features that training rows never hold together; null keeps none apart."""
+
+    @model_validator(mode="after")
+    def _check_unseen_rows(self) -> DrawnRowSettings:
+        if self.held_out_pairs is not None:
+            expected = round(self.n_heldout_tokens * self.held_out_pairs.share)
+            if expected < EXPECTED_UNSEEN:
+                raise ValueError(
+                    f"n_heldout_tokens: expected {EXPECTED_UNSEEN} held-out samples or more with a "
+                    f"pair, at held_out_pairs.share = {self.held_out_pairs.share}, got about "
+                    f"{expected} of {self.n_heldout_tokens}"
+                )
+        return self
+
+
+class SyntheticActivations(DrawnRowSettings):
     """Samples of a generative model, whose features are known."""
 
     source: Literal["synthetic"]
@@ -136,7 +157,7 @@ class SyntheticActivations(RowSettings):
     """The generative model."""
 
 
-class GroundTruthSettings(RowSettings):
+class GroundTruthSettings(DrawnRowSettings):
     """Samples of a generative model at a site of their own, beside those of the model."""
 
     synthetic: SyntheticSettings
@@ -167,7 +188,7 @@ class ImageExtraction(ImageRowSettings):
     """The model."""
 
 
-class DrawSettings(RowSettings):
+class DrawSettings(DrawnRowSettings):
     """Samples to draw from a generative model; they do not depend on the number of slices."""
 
     sample_seed: Seed = 0
@@ -250,5 +271,5 @@ def choose_extraction(
 
 def choose_drawing(settings: SyntheticActivations | GroundTruthSettings) -> DrawSettings:
     """Return what the jobs that draw samples need: not what makes the generative model."""
-    own = {name: getattr(settings, name) for name in RowSettings.model_fields}
+    own = {name: getattr(settings, name) for name in DrawnRowSettings.model_fields}
     return DrawSettings(**own, sample_seed=settings.synthetic.sample_seed)

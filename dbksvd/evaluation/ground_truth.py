@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.evaluation.ground_truth_entry import GroundTruthSettings
+from dbksvd.evaluation.unseen import UnseenScores
 from dbksvd.synthetic.base import GenerativeModel
 from dbksvd.synthetic.truth import Truth
 
@@ -61,13 +62,15 @@ def score_dictionary(
         ``explained_variance`` (:class:`dbksvd.base.variance.ExplainedVariance`), ``latents`` (the
         width they were scored at), ``n_features``, ``samples``. Beside them
         :func:`score_correlation` for a model with a covariance and :func:`score_router` for a
-        mixture and a dictionary with a router.
+        mixture and a dictionary with a router, and :class:`dbksvd.evaluation.unseen.UnseenScores`
+        where some samples hold pairs of features that are kept apart in training.
 
     References
     ----------
     Chanin et al. (2026), arXiv:2602.14687, for the metrics.
     """
-    watched = _Watched(sae)
+    unseen = None if truth.unseen is None else UnseenScores(sae.W_dec, model.features, truth)
+    watched = _Watched(sae, unseen)
     result = eval_sae_on_synthetic_data(
         watched,  # type: ignore[arg-type]
         _copy_features(model),
@@ -91,6 +94,8 @@ def score_dictionary(
         "n_features": len(model.features),
         "samples": len(truth),
     }
+    if unseen is not None:
+        scores |= unseen.compute()
     if model.covariance is not None:
         scores |= score_correlation(sae, model, truth, batch_rows)
     if truth.component is not None and isinstance(sae, Router):
@@ -101,8 +106,8 @@ def score_dictionary(
 class _Watched:
     """An SAE that measures the variance it explains: SAELens sums squares in float32."""
 
-    def __init__(self, sae: SAE[Any]) -> None:
-        self._sae, self._x, self.W_dec = sae, torch.empty(0), sae.W_dec
+    def __init__(self, sae: SAE[Any], unseen: UnseenScores | None) -> None:
+        self._sae, self._x, self.W_dec, self._unseen = sae, torch.empty(0), sae.W_dec, unseen
         self.variance = ExplainedVariance(sae.cfg.d_in, sae.device)
 
     def eval(self) -> None:
@@ -113,7 +118,10 @@ class _Watched:
         return self._sae.encode(x)
 
     def decode(self, latents: Tensor) -> Tensor:
-        self.variance.add(self._x, decode_in(torch.float64, self._sae, latents))
+        reconstruction = decode_in(torch.float64, self._sae, latents)
+        self.variance.add(self._x, reconstruction)
+        if self._unseen is not None:
+            self._unseen.add(self._x, latents, reconstruction)
         return self._sae.decode(latents)
 
 

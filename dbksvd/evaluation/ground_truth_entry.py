@@ -37,6 +37,13 @@ EVAL = Eval(
     run=run,
     headlines=(
         Headline("F1", "ground_truth", "f1", in_overview=False),
+        *(
+            Headline(
+                f"{title}, {rows} pairs", "ground_truth", f"{rows}_{metric}", in_overview=False
+            )
+            for title, metric in (("variance", "explained_variance"), ("F1", "f1"))
+            for rows in ("seen", "unseen")
+        ),
         Headline("MCC", "ground_truth", "mcc", in_overview=False),
         Headline("RV", "ground_truth", "rv_modified", in_overview=False),
         Headline("router AMI", "ground_truth", "router_ami", in_overview=False),

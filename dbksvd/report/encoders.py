@@ -19,6 +19,10 @@ METRICS = {
     "sae_top_1_test_accuracy": "probing, 1 atom",
     "sae_top_5_test_accuracy": "probing, 5 atoms",
     "f1": "F1",
+    "seen_explained_variance": "variance explained, seen pairs",
+    "unseen_explained_variance": "variance explained, unseen pairs",
+    "seen_f1": "F1, seen pairs",
+    "unseen_f1": "F1, unseen pairs",
     "l0": "L0",
 }
 

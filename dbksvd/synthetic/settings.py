@@ -41,6 +41,18 @@ class GenerativeSettings(Settings):
         return described
 
 
+class HeldOutPairs(Settings):
+    """Pairs of features that never fire together in training rows, but do in held-out ones."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Least share of the samples, as the model draws them, on which a pair fires. Training rows
+    with a pair are drawn anew; held-out rows stay, and those with a pair are scored apart."""
+    seed: Seed = 0
+    """Decides the pairs, drawn from all that fire together on .06 % of the samples or more."""
+    in_training: bool = False
+    """Whether training rows keep the pairs: the control, scored on the same held-out rows."""
+
+
 class FiringProbability(Settings):
     """How often features fire: probabilities fall as a power of the feature's number."""
 

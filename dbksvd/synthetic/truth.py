@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from dbksvd.base.files import check_hash, hash_file, read_seal, replace_file, write_json
+
+_OPTIONAL = ("component", "unseen")
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,30 @@ class Truth:
         columns as features that fire.
     component : int64 tensor of shape (n,), or None
         Part of the mixture that made each sample.
+    unseen : bool tensor of shape (n,), or None
+        Whether a sample holds a pair of features that is kept apart in training
+        (:mod:`dbksvd.synthetic.pairs`).
     """
 
     codes: csr_array
     component: Tensor | None = None
+    unseen: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.codes.shape[0])
 
     @classmethod
-    def from_dense(cls, codes: Tensor, component: Tensor | None = None) -> Truth:
+    def from_dense(
+        cls, codes: Tensor, component: Tensor | None = None, unseen: Tensor | None = None
+    ) -> Truth:
         """Return the truth of dense codes (n, n_features)."""
-        return cls(csr_array(codes.numpy()), component)
+        return cls(csr_array(codes.numpy()), component, unseen)
+
+    def take_first(self, rows: int) -> Truth:
+        """Return the truth of the first rows."""
+        component = None if self.component is None else self.component[:rows]
+        unseen = None if self.unseen is None else self.unseen[:rows]
+        return Truth(self.codes[:rows], component, unseen)
 
     def read_dense(self, start: int, stop: int, n_features: int) -> Tensor:
         """Return the codes of rows `start` to `stop` as float32 (stop − start, n_features)."""
@@ -53,8 +67,16 @@ def join_truths(truths: Sequence[Truth]) -> Truth:
     slices = [truth.codes.copy() for truth in truths]
     for codes in slices:
         codes.resize(codes.shape[0], width)
-    components = [truth.component for truth in truths if truth.component is not None]
-    return Truth(vstack(slices, format="csr"), torch.cat(components) if components else None)
+    return Truth(
+        vstack(slices, format="csr"),
+        _join(truth.component for truth in truths),
+        _join(truth.unseen for truth in truths),
+    )
+
+
+def _join(parts: Iterable[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
 
 
 def save_truth(truth: Truth, path: str | Path) -> None:
@@ -66,8 +88,9 @@ def save_truth(truth: Truth, path: str | Path) -> None:
         "indices": torch.from_numpy(codes.indices.astype(np.int32)),
         "values": torch.from_numpy(codes.data),
     }
-    if truth.component is not None:
-        tensors["component"] = truth.component
+    for name in _OPTIONAL:
+        if (values := getattr(truth, name)) is not None:
+            tensors[name] = values
     with replace_file(path) as temporary:
         save_file(tensors, temporary)
     seal = {"file": path.name, "sha256": hash_file(path), "rows": len(truth)}
@@ -85,7 +108,7 @@ def _read_truth(path: Path) -> Truth:
     try:
         tensors = load_file(path)
         parts = [tensors[name].numpy() for name in ("values", "indices", "starts")]
-        return Truth(csr_array(tuple(parts)), tensors.get("component"))
+        return Truth(csr_array(tuple(parts)), *map(tensors.get, _OPTIONAL))
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: expected the truth of a draw, got {error}") from error
 

@@ -72,6 +72,11 @@ def test_the_figure_shows_each_encoder_at_its_value(table: pd.DataFrame):
     legend = figure.axes[-1].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["its own", "lasso"]
     assert LOOKS.keys() == LABELS.keys()
+    unseen = table[table["metric"] == "f1"].assign(metric="unseen_f1", value=0.125)
+    more = FIGURE.draw({"encoder_scores": pd.concat([table, unseen])}, styles)
+    assert more.axes[-1].get_xlabel() == "F1, unseen pairs"
+    assert more.axes[-1].lines[0].get_xydata()[0].tolist() == [0.125, 0.0]
+    plt.close(more)
     plt.close(figure)
     with pytest.raises(ValueError, match="expected scores of at least one dictionary"):
         FIGURE.draw({"encoder_scores": table[:0]}, styles)

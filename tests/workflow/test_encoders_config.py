@@ -70,3 +70,14 @@ def test_probes_need_their_eval():
         SettingsError, match=r"^encoders\.probing: expected \[\] without evaluation"
     ):
         make(config, {"probing": ["dbksvd"]})
+
+
+def test_enough_coded_rows_hold_unseen_pairs():
+    config = yaml.safe_load((ROOT / "experiments/unseen-pairs.yaml").read_text())
+    assert len(make(config, {"rows": 500}).fits) == 7
+    with pytest.raises(
+        SettingsError, match=r"^encoders\.rows: expected at least 500 samples, .*, got 499$"
+    ):
+        make(config, {"rows": 499})
+    config["activations"]["held_out_pairs"] = None
+    assert make(config, {"rows": 20}).settings.rows == 20

@@ -26,12 +26,13 @@ from dbksvd.evaluation.saebench.results import read_metrics
 from dbksvd.evaluation.saebench.runner import place_sae
 from dbksvd.evaluation.saebench.shims.imports import import_quickly
 from dbksvd.evaluation.saebench.task import EvalTask
+from dbksvd.evaluation.unseen import UNSEEN
 from dbksvd.synthetic.models import load_model
-from dbksvd.synthetic.truth import Truth, load_truth
+from dbksvd.synthetic.truth import load_truth
 
 PROBING = "sparse_probing_sae_probes"
 MEASURED = ("explained_variance", "l0")
-KNOWN = ("f1", "mcc", "precision", "recall")
+KNOWN = ("f1", "mcc", "precision", "recall", *UNSEEN)
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ def score_encoders(
         Folder of the activations.
     output : path
         ``scores``: for each encoder its explained variance and L0 on the held-out rows, threshold
-        or penalty where it has one, seconds; F1 and MCC where features are known; accuracies of
-        probes. ``run``: what made it.
+        or penalty where it has one, seconds; F1 and MCC where features are known, and scores of
+        samples with unseen pairs where there are some; accuracies of probes. ``run``: what made it.
     k : int
         Non-zeros a sample.
     known : KnownTruth, optional
@@ -90,7 +91,7 @@ def score_encoders(
     heldout = ActivationShards.open(shards, split="heldout")
     samples = heldout.read(0, min(param["rows"], len(heldout)))
     if known is not None:
-        model, truth = load_model(known.model), _read_truth(known, len(samples))
+        model, truth = load_model(known.model), load_truth(known.truth).take_first(len(samples))
         # the same samples as below, in the order of their truth
         samples = model.embed(truth.read_dense(0, len(truth), len(model.features)))
     recoder = Recoder(dictionary, k, samples)
@@ -103,7 +104,7 @@ def score_encoders(
         sae = RecodedSAE(coded, signed=not recoder.nonnegative)
         if known is not None:
             against = score_dictionary(sae, model, truth)
-            scores[name] |= {metric: against[metric] for metric in KNOWN}
+            scores[name] |= {metric: against[metric] for metric in KNOWN if metric in against}
         if param["probing"] is not None and prepared is not None:
             scores[name] |= probe(sae, param["probing"], prepared)
         scores[name]["seconds"] = time.perf_counter() - started
@@ -138,12 +139,6 @@ def probe(sae: RecodedSAE, settings: Mapping[str, Any], prepared: Path) -> dict[
 
 def _refuse_model() -> Any:
     raise AssertionError("probes read prepared activations")
-
-
-def _read_truth(known: KnownTruth, rows: int) -> Truth:
-    whole = load_truth(known.truth)
-    component = None if whole.component is None else whole.component[:rows]
-    return Truth(whole.codes[:rows], component)
 
 
 def _describe(name: str, coded: SparseDictionary) -> dict[str, float]:
