@@ -558,7 +558,7 @@ def test_metrics_stand_beside_the_jsons(scored):
     assert manifest["settings"] == {**asked, "data": "bundled", "ce_loss": None}
     files = {path.name for path in (scored / "scores").rglob("*") if path.is_file()}
     results = "pursuit_m64-k4-s0_custom_sae_eval_results.json"
-    assert files == {"metrics.json", "corrections.json", "seal.json", results}
+    assert files == {"metrics.json", "corrections.json", "resplits.json", "seal.json", results}
 
 
 @pytest.mark.slow
