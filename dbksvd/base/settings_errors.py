@@ -67,6 +67,11 @@ def join(where: str, key: str) -> str:
     return f"{where}.{shown}" if where else shown
 
 
+def join_key(where: str, key: str) -> str:
+    """Return the name of a key that stands in a config, where it may be the empty string."""
+    return join(where, key) if key else f"{where}.''".removeprefix(".")
+
+
 def show(value: Any) -> str:
     """Return a value as a message shows it: quoted, not too long."""
     if isinstance(value, int) and value.bit_length() > LONGEST:  # Python refuses to print more

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dbksvd.base.settings_errors import join, show, suggest
+from dbksvd.base.settings_errors import join, join_key, show, suggest
 from dbksvd.base.settings_schema import SchemaWalk
 
 LARGEST = 2**63 - 1  # what NumPy, torch and HDF5 hold in an integer
@@ -26,7 +26,7 @@ def find_odd_values(value: Any, where: str) -> Iterator[tuple[str, str]]:
     """
     if isinstance(value, dict):
         for key, item in value.items():
-            place = join(where, str(key))
+            place = join_key(where, str(key))
             if isinstance(key, str):
                 yield from find_odd_values(item, place)
             else:
@@ -89,7 +89,7 @@ def _list_unknown(found: Iterable[tuple[Any, str]], walk: SchemaWalk) -> tuple[l
     for item, place in found:
         key, known = str(item["loc"][-1]), sorted(set(walk.list_keys(item["loc"][:-1])))
         close = difflib.get_close_matches(key, known, n=1)
-        meant |= {place.removesuffix(join("", key)) + word for word in close}
+        meant |= {place.removesuffix(join_key("", key)) + word for word in close}
         hint = suggest(key, known) or (f", expected one of {', '.join(known)}" if known else "")
         lines.append(f"{place}: unknown key{hint}")
     return lines, meant
@@ -173,7 +173,7 @@ def find_place(location: Sequence[int | str], values: Any, where: str, tags: Con
     path, missing = find_path(location, values, tags)
     place = where
     for part in path:
-        place = f"{place}[{part}]" if isinstance(values, list) else join(place, str(part))
+        place = f"{place}[{part}]" if isinstance(values, list) else join_key(place, str(part))
         values = values[part]
     return join(place, missing)
 
