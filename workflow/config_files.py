@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dbksvd.base.settings import SettingsError
-from dbksvd.base.settings_errors import join_key
+from dbksvd.base.settings_errors import join
 
 MERGE = "tag:yaml.org,2002:merge"
 DATE = "tag:yaml.org,2002:timestamp"
@@ -87,7 +87,7 @@ def _find_problems(node: yaml.Node, where: str, visits: Visits) -> Iterator[str]
     if isinstance(node, yaml.MappingNode):
         yield from _find_repeats(node, where)
         for key, value in node.value:
-            below = where if key.tag == MERGE else join_key(where, str(key.value))
+            below = where if key.tag == MERGE else join(where, str(key.value))
             yield from _find_problems(value, below, visits)
     elif isinstance(node, yaml.SequenceNode):
         for position, value in enumerate(node.value):
@@ -106,7 +106,7 @@ def _find_repeats(node: yaml.MappingNode, where: str) -> Iterator[str]:
         line, name = key.start_mark.line + 1, (key.tag, key.value)
         if name in lines:
             yield (
-                f"line {line}: {join_key(where, key.value)}: expected a key once, got it in lines "
+                f"line {line}: {join(where, key.value)}: expected a key once, got it in lines "
                 f"{lines[name]} and {line}"
             )
         lines.setdefault(name, line)

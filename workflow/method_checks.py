@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbksvd.base.settings import SettingsError, join, show, suggest
+from dbksvd.base.settings import SettingsError, show, suggest
 from dbksvd.fit.baselines.pretrained import find_layer
 from dbksvd.fit.registry import find_method
 
@@ -93,4 +93,4 @@ def check_sizes(settings: Any, n_atoms: int, k: int, where: str, grid: str) -> N
     except ValueError as error:
         message = str(error)
         place = grid if message.startswith(("k:", "n_atoms:")) else where
-        raise SettingsError(join(place, "") + f".{message}") from error
+        raise SettingsError(f"{place}.{message}") from error

@@ -60,16 +60,14 @@ class Problems:
 
 
 def join(where: str, key: str) -> str:
-    """Return the name of a key below `where`; odd names are quoted."""
-    if not key:
-        return where
+    """Return the name of a key below `where`; odd names, such as an empty one, are quoted."""
     shown = key if re.fullmatch(r"[\w-]+", key) else show(key)
     return f"{where}.{shown}" if where else shown
 
 
-def join_key(where: str, key: str) -> str:
-    """Return the name of a key that stands in a config, where it may be the empty string."""
-    return join(where, key) if key else f"{where}.''".removeprefix(".")
+def extend(where: str, name: str) -> str:
+    """Return what :func:`join` does, or `where` itself if there is no name."""
+    return join(where, name) if name else where
 
 
 def show(value: Any) -> str:

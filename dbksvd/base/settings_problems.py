@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dbksvd.base.settings_errors import join, join_key, show, suggest
+from dbksvd.base.settings_errors import extend, join, show, suggest
 from dbksvd.base.settings_schema import SchemaWalk
 
 LARGEST = 2**63 - 1  # what NumPy, torch and HDF5 hold in an integer
@@ -26,7 +26,7 @@ def find_odd_values(value: Any, where: str) -> Iterator[tuple[str, str]]:
     """
     if isinstance(value, dict):
         for key, item in value.items():
-            place = join_key(where, str(key))
+            place = join(where, str(key))
             if isinstance(key, str):
                 yield from find_odd_values(item, place)
             else:
@@ -67,7 +67,7 @@ def list_problems(error: ValidationError, kind: Any, values: Any, where: str) ->
         if not any(place == other or _is_below(place, other) for other in odd)
     ]
     lines, meant = _list_unknown([pair for pair in found if pair[0]["type"] == UNKNOWN], walk)
-    missing = [join(place, _name_tag(item)) for item, place in found if item["type"] in MISSING]
+    missing = [extend(place, _name_tag(item)) for item, place in found if item["type"] in MISSING]
     # A misspelt key makes a missing one too.
     missing = [name for name in dict.fromkeys(missing) if name not in meant]
     if missing:
@@ -89,7 +89,7 @@ def _list_unknown(found: Iterable[tuple[Any, str]], walk: SchemaWalk) -> tuple[l
     for item, place in found:
         key, known = str(item["loc"][-1]), sorted(set(walk.list_keys(item["loc"][:-1])))
         close = difflib.get_close_matches(key, known, n=1)
-        meant |= {place.removesuffix(join_key("", key)) + word for word in close}
+        meant |= {place.removesuffix(join("", key)) + word for word in close}
         hint = suggest(key, known) or (f", expected one of {', '.join(known)}" if known else "")
         lines.append(f"{place}: unknown key{hint}")
     return lines, meant
@@ -112,7 +112,7 @@ def _explain(same: Sequence[Any], place: str) -> str:
     wants_text = any(item["type"] in ("string_type", "literal_error") for item in same)
     hint = _hint_quotes(got) if wants_text else ""
     return (
-        f"{join(place, _name_tag(first)) or 'config'}: expected {expected}, got {show(got)}{hint}"
+        f"{extend(place, _name_tag(first)) or 'config'}: expected {expected}, got {show(got)}{hint}"
     )
 
 
@@ -173,9 +173,9 @@ def find_place(location: Sequence[int | str], values: Any, where: str, tags: Con
     path, missing = find_path(location, values, tags)
     place = where
     for part in path:
-        place = f"{place}[{part}]" if isinstance(values, list) else join_key(place, str(part))
+        place = f"{place}[{part}]" if isinstance(values, list) else join(place, str(part))
         values = values[part]
-    return join(place, missing)
+    return extend(place, missing)
 
 
 def _tell_expectation(item: Mapping[str, Any]) -> str:

@@ -73,13 +73,13 @@ def tell_status(configs: Sequence[Path], *, as_json: bool = False) -> None:
 def count_done(experiment: Experiment) -> dict[str, tuple[int, int]]:
     """Return how many dictionaries and scores are there, and how many there will be."""
     root = Path(experiment.folder)
-    places = [root / fit.site / "{}" / fit.name for fit in experiment.fits]
-    fits = [Path(str(place).format("dictionaries")) / SEAL_FILE for place in places]
+    fits = [root / fit.site / "dictionaries" / fit.name / SEAL_FILE for fit in experiment.fits]
     scores = [
-        Path(truth)
-        if (truth := experiment.ground_truth_file(fit))
-        else Path(str(place).format("evaluations")) / "metrics.json"
-        for fit, place in zip(experiment.fits, places, strict=True)
+        Path(
+            experiment.ground_truth_file(fit)
+            or root / fit.site / "evaluations" / fit.name / "metrics.json"
+        )
+        for fit in experiment.fits
     ]
     figures = [root / "figures" / f"{name}.png" for name in experiment.figures]
     shards = [root / site / "shards" / "manifest.json" for site in experiment.sites]
