@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from sae_lens.synthetic import FeatureDictionary, eval_sae_on_synthetic_data
-from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.evaluation.ground_truth_entry import GroundTruthSettings
 from dbksvd.evaluation.unseen import UnseenScores
+from dbksvd.ops.matching import match_exactly
 from dbksvd.synthetic.base import GenerativeModel
 from dbksvd.synthetic.truth import Truth
 
@@ -151,9 +150,8 @@ def match_features(atoms: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     atom, feature : int64 tensors of shape (min(m, n_features),)
         The pairs.
     """
-    cosines = normalize(atoms.float(), dim=1) @ normalize(features.float(), dim=1).T
-    atom, feature = linear_sum_assignment(cosines.numpy(), maximize=True)
-    return torch.from_numpy(atom), torch.from_numpy(feature)
+    atom, feature = torch.from_numpy(match_exactly(atoms, features)).unbind(dim=1)
+    return atom, feature
 
 
 def measure_rv(first: Tensor, second: Tensor) -> float:

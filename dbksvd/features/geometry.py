@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dbksvd.ops.matching import match_exactly
+
 BLOCK = 1024
 NEURONS = 10
 # t-SNE of 512 points takes a second, of 4,096 half a minute; more get two principal components.
@@ -146,11 +148,8 @@ def match_truth(atoms: Tensor, features: Tensor, n: int, *, signed: bool) -> dic
     signed : bool
         Whether an atom also stands for its opposite.
     """
-    from scipy.optimize import linear_sum_assignment
-
     indices, cosines = find_nearest(atoms, features, n, signed=signed)
-    found = (normalize(atoms.float(), dim=1) @ normalize(features.float(), dim=1).T).numpy()
-    atom, feature = linear_sum_assignment(np.abs(found) if signed else found, maximize=True)
+    pairs = match_exactly(atoms, features, signed=signed)
     match = np.full(len(atoms), -1, np.int32)
-    match[atom] = feature
+    match[pairs[:, 0]] = pairs[:, 1]
     return {"truth_feature": indices, "truth_cosine": cosines, "truth_match": match}

@@ -156,6 +156,25 @@ def match(
     return Matching(pairs, _look_up(similarity, pairs), nearest)
 
 
+def match_exactly(first: Tensor, second: Tensor, *, signed: bool = False) -> np.ndarray:
+    """Pair the rows of two matrices one to one with the greatest sum of cosines, all pairs weighed.
+
+    Parameters
+    ----------
+    first, second : floating tensors of shape (m, d) and (m', d)
+        Rows of any norm; no gradient flows through the choice.
+    signed : bool
+        As in :class:`Cosines`.
+
+    Returns
+    -------
+    int64 array of shape (min(m, m'), 2)
+        First and second row of each pair, in the order of the first rows.
+    """
+    cosines = Cosines(first, second, signed=signed)
+    return match(cosines, exact_atoms=max(cosines.shape)).pairs
+
+
 def _read_blocks(similarity: Similarity) -> Iterator[tuple[int, Tensor]]:
     rows = similarity.shape[0]
     for start in range(0, rows, ROWS):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from dbksvd.ops.matching import match_exactly
 
 
 def match_rows(first: Tensor, second: Tensor) -> Tensor:
@@ -22,9 +23,7 @@ def match_rows(first: Tensor, second: Tensor) -> Tensor:
     first, second : tensors of shape (m, d)
         Weights of two SAEs; no gradient flows through the choice.
     """
-    cosines = normalize(first.detach(), dim=1) @ normalize(second.detach(), dim=1).T
-    _, places = linear_sum_assignment(cosines.cpu().numpy(), maximize=True)
-    return torch.from_numpy(places).to(first.device)
+    return torch.from_numpy(match_exactly(first, second)[:, 1].copy()).to(first.device)
 
 
 def match_pairs(weights: Sequence[Tensor]) -> list[Tensor]:
