@@ -211,3 +211,14 @@ def observe_decode(sae: Any, observe: Callable[[Tensor], None]) -> Iterator[None
         yield
     finally:
         del sae.decode
+
+
+@contextmanager
+def use_losses(module: ModuleType, measure: Callable[[Any], dict[str, Tensor]]) -> Iterator[None]:
+    """Let core take the losses of a batch from `measure`: it runs the whole model three times."""
+
+    def get_recons_loss(sae: Any, *_args: Any, **_kwargs: Any) -> dict[str, Tensor]:
+        return measure(sae)
+
+    with patch.object(module, "get_recons_loss", get_recons_loss):
+        yield
