@@ -1,9 +1,9 @@
 """CE loss and KL with a dictionary inside a causal model, from what no dictionary changes.
 
-SAEBench's core runs the whole model three times for each dictionary: as it is, with the site zeroed,
-and with the dictionary inside. The first two are the same for all dictionaries. Their losses are
-recorded, with the output of the last block, which the original logits are made of anew: the logits
-themselves would take gigabytes. For a dictionary only the blocks above the site are run.
+SAEBench's core runs the whole model three times for each dictionary: as it is, with the site
+zeroed, and with the dictionary inside. The first two are the same for all dictionaries. Their
+losses are recorded, with the output of the last block, which the original logits are made of anew:
+the logits themselves would take gigabytes. For a dictionary only the blocks above the site are run.
 """
 
 from __future__ import annotations

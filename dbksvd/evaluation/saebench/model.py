@@ -195,9 +195,11 @@ class SAEBenchModel:
         logits = output.logits.float()
         if return_type == "logits":
             return logits
+        # The vocabulary last: sums over it along another axis lose a digit or two.
+        rows, length, size = logits.shape
         loss = nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
-        )
+            logits[:, :-1].reshape(-1, size), tokens[:, 1:].reshape(-1), reduction="none"
+        ).view(rows, length - 1)
         return logits, loss
 
     def run_with_cache(

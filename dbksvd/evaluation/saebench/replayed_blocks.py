@@ -1,4 +1,4 @@
-"""A forward pass that begins behind a block whose output is known: the blocks before it are skipped."""
+"""A forward pass that begins behind a block whose output is known: those before it are skipped."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ReplayedBlocks:
         if not self.skips:
             hook = (name_hook(layer), lambda _output, **_kwargs: hidden)
             return self.model.run_with_hooks(tokens, fwd_hooks=[hook], return_type="logits")
-        with self._skip(layer, hidden):
+        with self.skip(layer, hidden):
             return self.model.run_with_hooks(tokens, fwd_hooks=[], return_type="logits")
 
     def check(self, tokens: Tensor, known: dict[int, Tensor]) -> bool:
@@ -79,11 +79,11 @@ class ReplayedBlocks:
         )
 
     @contextmanager
-    def _skip(self, layer: int, hidden: Tensor) -> Iterator[None]:
+    def skip(self, layer: int, hidden: Tensor) -> Iterator[None]:
         """Let blocks 1 to `layer` give `hidden` (b, t, d) without running."""
         rests = self._find_rests()
 
-        def skip(block: int) -> Any:
+        def hand_on(block: int) -> Any:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 state = args[0] if args else kwargs["hidden_states"]
                 output, rest = hidden.to(state.dtype), rests[block]
@@ -94,7 +94,7 @@ class ReplayedBlocks:
         with ExitStack() as stack:
             for block in range(layer):
                 module = self.model.blocks[block]
-                stack.enter_context(patch.object(module, "forward", skip(block)))
+                stack.enter_context(patch.object(module, "forward", hand_on(block)))
             yield
 
     def _find_rests(self) -> list[tuple[Any, ...] | None]:

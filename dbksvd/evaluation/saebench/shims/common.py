@@ -222,3 +222,33 @@ def use_losses(module: ModuleType, measure: Callable[[Any], dict[str, Tensor]]) 
 
     with patch.object(module, "get_recons_loss", get_recons_loss):
         yield
+
+
+@contextmanager
+def read_in_order_of_length(model: Any) -> Iterator[None]:
+    """Let pooled evals read texts in order of length: SAEBench pads all texts to the longest.
+
+    Parameters
+    ----------
+    model : SAEBenchModel
+        What computes the activations. Those at padding are zero, as SAEBench makes them afterwards.
+    """
+    from sae_bench.sae_bench_utils import activation_collection
+
+    def get_llm_activations(
+        tokens: Tensor,
+        _model: Any,
+        _batch_size: int,
+        _layer: int,
+        hook_name: str,
+        mask_bos_pad_eos_tokens: bool = False,
+        **_kwargs: Any,
+    ) -> Tensor:
+        if not mask_bos_pad_eos_tokens:
+            raise ValueError("activations: expected special tokens to be left out, they are kept")
+        _, cache = model.run_with_cache(tokens, names_filter=hook_name)
+        mask = activation_collection.get_bos_pad_eos_mask(tokens, model.tokenizer)
+        return cache[hook_name] * mask[:, :, None]
+
+    with patch.object(activation_collection, "get_llm_activations", get_llm_activations):
+        yield
