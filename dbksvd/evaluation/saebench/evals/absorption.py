@@ -101,7 +101,7 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: AbsorptionSettings, t
                 causal.place_absorption(eval_module, to, Path("random")),
             ):
                 eval_module.run_eval(
-                    _configure(site, small, position), [("random", sae)], device, "scores"
+                    _configure(site, small, position), [("random", sae)], device, "."
                 )
     model.write(to)
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 HUB_FOLDER = "adamkarvonen/ravel_prompts"
 PROMPT_TOKENS = 24  # roughly
-FEWEST = 20  # prompts of an attribute that the model continues right
+FEWEST = 20  # prompts that the model continues right
 COUNTS = "counts.json"
 
 # The attribute that is changed, and one at least that is to stay.
@@ -176,23 +176,24 @@ def tell_unknown(counts: Mapping[str, Mapping[str, int]], needed: int) -> str:
     needed : int
         Prompts of each attribute that have to be known.
     """
-    poor = [
+    known = sum(each["known"] for each in counts.values())
+    is_poor = any(each["known"] < needed or each["answers"] < 2 for each in counts.values())
+    if known >= FEWEST and not is_poor:
+        return ""
+    found = "; ".join(
         f"{each['known']} of {each['asked']} with {each['answers']} answers for {name}"
         for name, each in counts.items()
-        if each["known"] < needed or each["answers"] < 2
-    ]
-    if not poor:
-        return ""
+    )
     return (
-        f"expected at least {needed} prompts of each attribute that the model continues right, "
-        f"with 2 answers or more, got {'; '.join(poor)}"
+        f"expected at least {FEWEST} prompts that the model continues right, {needed} or more of "
+        f"each attribute, with 2 answers or more, got {found}"
     )
 
 
 def _count_needed(config: Any) -> int:
     """Return how many prompts of each attribute the model must know."""
     # Prompts of cause and isolation in equal number; some of them must fill a batch for testing.
-    return max(FEWEST, int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1)
+    return int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
 
 
 def run(task: EvalTask) -> None:
