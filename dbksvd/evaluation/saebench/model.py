@@ -218,7 +218,7 @@ class SAEBenchModel:
             tokens = self.to_tokens(tokens)
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         stop_at_layer = 1 + max(map(self._find_block, names))
-        lengths = self._measure_lengths(tokens)
+        lengths = self.measure_lengths(tokens)
         size = (*tokens.shape, self.cfg.d_model)
         cache = {name: torch.zeros(size, device=self.device) for name in names}
         for rows in lengths.argsort(stable=True).split(self.batch_size):
@@ -237,7 +237,8 @@ class SAEBenchModel:
             output[padding.to(output.device)] = 0
         return None, cache
 
-    def _measure_lengths(self, tokens: Tensor) -> Tensor:
+    def measure_lengths(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each row (b, t) up to its padding, 1 at least: int64 of (b,)."""
         # The last token that is not padding: a causal model's pad token may also stand in a text.
         used = (tokens != self.tokenizer.pad_token_id).cpu()
         positions = torch.arange(1, tokens.shape[1] + 1)

@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES
@@ -231,24 +232,22 @@ def read_in_order_of_length(model: Any) -> Iterator[None]:
     Parameters
     ----------
     model : SAEBenchModel
-        What computes the activations. Those at padding are zero, as SAEBench makes them afterwards.
+        What computes the activations; those at padding are zero, as SAEBench makes them.
     """
     from sae_bench.sae_bench_utils import activation_collection
 
-    def get_llm_activations(
-        tokens: Tensor,
-        _model: Any,
-        _batch_size: int,
-        _layer: int,
-        hook_name: str,
-        mask_bos_pad_eos_tokens: bool = False,
-        **_kwargs: Any,
-    ) -> Tensor:
-        if not mask_bos_pad_eos_tokens:
-            raise ValueError("activations: expected special tokens to be left out, they are kept")
-        _, cache = model.run_with_cache(tokens, names_filter=hook_name)
-        mask = activation_collection.get_bos_pad_eos_mask(tokens, model.tokenizer)
-        return cache[hook_name] * mask[:, :, None]
+    collect = activation_collection.get_llm_activations
 
-    with patch.object(activation_collection, "get_llm_activations", get_llm_activations):
+    def collect_in_order(
+        tokens: Tensor, _model: Any, batch_size: int, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        lengths = model.measure_lengths(tokens)
+        activations = torch.zeros(*tokens.shape, model.cfg.d_model, device=model.device)
+        for rows in lengths.argsort(stable=True).split(batch_size):
+            longest = int(lengths[rows].max())
+            found = collect(tokens[rows, :longest], model, batch_size, *args, **kwargs)
+            activations[rows, :longest] = found.to(activations.dtype)
+        return activations
+
+    with patch.object(activation_collection, "get_llm_activations", collect_in_order):
         yield
