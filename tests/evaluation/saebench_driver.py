@@ -92,9 +92,10 @@ def run(job: dict, dictionary: Path, folder: Path) -> dict:
     score({"autointerp": evals["autointerp"]}, folder / "asked again")
     report["questions again"] = len(ASKED)
     with patch.object(ReplayingModel, "run_with_cache", SAEBenchModel.run_with_cache):
-        score({"absorption": evals["absorption"]}, folder / "long")
-    with patch.object(ravel_passes, "shorten_passes", contextlib.nullcontext):
-        score({"ravel": evals["ravel"]}, folder / "long")
+        score({"absorption": evals["absorption"]}, folder / "long absorption")
+    whole = patch.object(ravel_passes, "shorten_passes", lambda *_: contextlib.nullcontext())
+    with whole:
+        score({"ravel": evals["ravel"]}, folder / "long ravel")
     report["passes"] = {}
     for name in ("absorption", "ravel"):
         with count_passes(loaded.model) as passes:

@@ -210,7 +210,7 @@ def test_ravel_asks_what_the_model_knows(scored):
 @pytest.mark.slow
 def test_shorter_passes_give_the_same_numbers(scored):
     for name in ("absorption", "ravel"):
-        short, long = read(scored, name), read_metrics(scored / "long" / name)
+        short, long = read(scored, name), read_metrics(scored / f"long {name}" / name)
         assert short == pytest.approx(long, rel=1e-5, abs=1e-5)
     assert read_report(scored)["passes"]["absorption"] == []
     assert read_report(scored)["passes"]["ravel"]

@@ -82,12 +82,13 @@ def shorten_passes(loaded: LoadedModel, model: SAEBenchModel, layer: int) -> Ite
     ) -> tuple[Tensor, list[str]]:
         with torch.no_grad():
             changed_to = get_layer_activations(None, layer, source, source_positions)
+        known = prompts.read(base).clone() if skips else None  # before the hook changes the site
         hook = self.create_intervention_hook(changed_to, base_positions, training_mode)
         handle = activation_collection.get_module(self.model, layer - 1).register_forward_hook(hook)
         try:
             with ExitStack() as stack:
-                if skips:
-                    stack.enter_context(blocks.skip(layer, prompts.read(base).clone()))
+                if known is not None:
+                    stack.enter_context(blocks.skip(layer, known))
                 logits = self.model(
                     input_ids=base["input_ids"],
                     attention_mask=base["attention_mask"],
