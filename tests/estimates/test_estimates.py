@@ -120,7 +120,7 @@ def test_stages_of_a_small_experiment_by_hand():
     assert stages["prepare evals"].seconds == 2 * 1000 * (2 / 4) * 80
     assert stages["prepare evals"].disk == 80 * 8 * 4
     one = count_coding({"algorithm": "random"}, 32, 4, 8)
-    coded = 100 + 160
+    coded = 100 + 80
     assert stages["evaluate"].seconds == (one.products + one.steps) * coded + 2 * 32 * 8 * 80
 
     stages = {
