@@ -6,6 +6,7 @@ import pandas as pd
 
 from dbksvd.base.headline import Headline
 from dbksvd.base.layout import FAILED
+from dbksvd.report.eval_notes import list_eval_notes
 from dbksvd.report.headlines import list_headlines
 from dbksvd.report.measured import SIZES, Measured, align, find_families, pool_sites, read_measured
 from dbksvd.report.noise import SeedNoise, estimate, find_best, find_smallest
@@ -50,7 +51,7 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     optional = [FAILED, *(headline.title for headline in headlines)]
     empty = [title for title in optional if (table[title] == "").all()]
     warnings = {line.warning for line in headlines if line.title not in empty} - {""}
-    notes = [ABOUT, *tell_smallest(scored, families), *sorted(warnings)]
+    notes = [ABOUT, *tell_smallest(scored, families), *list_eval_notes(scores), *sorted(warnings)]
     return add_notes(table.drop(columns=["rank", *empty]), notes)
 
 

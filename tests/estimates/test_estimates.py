@@ -79,8 +79,11 @@ def test_fit_of_an_sae_by_hand():
 
 def test_evals_by_hand():
     core = {"texts": 10, "context_length": 8}
-    assert count_eval("core", core, "encoder") == EvalTexts(80, 80, 80, 160, 0)
-    assert count_eval("core", core, "causal").forward == 480
+    assert count_eval("core", core, "encoder") == EvalTexts(80, 80, 80, 80)
+    assert count_eval("core", core, "causal") == EvalTexts(160, 160, 160, 80, 80)
+    absorption = count_eval("absorption", {"words_per_letter": 50}, "causal")
+    assert absorption.stored == absorption.prepared / 90 == 1.2 * 26 * 50
+    assert count_eval("absorption", {}, "causal").stored == 1.2 * 30_000
     bundled = {"train_size": 60, "test_size": 20, "context_length": 8}
     assert count_eval("sparse_probing", bundled, "causal").prepared == 3 * 40 * 8
     hub = count_eval("sparse_probing", {**bundled, "data": "hub"}, "causal")
@@ -117,8 +120,8 @@ def test_stages_of_a_small_experiment_by_hand():
     assert stages["prepare evals"].seconds == 2 * 1000 * (2 / 4) * 80
     assert stages["prepare evals"].disk == 80 * 8 * 4
     one = count_coding({"algorithm": "random"}, 32, 4, 8)
-    coded = 100 + 160
-    assert stages["evaluate"].seconds == (one.products + one.steps) * coded + 2 * 32 * 8 * 160
+    coded = 100 + 80
+    assert stages["evaluate"].seconds == (one.products + one.steps) * coded + 2 * 32 * 8 * 80
 
     stages = {
         s.name: s for s in estimate_stages(parsed, fits, sizes, device, "encoder", paged=fits)

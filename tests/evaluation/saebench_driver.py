@@ -23,11 +23,13 @@ import torch
 
 from dbksvd.evaluation.saebench import memoise
 from dbksvd.evaluation.saebench.evals import absorption
-from dbksvd.evaluation.saebench.model import EvalSite
+from dbksvd.evaluation.saebench.evals.absorption_prompts import ReplayingModel
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
 from dbksvd.evaluation.saebench.preparation import name_model, prepare_eval
 from dbksvd.evaluation.saebench.registry import parse_eval
 from dbksvd.evaluation.saebench.results import read_metrics
 from dbksvd.evaluation.saebench.runner import place_sae, run_evals
+from dbksvd.evaluation.saebench.shims import ravel_passes
 from dbksvd.evaluation.saebench.task import EvalTask
 from dbksvd.models.loading import load_model
 
@@ -89,9 +91,34 @@ def run(job: dict, dictionary: Path, folder: Path) -> dict:
         score({"tpp": evals["tpp"], "scr": evals["scr"]}, folder / "unmemoised")
     score({"autointerp": evals["autointerp"]}, folder / "asked again")
     report["questions again"] = len(ASKED)
+    with patch.object(ReplayingModel, "run_with_cache", SAEBenchModel.run_with_cache):
+        score({"absorption": evals["absorption"]}, folder / "long absorption")
+    whole = patch.object(ravel_passes, "shorten_passes", lambda *_: contextlib.nullcontext())
+    with whole:
+        score({"ravel": evals["ravel"]}, folder / "long ravel")
+    report["passes"] = {}
+    for name in ("absorption", "ravel"):
+        with count_passes(loaded.model) as passes:
+            score({name: evals[name]}, folder / "short")
+        report["passes"][name] = passes
     report["not applicable"] = run_absorption(loaded, site, dictionary, folder)
     report["site"] = asdict(site)
     return report
+
+
+@contextlib.contextmanager
+def count_passes(model):
+    """Yield a list that gets the tokens of each forward pass of a model."""
+    passes: list[int] = []
+
+    def look(_module, _args, kwargs):
+        passes.append(kwargs["input_ids"].numel())
+
+    handle = model.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield passes
+    finally:
+        handle.remove()
 
 
 def run_absorption(loaded, site: EvalSite, dictionary: Path, folder: Path) -> dict:

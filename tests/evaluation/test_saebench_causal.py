@@ -201,8 +201,19 @@ def test_absorption_applies_or_says_why_not(scored):
 def test_ravel_asks_what_the_model_knows(scored):
     metrics = read(scored, "ravel")
     assert metrics["applicable"] == 1
-    assert 16 <= metrics["prompts_known"] <= 32
+    assert 16 <= metrics["prompts_known"] <= 32 == metrics["prompts_asked"]
+    known = [metrics[f"prompts_known/city: {name}"] for name in ("Country", "Language")]
+    assert sum(known) == metrics["prompts_known"]
     assert 0 <= metrics["disentanglement_score"] <= 1
+
+
+@pytest.mark.slow
+def test_shorter_passes_give_the_same_numbers(scored):
+    for name in ("absorption", "ravel"):
+        short, long = read(scored, name), read_metrics(scored / f"long {name}" / name)
+        assert short == pytest.approx(long, rel=1e-5, abs=1e-5)
+    assert read_report(scored)["passes"]["absorption"] == []
+    assert read_report(scored)["passes"]["ravel"]
 
 
 @pytest.mark.slow

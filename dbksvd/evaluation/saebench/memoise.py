@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -44,8 +45,5 @@ def memoise_encode(sae: Any) -> Iterator[None]:
                 known[key] = codes
         return torch.stack([(fresh.get(key) or known[key]).to_dense() for key in keys])
 
-    sae.encode = encode_once  # shadows the method; functions are not nn.Module state
-    try:
+    with patch.object(sae, "encode", encode_once):  # functions are not nn.Module state
         yield
-    finally:
-        del sae.encode

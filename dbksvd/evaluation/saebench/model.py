@@ -132,7 +132,7 @@ class SAEBenchModel:
                 wanted &= tokens != token
         return wanted
 
-    def __call__(self, tokens: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor] | None:
+    def __call__(self, tokens: Tensor, **kwargs: Any) -> Any:
         """Run the model as it is; see :meth:`run_with_hooks`."""
         return self.run_with_hooks(tokens, fwd_hooks=[], **kwargs)
 
@@ -149,7 +149,7 @@ class SAEBenchModel:
         stop_at_layer: int | None = None,
         return_type: str | None = None,
         **_kwargs: Any,
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> Any:
         """Run tokens through the model, calling hooks on block outputs.
 
         Parameters
@@ -161,17 +161,18 @@ class SAEBenchModel:
             replaces the output.
         stop_at_layer : int, optional
             Blocks from here on, counted from 0, are not run.
-        return_type : "both", optional
-            Return logits (b, t, vocabulary) and the cross entropy of each next token (b, t - 1).
+        return_type : {"both", "logits"}, optional
+            Return logits (b, t, vocabulary), float32, and with "both" the cross entropy of each
+            next token (b, t - 1) beside them. By default nothing is returned.
 
         Raises
         ------
         ValueError
             If logits are asked of a model without a language-model head.
         """
-        if return_type is not None and not (self.is_causal and return_type == "both"):
+        if return_type not in ((None, "both", "logits") if self.is_causal else (None,)):
             raise ValueError(
-                f"return_type: expected None or, with a language-model head, 'both', "
+                f"return_type: expected None or, with a language-model head, 'both' or 'logits', "
                 f"got {return_type!r} for {self.cfg.model_name}"
             )
         handles = []
@@ -192,9 +193,13 @@ class SAEBenchModel:
         if return_type is None:
             return None
         logits = output.logits.float()
+        if return_type == "logits":
+            return logits
+        # The vocabulary last: sums over it along another axis lose a digit or two.
+        rows, length, size = logits.shape
         loss = nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
-        )
+            logits[:, :-1].reshape(-1, size), tokens[:, 1:].reshape(-1), reduction="none"
+        ).view(rows, length - 1)
         return logits, loss
 
     def run_with_cache(
@@ -213,7 +218,7 @@ class SAEBenchModel:
             tokens = self.to_tokens(tokens)
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         stop_at_layer = 1 + max(map(self._find_block, names))
-        lengths = self._measure_lengths(tokens)
+        lengths = self.measure_lengths(tokens)
         size = (*tokens.shape, self.cfg.d_model)
         cache = {name: torch.zeros(size, device=self.device) for name in names}
         for rows in lengths.argsort(stable=True).split(self.batch_size):
@@ -232,7 +237,8 @@ class SAEBenchModel:
             output[padding.to(output.device)] = 0
         return None, cache
 
-    def _measure_lengths(self, tokens: Tensor) -> Tensor:
+    def measure_lengths(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each row (b, t) up to its padding, 1 at least: int64 of (b,)."""
         # The last token that is not padding: a causal model's pad token may also stand in a text.
         used = (tokens != self.tokenizer.pad_token_id).cpu()
         positions = torch.arange(1, tokens.shape[1] + 1)

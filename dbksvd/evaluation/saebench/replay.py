@@ -10,14 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
+from dbksvd.evaluation.saebench.losses import RecordedLosses, record_losses
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
 from dbksvd.evaluation.saebench.shims.norm_limit import find_over
 from dbksvd.models.loading import LoadedModel
 
 RECORD_FILE = "record.safetensors"
 
 
-def write_record(model: SAEBenchModel, tokens: Tensor, site: EvalSite, folder: Path) -> None:
+def write_record(
+    model: SAEBenchModel, tokens: Tensor, site: EvalSite, folder: Path, *, losses: bool = False
+) -> None:
     """Write tokens, their activations (b, t, d) and which positions are text.
 
     Parameters
@@ -30,13 +33,20 @@ def write_record(model: SAEBenchModel, tokens: Tensor, site: EvalSite, folder: P
         Where in the model.
     folder : path
         Where `RECORD_FILE` goes.
+    losses : bool
+        Whether the losses of the model as it is and with the site zeroed are written too, and what
+        the logits are made of (:mod:`dbksvd.evaluation.saebench.losses`).
     """
-    _, cache = model.run_with_cache(tokens, names_filter=site.hook)
+    last = name_hook(len(model.blocks))
+    names = {site.hook, last} if losses else {site.hook}
+    _, cache = model.run_with_cache(tokens, names_filter=sorted(names))
     record = {
         "ids": tokens.cpu(),
         "text": model.mask_text(tokens).cpu(),
         "activations": cache[site.hook].cpu(),
     }
+    if losses:
+        record |= record_losses(model, site.layer, tokens, cache[site.hook], cache[last])
     save_file(record, folder / RECORD_FILE)
 
 
@@ -61,16 +71,25 @@ class ReplayModel:
         From :func:`read_record`.
     model : SAEBenchModel, optional
         The causal model itself, for CE loss and KL with the dictionary inside.
+    layer : int, optional
+        The block whose output was recorded, counted from 1; for the same.
     """
 
     IGNORED = -1
 
-    def __init__(self, record: dict[str, Tensor], model: SAEBenchModel | None = None) -> None:
+    def __init__(
+        self,
+        record: dict[str, Tensor],
+        model: SAEBenchModel | None = None,
+        layer: int | None = None,
+    ) -> None:
         self.ids, self.activations = record["ids"], record["activations"]
+        self._losses = None
+        if model is not None and layer is not None:
+            self._losses = RecordedLosses(model, layer, record)
         # bos, eos, pad and sinks are hidden behind one id, which SAEBench is told to ignore.
         self.tokens = self.ids.masked_fill(~record["text"], self.IGNORED)
         self.context_size = self.tokens.shape[1]
-        self._model = model
         self._rows = slice(0, 0)
         self.is_replaying = False  # whether the last batch was asked for by run_with_cache
 
@@ -95,15 +114,23 @@ class ReplayModel:
         """Return the last batch's activations (b, t, d) and which positions are scored (b, t)."""
         return self.activations[self._rows], self.tokens[self._rows] != self.IGNORED
 
-    def __call__(self, _tokens: Tensor, **kwargs: Any) -> Any:
-        """Run the causal model on the last batch, its special tokens put back."""
-        return self.run_with_hooks(_tokens, fwd_hooks=[], **kwargs)
+    def measure_losses(self, sae: Any) -> dict[str, Tensor]:
+        """Return the losses of the last batch with a dictionary inside, and the recorded ones.
 
-    def run_with_hooks(self, _tokens: Tensor, **kwargs: Any) -> Any:
-        """Run the causal model on the last batch, its special tokens put back."""
-        if self._model is None:
+        As SAEBench's ``get_recons_loss``: CE losses (b, t - 1) and KL (b, t) by metric. Positions
+        that are not scored keep their activations.
+
+        Raises
+        ------
+        ValueError
+            If there is no causal model, or no losses were recorded.
+        """
+        if self._losses is None:
             raise ValueError("model: CE loss needs a causal model, only activations are recorded")
-        return self._model.run_with_hooks(self.ids[self._rows], **kwargs)
+        activations, scored = self.read_scored()
+        decoded = sae.decode(sae.encode(activations)).to(activations.dtype)
+        spliced = torch.where(scored[..., None], decoded, activations)
+        return self._losses.measure(self._rows, spliced)
 
 
 class ReplayTextModel(SAEBenchModel):

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TEMPLATE = "{word} has the first letter:"
-# Roughly: tokens of a word with its prompt; words of a vocabulary that begin with a letter.
-WORD_TOKENS, WORDS = 12, 20_000
+# Roughly: tokens of a prompt with ten solved examples; words of a vocabulary of letters alone.
+PROMPT_TOKENS, WORDS = 90, 30_000
+TEST_SHARE = 0.2  # of the words, SAEBench's
+RANDOM_ATOMS = 16  # SAEBench looks at ten latents of each code
 
 
 class AbsorptionSettings(Settings):
     """SAEBench's absorption, on words of the model's own vocabulary; defaults are SAEBench's."""
 
+    words_per_letter: Annotated[int, Field(ge=20)] | None = None
+    """Words that begin with each letter, at most, drawn by the seed; null reads all there are."""
     min_letters: Annotated[int, Field(ge=2, le=26)] = 20
     """Letters that need a good probe on raw activations; with fewer the eval does not apply."""
     min_probe_f1: Fraction = 0.6
@@ -39,16 +43,22 @@ class AbsorptionSettings(Settings):
     """Passes over the words in training a sparse probe."""
 
 
-def cost(_settings: AbsorptionSettings, _kind: ModelKind) -> EvalTexts:
-    """Count the words of a vocabulary of usual size."""
-    words = WORDS * WORD_TOKENS
-    return EvalTexts(words, WORDS, WORDS, WORDS + words, words, 120, 60)
+def cost(settings: AbsorptionSettings, _kind: ModelKind) -> EvalTexts:
+    """Count the prompts of a vocabulary of usual size: one a word, and one more a word tested."""
+    bound = settings.words_per_letter
+    words = WORDS if bound is None else min(WORDS, bound * len(ascii_lowercase))
+    prompts = (1 + TEST_SHARE) * words
+    # A probe of each letter for each number of latents; the probe on raw activations.
+    seconds = 0.005 * words + 2.0 * settings.max_k
+    return EvalTexts(prompts * PROMPT_TOKENS, prompts, words, prompts, 0, seconds, 0.01 * words)
 
 
-def prepare(loaded: LoadedModel, site: EvalSite, _settings: AbsorptionSettings, to: Path) -> None:
-    """Train the first-letter probes on raw activations of every word of the vocabulary.
+def prepare(loaded: LoadedModel, site: EvalSite, settings: AbsorptionSettings, to: Path) -> None:
+    """Train the first-letter probes on raw activations of the words, and record the test prompts.
 
-    Saves a forward pass per word and the training per dictionary: 10 s of 22 s for 1,700 words.
+    Saves every forward pass and the training of those probes per dictionary. SAEBench draws the
+    test prompts on the way to a dictionary's score, by the seed alone: it is run once on a random
+    dictionary.
 
     Parameters
     ----------
@@ -56,26 +66,44 @@ def prepare(loaded: LoadedModel, site: EvalSite, _settings: AbsorptionSettings, 
         The model.
     site : EvalSite
         Its name and the layer.
-    _settings : AbsorptionSettings
-        None of them concerns these probes.
+    settings : AbsorptionSettings
+        How many words are read.
     to : path
         An empty folder.
     """
+    from sae_bench.evals.absorption import main as eval_module
     from sae_bench.evals.absorption.common import load_or_train_probe
 
-    from dbksvd.evaluation.saebench.model import SAEBenchModel
-    from dbksvd.evaluation.saebench.shims import causal
+    from dbksvd.base.provenance import seed_everything
+    from dbksvd.evaluation.saebench.evals.absorption_prompts import RecordingModel
+    from dbksvd.evaluation.saebench.random_dictionary import make_random_dictionary
+    from dbksvd.evaluation.saebench.shims import causal, common
 
-    model = SAEBenchModel(loaded, site.model_name)
-    with causal.filter_words(TEMPLATE):
+    position = find_word_position(loaded.tokenizer)
+    model = RecordingModel(loaded, site.model_name, position)
+    device = str(loaded.device)
+    with causal.filter_words(TEMPLATE, settings.words_per_letter, site.seed):
         load_or_train_probe(
             model,
             base_template=TEMPLATE,
-            pos_idx=find_word_position(model.tokenizer),
+            pos_idx=position,
             layer=site.layer - 1,
             probes_dir=to,
-            device=str(loaded.device),
+            device=device,
         )
+        model.forget()
+        if not _find_missing_letters(site, to):
+            sae = make_random_dictionary(loaded.width, RANDOM_ATOMS, site, device)
+            small = settings.model_copy(update={"max_k": 1, "probe_epochs": 1})
+            seed_everything(site.seed)  # as before the score of a dictionary
+            with (
+                common.use_model(eval_module, model),
+                causal.place_absorption(eval_module, to, Path("random")),
+            ):
+                eval_module.run_eval(
+                    _configure(site, small, position), [("random", sae)], device, "."
+                )
+    model.write(to)
 
 
 def run(task: EvalTask) -> None:
@@ -86,35 +114,24 @@ def run(task: EvalTask) -> None:
     """
     import pandas as pd
     from sae_bench.evals.absorption import main as eval_module
-    from sae_bench.evals.absorption.eval_config import AbsorptionEvalConfig
 
     from dbksvd.base.files import write_json
-    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.evals.absorption_prompts import ReplayingModel
     from dbksvd.evaluation.saebench.results import CORRECTIONS, RESULT_SUFFIX
     from dbksvd.evaluation.saebench.shims import causal, common
     from dbksvd.evaluation.saebench.shims.norm_limit import silence_over
 
-    if missing := _find_missing_letters(task):
+    if missing := _find_missing_letters(task.site, task.prepared):
         reason = f"no word of the vocabulary that the probes learn from begins with {missing}"
         _refuse(task, reason, {"applicable": 0})
         return
-    model = SAEBenchModel(task.load_model(), task.site.model_name)
-    settings: AbsorptionSettings = task.settings
-    config = AbsorptionEvalConfig(
-        model_name=task.site.model_name,
-        random_seed=task.site.seed,  # stated only: the seed itself is set before every eval
-        max_k_value=settings.max_k,
-        min_feats_for_eval=settings.min_letters,
-        min_GT_probe_f1=settings.min_probe_f1,
-        k_sparse_probe_num_epochs=settings.probe_epochs,
-        prompt_template=TEMPLATE,
-        prompt_token_pos=find_word_position(model.tokenizer),
-        llm_batch_size=64,
-        precalc_k_sparse_probe_sae_acts=True,
-    )
+    loaded, settings = task.load_model(), task.settings
+    position = find_word_position(loaded.tokenizer)
+    model = ReplayingModel(loaded, task.site.model_name, position, task.prepared)
+    config = _configure(task.site, settings, position)
     with (
         common.use_model(eval_module, model),
-        causal.filter_words(TEMPLATE),
+        causal.filter_words(TEMPLATE, settings.words_per_letter, task.site.seed),
         causal.place_absorption(eval_module, task.prepared, Path("absorption")),
         silence_over(task.sae, task.site.norm_limit),
     ):
@@ -131,11 +148,29 @@ def run(task: EvalTask) -> None:
     _refuse(task, reason, {"applicable": 0, "letters_with_probe": letters})
 
 
-def _find_missing_letters(task: EvalTask) -> str:
+def _configure(site: EvalSite, settings: AbsorptionSettings, position: int) -> Any:
+    """Return SAEBench's config; `position` of the word is counted from a prompt's end."""
+    from sae_bench.evals.absorption.eval_config import AbsorptionEvalConfig
+
+    return AbsorptionEvalConfig(
+        model_name=site.model_name,
+        random_seed=site.seed,  # stated only: the seed itself is set before every eval
+        max_k_value=settings.max_k,
+        min_feats_for_eval=settings.min_letters,
+        min_GT_probe_f1=settings.min_probe_f1,
+        k_sparse_probe_num_epochs=settings.probe_epochs,
+        prompt_template=TEMPLATE,
+        prompt_token_pos=position,
+        llm_batch_size=64,
+        precalc_k_sparse_probe_sae_acts=True,
+    )
+
+
+def _find_missing_letters(site: EvalSite, prepared: Path) -> str:
     """Return the letters without a word to learn from, at which SAEBench would break off."""
     import numpy as np
 
-    folder = task.prepared / task.site.model_name / f"layer_{task.site.layer - 1}"
+    folder = prepared / site.model_name / f"layer_{site.layer - 1}"
     with np.load(folder / "data.npz") as data:
         found = set(data["y_train"].tolist())
     return ", ".join(letter for i, letter in enumerate(ascii_lowercase) if i not in found)

@@ -58,17 +58,19 @@ def check(settings: CoreSettings, kind: ModelKind | None) -> None:
 
 
 def cost(settings: CoreSettings, kind: ModelKind) -> EvalTexts:
-    """Count the prompts: coded for sparsity and for reconstruction, and read for the loss."""
+    """Count the prompts: read and coded once, and for the loss once more from the site on."""
     tokens = settings.texts * settings.context_length
-    # The model as it is, with the dictionary inside, and with nothing inside; for loss and for KL.
-    forward = 6 * tokens if wants_loss(settings, kind) else 0
-    return EvalTexts(tokens, tokens, tokens, 2 * tokens, forward)
+    if not wants_loss(settings, kind):
+        return EvalTexts(tokens, tokens, tokens, tokens)
+    # Once the whole model, twice its logits; and the last block's output beside the site's.
+    return EvalTexts(2 * tokens, 2 * tokens, 2 * tokens, tokens, tokens)
 
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: CoreSettings, to: Path) -> None:
-    """Record the activations of the prompts.
+    """Record the activations of the prompts, and the losses that no dictionary changes.
 
-    Saves one forward pass over all prompts per dictionary.
+    Saves per dictionary a forward pass over all prompts, and where there are losses the whole model
+    twice, once with the site zeroed.
 
     Parameters
     ----------
@@ -97,7 +99,7 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: CoreSettings, to: Pat
             max_length=length,
             return_tensors="pt",
         )["input_ids"]
-    write_record(model, tokens, site, to)
+    write_record(model, tokens, site, to, losses=wants_loss(settings, loaded.kind))
 
 
 def run(task: EvalTask) -> None:
@@ -113,6 +115,7 @@ def run(task: EvalTask) -> None:
     from dbksvd.base.files import write_json
     from dbksvd.base.variance import ExplainedVariance
     from dbksvd.dictionaries.decoding import decode_in
+    from dbksvd.evaluation.saebench.memoise import memoise_encode
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.replay import ReplayModel, read_record
     from dbksvd.evaluation.saebench.results import CORRECTIONS
@@ -122,6 +125,7 @@ def run(task: EvalTask) -> None:
     model = ReplayModel(
         read_record(task.prepared, task.device, task.site.norm_limit),
         SAEBenchModel(task.load_model(), task.site.model_name) if with_loss else None,
+        task.site.layer,
     )
     config = _configure(task, model, with_loss=with_loss)
     sae_id, sae, _ = general_utils.load_and_format_sae(task.name, task.sae, task.device)  # type: ignore[misc]
@@ -133,7 +137,11 @@ def run(task: EvalTask) -> None:
             latents = latents.to_dense() if latents.is_sparse else latents
             variance.add(inputs[scored], decode_in(torch.float64, sae, latents[scored]))
 
-    with common.observe_decode(sae, observe):
+    with (
+        common.observe_decode(sae, observe),
+        common.use_losses(core, model.measure_losses),
+        memoise_encode(sae),  # both parts of core code the same texts
+    ):
         metrics, features = core.run_evals(
             sae, model, model, config, ignore_tokens={ReplayModel.IGNORED}
         )

@@ -50,10 +50,9 @@ class MDLSettings(TextSettings):
 
 
 def cost(settings: MDLSettings, _kind: ModelKind) -> EvalTexts:
-    """Count the tokens of all passes: two for each number of bins and latents, and ten."""
+    """Count the tokens of the rows, which all passes read again."""
     stored = settings.texts * settings.context_length
-    passes = 2 * len(settings.num_bins) * len(settings.k_values)
-    return EvalTexts(stored, stored, stored, (10 + passes) * settings.tokens)
+    return EvalTexts(stored, stored, stored, stored)
 
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: MDLSettings, to: Path) -> None:
@@ -88,9 +87,10 @@ def run(task: EvalTask) -> None:
     within its threshold, or the shortest of all where none is, goes to ``corrections.json``.
     """
     from dbksvd.base.files import read_json, write_json
+    from dbksvd.evaluation.saebench.memoise import memoise_encode
     from dbksvd.evaluation.saebench.replay import ReplayStore, read_record
     from dbksvd.evaluation.saebench.results import CORRECTIONS, find_result
-    from dbksvd.evaluation.saebench.shims import causal, common
+    from dbksvd.evaluation.saebench.shims import causal, common, mdl_entropy
 
     causal.stand_in_for_loguru()
     from sae_bench.evals.mdl import main as eval_module
@@ -109,13 +109,14 @@ def run(task: EvalTask) -> None:
         mse_epsilon_threshold=settings.mse_threshold,
     )
     store = ReplayStore(record, max(1, settings.tokens // BATCHES))
-    largest = _find_largest(task.sae, store.rows)
     with (
+        memoise_encode(task.sae),  # the store begins anew where it ends
         common.use_model(eval_module, causal.Placeholder()),
         causal.use_store(eval_module, store),
         causal.allow_no_cuda(task.device),
         causal.share_config(eval_module, config),
-        causal.scale_latents(task.sae, LARGEST / largest),
+        mdl_entropy.count_once(eval_module),
+        causal.scale_latents(task.sae, LARGEST / _find_largest(task.sae, store.rows)),
     ):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     results = read_json(find_result(task.output))["eval_results"]
@@ -137,7 +138,7 @@ def _find_largest(sae: Any, rows: torch.Tensor) -> float:
     import torch
 
     with torch.no_grad():
-        largest = max(float(sae.encode(block).max()) for block in rows.split(1024))
+        largest = max(float(sae.encode(block[:, None]).max()) for block in rows.split(1024))
     return largest if largest > 0 else LARGEST
 
 

@@ -101,7 +101,11 @@ def prepare_perturbation(loaded: LoadedModel, site: EvalSite, config: Any, to: P
     config.n_values = [1]
     sae = make_random_dictionary(loaded.width, 2, site, device)
     model = SAEBenchModel(loaded, site.model_name)
-    with common.use_model(eval_module, model), zero_over(site.norm_limit):
+    with (
+        common.use_model(eval_module, model),
+        common.read_in_order_of_length(model),
+        zero_over(site.norm_limit),
+    ):
         eval_module.run_eval(config, [("random", sae)], device, "random", artifacts_path=str(to))
 
 

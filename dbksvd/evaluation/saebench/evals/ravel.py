@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
     from dbksvd.models.loading import LoadedModel
     from dbksvd.models.sizes import ModelKind
 
+logger = logging.getLogger(__name__)
+
 HUB_FOLDER = "adamkarvonen/ravel_prompts"
 PROMPT_TOKENS = 24  # roughly
+FEWEST = 20  # prompts that the model continues right
+COUNTS = "counts.json"
 
 # The attribute that is changed, and one at least that is to stay.
 Attributes = Annotated[list[Text], Field(min_length=2)]
@@ -89,14 +95,16 @@ def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
     attributes = sum(map(len, settings.entities.values()))
     pairs = 2 * attributes * settings.pairs * PROMPT_TOKENS
     generated = settings.new_tokens / PROMPT_TOKENS
-    trained = 2 * 3 * settings.epochs * 0.7 * pairs
+    # Each prompt once up to the site, then the blocks above it there and back for each epoch.
+    trained = (0.5 + settings.epochs) * 0.7 * pairs
     return EvalTexts(pairs, 0, 0, 2 * pairs, trained + 0.3 * pairs * (1 + generated))
 
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Path) -> None:
     """Let the model continue every prompt, and keep those it continues right.
 
-    Saves that generation per dictionary.
+    Saves that generation per dictionary. How many of how many prompts of each attribute are right
+    is written too.
 
     Parameters
     ----------
@@ -116,22 +124,23 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     """
     from sae_bench.evals.ravel.instance import RAVELInstance
 
-    from dbksvd.base.files import write_json
+    from dbksvd.base.files import read_json, write_json
     from dbksvd.evaluation.saebench.data.hub_data import fetch_folder
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.shims import causal
 
     model = SAEBenchModel(loaded, site.model_name)
     config = _configure(site, settings, to)
+    needed = _count_needed(config)
     config.llm_batch_size = 64
-    counts: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
     if settings.data == HUB:
         data = fetch_folder(HUB_FOLDER, "*.json")
     else:
         data = expand_user(settings.data) / "base"
     for entity, attributes in settings.entities.items():
         _copy_files(data, entity, to)
-        with causal.read_entity_end(model.tokenizer):
+        with causal.read_entity_end(model.tokenizer), causal.sort_by_length():
             instance = RAVELInstance.create_from_files(
                 config=config,
                 entity_type=entity,
@@ -142,11 +151,49 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
                 attribute_types=attributes,
             )
         chosen = instance.create_and_save_filtered_dataset(str(to), config.top_n_entities)
+        entities = read_json(to / "base" / _name_files(entity)[2])
+        templates = read_json(to / "base" / _name_files(entity)[0])
         for attribute in attributes:
             prompts = chosen.get_prompts_by_attribute(attribute)
-            two_labels = len({prompt.attribute_label for prompt in prompts}) > 1
-            counts[f"{entity}: {attribute}"] = len(prompts) if two_labels else 0
-    write_json(to / "counts.json", counts)
+            counts[f"{entity}: {attribute}"] = {
+                "known": len(prompts),
+                "asked": len(entities) * len(templates[attribute]),
+                "answers": len({prompt.attribute_label for prompt in prompts}),
+            }
+    write_json(to / COUNTS, counts)
+    if reason := tell_unknown(counts, needed):
+        logger.warning("ravel does not apply: %s", reason)
+
+
+def tell_unknown(counts: Mapping[str, Mapping[str, int]], needed: int) -> str:
+    """Return in a line why a model knows too little, or an empty text.
+
+    Parameters
+    ----------
+    counts : mapping of str to mapping
+        Of each attribute the prompts that were ``asked``, those ``known`` (continued right), and
+        the different right ``answers`` among them.
+    needed : int
+        Prompts of each attribute that have to be known.
+    """
+    known = sum(each["known"] for each in counts.values())
+    is_poor = any(each["known"] < needed or each["answers"] < 2 for each in counts.values())
+    if known >= FEWEST and not is_poor:
+        return ""
+    found = "; ".join(
+        f"{each['known']} of {each['asked']} with {each['answers']} answers for {name}"
+        for name, each in counts.items()
+    )
+    return (
+        f"expected at least {FEWEST} prompts that the model continues right, {needed} or more of "
+        f"each attribute, with 2 answers or more, got {found}"
+    )
+
+
+def _count_needed(config: Any) -> int:
+    """Return how many prompts of each attribute the model must know."""
+    # Prompts of cause and isolation in equal number; some of them must fill a batch for testing.
+    return int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
 
 
 def run(task: EvalTask) -> None:
@@ -156,26 +203,37 @@ def run(task: EvalTask) -> None:
     from dbksvd.base.files import read_json, write_json
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.results import CORRECTIONS, write_not_applicable
-    from dbksvd.evaluation.saebench.shims import causal
+    from dbksvd.evaluation.saebench.shims import causal, ravel_passes
     from dbksvd.evaluation.saebench.shims.norm_limit import keep_over
 
     config = _configure(task.site, task.settings, task.prepared)
-    counts = read_json(task.prepared / "counts.json")
-    known = sum(counts.values())
-    # Prompts of cause and isolation in equal number; some of them must fill a batch for testing.
-    needed = int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
-    poor = {name: count for name, count in counts.items() if count < needed}
-    if poor:
-        reason = (
-            f"the model continues too few prompts right, {needed} are needed of each attribute, "
-            f"with two answers at least: {poor}"
-        )
-        write_not_applicable(task.output, reason, {"applicable": 0, "prompts_known": known})
+    counts = read_json(task.prepared / COUNTS)
+    known = count_prompts(counts)
+    if reason := tell_unknown(counts, _count_needed(config)):
+        logger.warning("ravel does not apply: %s", reason)
+        write_not_applicable(task.output, reason, {"applicable": 0, **known})
         return
-    model = SAEBenchModel(task.load_model(), task.site.model_name)
-    with causal.use_transformers_model(eval_module, model), keep_over(task.site.norm_limit):
+    loaded = task.load_model()
+    model = SAEBenchModel(loaded, task.site.model_name)
+    with (
+        causal.use_transformers_model(eval_module, model),
+        ravel_passes.shorten_passes(loaded, model, task.site.layer),
+        keep_over(task.site.norm_limit),
+    ):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
-    write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known})
+    write_json(task.output / CORRECTIONS, {"applicable": 1, **known})
+
+
+def count_prompts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return how many prompts the model was asked and knows, in all and of each attribute.
+
+    The names are those that :func:`dbksvd.report.eval_notes.list_eval_notes` reads.
+    """
+    found = {}
+    for kind in ("known", "asked"):
+        found[f"prompts_{kind}"] = sum(each[kind] for each in counts.values())
+        found |= {f"prompts_{kind}/{name}": each[kind] for name, each in counts.items()}
+    return found
 
 
 def _copy_files(data: Path, entity: str, to: Path) -> None:

@@ -88,6 +88,7 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: SparseProbingSettings
     with (
         texts,
         common.use_model(eval_module, model),
+        common.read_in_order_of_length(model),
         common.quiet_probes(),
         zero_over(site.norm_limit),
     ):

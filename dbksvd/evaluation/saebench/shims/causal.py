@@ -6,6 +6,7 @@ import logging
 import random
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -68,12 +69,11 @@ def scale_latents(sae: Any, factor: float) -> Iterator[None]:
     fall into the first bin.
     """
     encode, decode = sae.encode, sae.decode
-    sae.encode = lambda x: encode(x) * factor
-    sae.decode = lambda latents: decode(latents / factor)
-    try:
+    with (
+        patch.object(sae, "encode", lambda x: encode(x) * factor),
+        patch.object(sae, "decode", lambda latents: decode(latents / factor)),
+    ):
         yield
-    finally:
-        del sae.encode, sae.decode
 
 
 # --- autointerp ---------------------------------------------------------------------------------
@@ -117,12 +117,21 @@ def use_judge(
 
 
 @contextmanager
-def filter_words(template: str) -> Iterator[None]:
+def filter_words(template: str, per_letter: int | None = None, seed: int = 0) -> Iterator[None]:
     """Keep the words that are one token in a prompt: absorption stops at the first that is not.
 
     It reads one fixed position of all prompts, and a vocabulary may hold words that its own
     tokenizer splits when they stand alone. Words come sorted: a tokenizer lists them in another
     order in every process, and what absorption draws from them would differ.
+
+    Parameters
+    ----------
+    template : str
+        A prompt, with ``{word}`` for the word.
+    per_letter : int, optional
+        Words that begin with each letter, at most; by default all.
+    seed : int
+        Which of them.
     """
     from sae_bench.evals.absorption import common, feature_absorption, vocab
 
@@ -135,13 +144,27 @@ def filter_words(template: str) -> Iterator[None]:
             tokenizer(template.replace("{word}", ""), add_special_tokens=False).input_ids
         )
         lengths = map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"])
-        return [word for word, length in zip(words, lengths, strict=True) if length == wanted]
+        whole = [word for word, length in zip(words, lengths, strict=True) if length == wanted]
+        return whole if per_letter is None else draw_words(whole, per_letter, seed)
 
     with (
         patch.object(common, "get_alpha_tokens", get_whole_tokens),
         patch.object(feature_absorption, "get_alpha_tokens", get_whole_tokens),
     ):
         yield
+
+
+def draw_words(words: list[str], per_letter: int, seed: int) -> list[str]:
+    """Return at most `per_letter` of the words that begin with each letter, in their order."""
+    shuffled = random.Random(seed).sample(range(len(words)), len(words))
+    counts: Counter[str] = Counter()
+    chosen = []
+    for place in shuffled:
+        letter = words[place].strip()[:1].lower()
+        counts[letter] += 1
+        if counts[letter] <= per_letter:
+            chosen.append(place)
+    return [words[place] for place in sorted(chosen)]
 
 
 @contextmanager
@@ -187,6 +210,26 @@ def read_entity_end(tokenizer: Any) -> Iterator[None]:
         return prompts
 
     with patch.object(RAVELInstance, "build_and_tokenize_prompts", build_shifted):
+        yield
+
+
+@contextmanager
+def sort_by_length() -> Iterator[None]:
+    """Let ravel continue prompts in order of length: it pads each to the longest of its batch."""
+    from sae_bench.evals.ravel import instance
+
+    generate = instance.generate_batched
+
+    def generate_sorted(model: Any, tokenizer: Any, **kwargs: Any) -> tuple[list[str], list[int]]:
+        prompts = kwargs.pop("input_ids_BL")
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        texts, first = generate(
+            model, tokenizer, input_ids_BL=[prompts[place] for place in order], **kwargs
+        )
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return [texts[place] for place in back], [first[place] for place in back]
+
+    with patch.object(instance, "generate_batched", generate_sorted):
         yield
 
 

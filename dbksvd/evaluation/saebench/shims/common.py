@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from dbksvd.evaluation.saebench.data.names import AG_NEWS_SOURCES
@@ -211,3 +212,42 @@ def observe_decode(sae: Any, observe: Callable[[Tensor], None]) -> Iterator[None
         yield
     finally:
         del sae.decode
+
+
+@contextmanager
+def use_losses(module: ModuleType, measure: Callable[[Any], dict[str, Tensor]]) -> Iterator[None]:
+    """Let core take the losses of a batch from `measure`: it runs the whole model three times."""
+
+    def get_recons_loss(sae: Any, *_args: Any, **_kwargs: Any) -> dict[str, Tensor]:
+        return measure(sae)
+
+    with patch.object(module, "get_recons_loss", get_recons_loss):
+        yield
+
+
+@contextmanager
+def read_in_order_of_length(model: Any) -> Iterator[None]:
+    """Let pooled evals read texts in order of length: SAEBench pads all texts to the longest.
+
+    Parameters
+    ----------
+    model : SAEBenchModel
+        What computes the activations; those at padding are zero, as SAEBench makes them.
+    """
+    from sae_bench.sae_bench_utils import activation_collection
+
+    collect = activation_collection.get_llm_activations
+
+    def collect_in_order(
+        tokens: Tensor, _model: Any, batch_size: int, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        lengths = model.measure_lengths(tokens)
+        activations = torch.zeros(*tokens.shape, model.cfg.d_model, device=model.device)
+        for rows in lengths.argsort(stable=True).split(batch_size):
+            longest = int(lengths[rows].max())
+            found = collect(tokens[rows, :longest], model, batch_size, *args, **kwargs)
+            activations[rows, :longest] = found.to(activations.dtype)
+        return activations
+
+    with patch.object(activation_collection, "get_llm_activations", collect_in_order):
+        yield
