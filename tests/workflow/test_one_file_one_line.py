@@ -1,4 +1,7 @@
-"""A stranger adds a method, an eval, a figure and a text source: one file and one line each."""
+"""A stranger adds a method, an eval, a figure and a text source: one file and one line each.
+
+Method and eval are those of the how-to pages in docs/.
+"""
 
 from __future__ import annotations
 
@@ -10,101 +13,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from doc_blocks import DOCS, list_blocks
 from running import CONFIG, copy_project, make_environment, plan, run_snakemake
 
-METHOD = '''"""Every so many samples as atoms."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal
-
-from dbksvd.base.settings import Count
-from dbksvd.base.work import Work
-from dbksvd.fit.method import FitSizes, Method, MethodSettings
-
-if TYPE_CHECKING:
-    from dbksvd.fit.task import FitResult, FitTask
+def read_block(page: str) -> str:
+    """Return the first block of Python on a page: a stranger copies what the docs show."""
+    return next(block.text for block in list_blocks(DOCS / page) if block.language == "python")
 
 
-class ToySettings(MethodSettings):
-    """Samples as atoms."""
 
-    algorithm: Literal["toy"] = "toy"
-    stride: Count = 2
-    """Samples from one atom to the next."""
-
-
-def fit(task: FitTask) -> FitResult:
-    """Take samples as atoms."""
-    import torch
-
-    from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
-    from dbksvd.fit.task import FitResult
-
-    stop = task.n_atoms * task.settings.stride
-    rows = task.train.read(0, stop)[:: task.settings.stride] - task.train.mean
-    atoms = torch.nn.functional.normalize(rows, dim=1)
-    dictionary = Dictionary(atoms, task.train.mean, PursuitSettings(task.k), task.metadata)
-    told = {"seconds": 0.0, "samples_seen": stop}
-    return FitResult(dictionary, [told], "pass", {**told, "iterations": 1})
-
-
-METHOD = Method(
-    settings=ToySettings,
-    fit=fit,
-    plan=lambda settings, sizes: Work(products=float(sizes.n_atoms * settings.stride)),
-    coding=lambda settings, sizes: Work(products=2.0 * sizes.width * sizes.n_atoms),
-    label=lambda settings: f"toy of stride {settings.stride}",
-    stage="fit toys",
-)
-'''
-EVAL = '''"""How long the atoms' first coordinates are."""
-
-from __future__ import annotations
-
-import json
-from typing import TYPE_CHECKING
-
-from dbksvd.base.headline import Headline
-from dbksvd.base.settings import Count, Settings
-from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dbksvd.evaluation.saebench.model import EvalSite
-    from dbksvd.evaluation.saebench.task import EvalTask
-    from dbksvd.models.loading import LoadedModel
-
-
-class ToySettings(Settings):
-    """How many coordinates are measured."""
-
-    coordinates: Count = 3
-    """Coordinates of each atom."""
-
-
-def prepare(loaded: LoadedModel, site: EvalSite, settings: ToySettings, to: Path) -> None:
-    """Write the width of the model."""
-    (to / "width.json").write_text(json.dumps(loaded.width))
-
-
-def run(task: EvalTask) -> None:
-    """Write the mean length in the form of SAEBench's JSON."""
-    assert json.loads((task.prepared / "width.json").read_text()) == task.sae.cfg.d_in
-    length = task.sae.W_dec[:, : task.settings.coordinates].norm(dim=1).mean()
-    content = {"eval_config": {}, "eval_result_metrics": {"toy": {"length": float(length)}}}
-    (task.output / "toy_eval_results.json").write_text(json.dumps(content))
-
-
-EVAL = Eval(
-    settings=ToySettings,
-    prepare=prepare,
-    run=run,
-    cost=lambda settings, kind: EvalTexts(prepared=float(settings.coordinates)),
-    headlines=(Headline("toy length", "toy", "length"),),
-)
-'''
+METHOD = read_block("howto/method.md")
+EVAL = read_block("howto/eval.md")
 FIGURE = '''"""Held-out variance explained as bars."""
 
 from __future__ import annotations
