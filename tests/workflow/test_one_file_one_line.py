@@ -17,9 +17,14 @@ from doc_blocks import DOCS, list_blocks
 from running import CONFIG, copy_project, make_environment, plan, run_snakemake
 
 
-def read_block(page: str) -> str:
-    """Return the first block of Python on a page: a stranger copies what the docs show."""
-    return next(block.text for block in list_blocks(DOCS / page) if block.language == "python")
+def read_block(page: str, language: str = "python", number: int = 0) -> str:
+    """Return a block of a page: a stranger copies what the docs show."""
+    return [block.text for block in list_blocks(DOCS / page) if block.language == language][number]
+
+
+def read_line(page: str) -> str:
+    """Return the line of a registry that a page shows."""
+    return read_block(page, number=1).splitlines()[1]
 
 
 
@@ -94,13 +99,13 @@ ADDITIONS = {
         "dbksvd/fit/baselines/toy.py",
         METHOD,
         "dbksvd/fit/registry.py",
-        '    "toy": "dbksvd.fit.baselines.toy:METHOD",',
+        read_line("howto/method.md"),
     ),
     "eval": (
         "dbksvd/evaluation/saebench/evals/toy.py",
         EVAL,
         "dbksvd/evaluation/saebench/registry.py",
-        '    "toy": "dbksvd.evaluation.saebench.evals.toy:EVAL",',
+        read_line("howto/eval.md"),
     ),
     "figure": (
         "dbksvd/report/figures/toy.py",
@@ -118,10 +123,10 @@ ADDITIONS = {
 MINE = {
     "experiment": "mine",
     "text": {"sources": [{"kind": "toy"}, {"kind": "sae_probes", "datasets": ["94_ai_gen"]}]},
-    "methods": {"samples": {"algorithm": "toy", "stride": 3}},
-    "fits": [{"methods": ["samples", "dbksvd"], "n_atoms": [64], "k": [4]}],
-    "evaluation": {"evals": {"toy": {"coordinates": 2}, "sparse_probing_sae_probes": None}},
+    **yaml.safe_load(read_block("howto/method.md", "yaml")),
+    **yaml.safe_load(read_block("howto/eval.md", "yaml")),
 }
+MINE["evaluation"]["evals"]["sparse_probing_sae_probes"] = None
 
 
 def add(project: Path, *kinds: str) -> None:
