@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,13 @@ ELSEWHERE = {
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(?=[)#])")
 ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
 FENCE = re.compile(r"\s*(```|~~~)")
+# DEFAULTS.max_iter: in the list of parameters, and as a signature highlights it.
+DEFAULT = re.compile(
+    r'<span title="[^"]*DEFAULTS\.(?P<listed>\w+)">\w+</span>'
+    r'|<span class="n">DEFAULTS</span><span class="o">\.</span><span class="n">(?P<shown>\w+)</span>'
+)
+# What Sphinx writes before the name of a function.
+ROLE = re.compile(r":(?:func|class|meth|mod):(?=<)")
 EQUATION = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
@@ -61,13 +68,20 @@ def on_page_markdown(markdown: str, *, page: Any, **_others: Any) -> str:
 
 
 def on_page_content(html: str, **_others: Any) -> str:
-    """Write equations as MathML, which browsers draw by themselves."""
+    """Write equations as MathML, which browsers draw by themselves, and defaults as they are."""
 
     def draw(match: re.Match[str]) -> str:
         display = "block" if match["tag"] == "div" else "inline"
         return convert(unescape(match["latex"]).strip(), display=display)
 
-    return EQUATION.sub(draw, html)
+    return DEFAULT.sub(tell_default, ROLE.sub("", EQUATION.sub(draw, html)))
+
+
+def tell_default(match: re.Match[str]) -> str:
+    """Return a default of DB-KSVD, which its signature takes from the settings."""
+    from dbksvd.fit.ksvd.settings import DBKSVDSettings
+
+    return escape(repr(getattr(DBKSVDSettings(), match["listed"] or match["shown"])))
 
 
 def resolve(page: str, target: str) -> str:

