@@ -83,7 +83,7 @@ $(PAGES): docs/requirements.txt $(STAMP)
 
 docs: $(PAGES)  ## build docs/ as a site in build/docs; fails on a broken link
 	python -m workflow.numbers --check
-	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 settings: env  ## write docs/settings.md and the JSON schema of configs from the code
 	python -m workflow.reference

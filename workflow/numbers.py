@@ -49,7 +49,8 @@ def fill(page: str, table: Mapping[str, Mapping[str, str]]) -> str:
 
 def list_pages(root: Path = ROOT) -> list[Path]:
     """Return the pages that hold such numbers."""
-    return [path for path in sorted((root / "docs").rglob("*.md")) if NUMBER.search(path.read_text())]
+    pages = sorted((root / "docs").rglob("*.md"))
+    return [path for path in pages if NUMBER.search(path.read_text())]
 
 
 def fill_pages(root: Path = ROOT) -> list[Path]:

@@ -29,8 +29,8 @@ ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
 FENCE = re.compile(r"\s*(```|~~~)")
 # DEFAULTS.max_iter: in the list of parameters, and as a signature highlights it.
 DEFAULT = re.compile(
-    r'<span title="[^"]*DEFAULTS\.(?P<listed>\w+)">\w+</span>'
-    r'|<span class="n">DEFAULTS</span><span class="o">\.</span><span class="n">(?P<shown>\w+)</span>'
+    r'<autoref [^>]*DEFAULTS\.(?P<listed>\w+)"[^>]*>.*?</autoref>|<span class="n">DEFAULTS</span>'
+    r'<span class="o">\.</span><span class="n">(?P<shown>\w+)</span>'
 )
 # What Sphinx writes before the name of a function.
 ROLE = re.compile(r":(?:func|class|meth|mod):(?=<)")

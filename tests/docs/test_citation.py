@@ -36,7 +36,9 @@ def test_every_paper_has_full_names_and_an_address():
     for paper in CITATION["references"]:
         assert paper.get("url") or paper.get("doi"), paper["title"]
         for author in paper["authors"]:
-            assert {"family-names", "given-names"} <= author.keys() or "name" in author, paper["title"]
+            assert {"family-names", "given-names"} <= author.keys() or "name" in author, paper[
+                "title"
+            ]
 
 
 def test_the_block_to_copy_says_the_same():

@@ -22,7 +22,6 @@ from workflow.experiment import Experiment
 from workflow.layers import lay_over, read_layers
 
 BLOCKS = [block for page in PAGES for block in list_blocks(page)]
-NAMES = {str(block): block for block in BLOCKS}
 # What a block of YAML is laid over, where it is not the default experiment.
 BASES = {
     "README.md": "experiments/own-model.yaml",
@@ -37,22 +36,24 @@ BASES = {
 }
 # Blocks that other tests read from the page and use.
 USED_ELSEWHERE = {
-    "docs/howto/method.md": "tests/workflow/test_one_file_one_line.py",
-    "docs/howto/eval.md": "tests/workflow/test_one_file_one_line.py",
-    "docs/command.md": "tests/command/test_command.py",
-    "docs/howto/score.md": "test_tutorial.py: it reads the scores of a run",
-    "docs/pages.md": "test_tutorial.py: it reads the dictionaries of a run",
+    ("python", "docs/howto/method.md"): "tests/workflow/test_one_file_one_line.py",
+    ("yaml", "docs/howto/method.md"): "tests/workflow/test_one_file_one_line.py",
+    ("python", "docs/howto/eval.md"): "tests/workflow/test_one_file_one_line.py",
+    ("yaml", "docs/howto/eval.md"): "tests/workflow/test_one_file_one_line.py",
+    ("python", "docs/command.md"): "tests/command/test_command.py",
+    ("python", "docs/howto/score.md"): "test_tutorial.py, on the scores of its run",
+    ("python", "docs/pages.md"): "test_tutorial.py, on the dictionaries of its run",
 }
 
 
 def choose(language: str) -> list[Block]:
     """Return the blocks of a language that are tested here."""
-    found = [block for block in BLOCKS if block.language == language]
     return [
         block
-        for block in found
-        if str(block.page.relative_to(ROOT)) not in USED_ELSEWHERE or str(block.page).endswith("pages.md") and language == "yaml"
-    ]  # fmt: skip
+        for block in BLOCKS
+        if block.language == language
+        and (language, str(block.page.relative_to(ROOT))) not in USED_ELSEWHERE
+    ]
 
 
 def read_base(block: Block) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def test_configs_are_valid(block: Block):
 
 @pytest.mark.parametrize("wrong", [{"methods": {"dbksvd": {"algoritm": "dbksvd"}}}, {"model": 3}])
 def test_wrong_configs_are_not_valid(wrong: dict[str, Any]):
-    with pytest.raises(ValueError, match="algoritm|model"):
+    with pytest.raises(ValueError, match=r"algoritm|model"):
         Experiment(lay_over(read_layers([str(ROOT / "config.yaml")], {}), wrong))
 
 
@@ -98,7 +99,9 @@ def prepare(folder: Path) -> None:
     (folder / "notes.jsonl").write_text('{"text": "some words of mine"}\n' * 3)
     model = folder / "path/to/model"
     model.mkdir(parents=True)
-    config = '{"model_type": "gpt2", "n_embd": 48, "n_layer": 12, "n_positions": 1024, "vocab_size": 9}'
+    config = (
+        '{"model_type": "gpt2", "n_embd": 48, "n_layer": 12, "n_positions": 1024, "vocab_size": 9}'
+    )
     (model / "config.json").write_text(config)
     (model / "tokenizer.json").write_text("{}")
     save_file({"weight": np.zeros(1)}, model / "model.safetensors")

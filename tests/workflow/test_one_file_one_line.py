@@ -27,7 +27,6 @@ def read_line(page: str) -> str:
     return read_block(page, number=1).splitlines()[1]
 
 
-
 METHOD = read_block("howto/method.md")
 EVAL = read_block("howto/eval.md")
 FIGURE = '''"""Held-out variance explained as bars."""
