@@ -11,7 +11,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]  # of the repository
 # Pages that lie beside what they describe: place in the repository, place in the site.
 ELSEWHERE = {
     "dbksvd/ops/pursuit/README.md": "code/pursuit.md",
@@ -42,7 +42,7 @@ EQUATION = re.compile(
 def on_files(files: Any, *, config: Any) -> Any:
     """Add the pages from elsewhere, and the files that any page links to."""
     for place, page in ELSEWHERE.items():
-        if page not in files.src_uris:
+        if page not in files.src_uris and (ROOT / place).is_file():
             files.append(File.generated(config, page, abs_src_path=str(ROOT / place)))
     for file in [file for file in files if file.src_uri.endswith(".md")]:
         for target in LINK.findall(file.content_string):
