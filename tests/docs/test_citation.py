@@ -51,6 +51,8 @@ def test_the_block_to_copy_says_the_same():
         (title,) = re.findall(r"title = \{\{?(.*?)\}?\},", entry)
         assert name == "dbksvd" or title in titles, title
     assert len(entries) == len(titles) + 1
+    (shown,) = (one.text for one in list_blocks(ROOT / "README.md") if one.language == "bibtex")
+    assert block.startswith(shown)  # README has the first
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda p: p.name)
