@@ -42,7 +42,8 @@ def fill(page: str, table: Mapping[str, Mapping[str, str]]) -> str:
             raise ValueError(f"{match[0]}: expected a method of README's table, got {method!r}")
         if not table[method].get(column):
             raise ValueError(f"{match[0]}: expected a number there in README's table, found none")
-        return f"<!-- {method}: {column} -->{table[method][column]}<!-- / -->"
+        cell = table[method][column].replace("**", "")  # bold is the table's own
+        return f"<!-- {method}: {column} -->{cell}<!-- / -->"
 
     return NUMBER.sub(write, page)
 
