@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The command of this clone, whichever is installed.
 DBKSVD := PYTHONPATH="$(CURDIR)" python -m dbksvd.command.main
 
-.PHONY: help env run report estimate explain test test-fast fuzz lint settings readme format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint docs settings readme format bench bench-memory soak gpu lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,11 +75,22 @@ lint: env  ## check style, types and the workflow
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile experiments/tiny.yaml
 
+# What builds the pages comes without dependencies too, so that nothing of the lock moves.
+PAGES := $(VENV)/.pages
+$(PAGES): docs/requirements.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps -r docs/requirements.txt
+	touch "$@"
+
+docs: $(PAGES)  ## build docs/ as a site in build/docs; fails on a broken link
+	python -m workflow.numbers --check
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
+
 settings: env  ## write docs/settings.md and the JSON schema of configs from the code
 	python -m workflow.reference
 
-readme: env  ## write README's table from the finished run of CONFIG, and keep its tables as reference
+readme: env  ## write README's table, and the numbers in docs, from the finished run of CONFIG
 	python -m workflow.readme --config $(CONFIG)
+	python -m workflow.numbers
 
 format: env
 	ruff check --fix .

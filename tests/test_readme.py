@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from doc_blocks import PAGES
 
 from workflow.experiment import Experiment
 from workflow.layers import lay_over
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def find_blocks(language: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_make_estimate_runs_in_the_environment():
     assert "tiny on one CPU core" in done.stdout
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_link_to_what_is_there(path: Path):
     for link in re.findall(r"\]\(([^)h][^)]*)\)", path.read_text()):
         target, _, heading = link.partition("#")

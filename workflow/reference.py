@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -156,7 +157,8 @@ class Page:
 
 
 def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return a text as a cell: a < before a word, as in results/<experiment>, is no tag."""
+    return re.sub(r"<(?=[a-z]+>)", "&lt;", " ".join(text.split()).replace("|", "\\|"))
 
 
 def make_page() -> str:

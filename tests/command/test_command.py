@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from doc_blocks import DOCS, list_blocks
 from safetensors.torch import load_file
 
 import dbksvd
@@ -285,14 +286,11 @@ def test_a_run_that_fails_early_says_why():
 
 
 def test_the_workflow_can_be_a_module_of_another(tmp_path: Path):
-    """As the catalogue of Snakemake workflows shows its use."""
+    """As docs/command.md shows its use."""
     (tmp_path / "mine.yaml").write_text((ROOT / "experiments/tiny.yaml").read_text())
-    (tmp_path / "Snakefile").write_text(
-        'configfile: "mine.yaml"\n'
-        f'module dbksvd:\n    snakefile: "{ROOT}/workflow/Snakefile"\n    config: config\n'
-        "use rule * from dbksvd as dbksvd_*\n"
-        "rule everything:\n    default_target: True\n    input: rules.dbksvd_all.input\n"
-    )
+    (block,) = (one.text for one in list_blocks(DOCS / "command.md") if one.language == "python")
+    assert "path/to/dbksvd/" in block
+    (tmp_path / "Snakefile").write_text(block.replace("path/to/dbksvd/", f"{ROOT}/"))
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "--cores", "1"],
         cwd=tmp_path, capture_output=True, text=True, check=False,

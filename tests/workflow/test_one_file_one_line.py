@@ -1,4 +1,7 @@
-"""A stranger adds a method, an eval, a figure and a text source: one file and one line each."""
+"""A stranger adds a method, an eval, a figure and a text source: one file and one line each.
+
+Method and eval are those of the how-to pages in docs/.
+"""
 
 from __future__ import annotations
 
@@ -10,101 +13,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from doc_blocks import DOCS, list_blocks
 from running import CONFIG, copy_project, make_environment, plan, run_snakemake
 
-METHOD = '''"""Every so many samples as atoms."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal
-
-from dbksvd.base.settings import Count
-from dbksvd.base.work import Work
-from dbksvd.fit.method import FitSizes, Method, MethodSettings
-
-if TYPE_CHECKING:
-    from dbksvd.fit.task import FitResult, FitTask
+def read_block(page: str, language: str = "python", number: int = 0) -> str:
+    """Return a block of a page: a stranger copies what the docs show."""
+    return [block.text for block in list_blocks(DOCS / page) if block.language == language][number]
 
 
-class ToySettings(MethodSettings):
-    """Samples as atoms."""
-
-    algorithm: Literal["toy"] = "toy"
-    stride: Count = 2
-    """Samples from one atom to the next."""
+def read_line(page: str) -> str:
+    """Return the line of a registry that a page shows."""
+    return read_block(page, number=1).splitlines()[1]
 
 
-def fit(task: FitTask) -> FitResult:
-    """Take samples as atoms."""
-    import torch
-
-    from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
-    from dbksvd.fit.task import FitResult
-
-    stop = task.n_atoms * task.settings.stride
-    rows = task.train.read(0, stop)[:: task.settings.stride] - task.train.mean
-    atoms = torch.nn.functional.normalize(rows, dim=1)
-    dictionary = Dictionary(atoms, task.train.mean, PursuitSettings(task.k), task.metadata)
-    told = {"seconds": 0.0, "samples_seen": stop}
-    return FitResult(dictionary, [told], "pass", {**told, "iterations": 1})
-
-
-METHOD = Method(
-    settings=ToySettings,
-    fit=fit,
-    plan=lambda settings, sizes: Work(products=float(sizes.n_atoms * settings.stride)),
-    coding=lambda settings, sizes: Work(products=2.0 * sizes.width * sizes.n_atoms),
-    label=lambda settings: f"toy of stride {settings.stride}",
-    stage="fit toys",
-)
-'''
-EVAL = '''"""How long the atoms' first coordinates are."""
-
-from __future__ import annotations
-
-import json
-from typing import TYPE_CHECKING
-
-from dbksvd.base.headline import Headline
-from dbksvd.base.settings import Count, Settings
-from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dbksvd.evaluation.saebench.model import EvalSite
-    from dbksvd.evaluation.saebench.task import EvalTask
-    from dbksvd.models.loading import LoadedModel
-
-
-class ToySettings(Settings):
-    """How many coordinates are measured."""
-
-    coordinates: Count = 3
-    """Coordinates of each atom."""
-
-
-def prepare(loaded: LoadedModel, site: EvalSite, settings: ToySettings, to: Path) -> None:
-    """Write the width of the model."""
-    (to / "width.json").write_text(json.dumps(loaded.width))
-
-
-def run(task: EvalTask) -> None:
-    """Write the mean length in the form of SAEBench's JSON."""
-    assert json.loads((task.prepared / "width.json").read_text()) == task.sae.cfg.d_in
-    length = task.sae.W_dec[:, : task.settings.coordinates].norm(dim=1).mean()
-    content = {"eval_config": {}, "eval_result_metrics": {"toy": {"length": float(length)}}}
-    (task.output / "toy_eval_results.json").write_text(json.dumps(content))
-
-
-EVAL = Eval(
-    settings=ToySettings,
-    prepare=prepare,
-    run=run,
-    cost=lambda settings, kind: EvalTexts(prepared=float(settings.coordinates)),
-    headlines=(Headline("toy length", "toy", "length"),),
-)
-'''
+METHOD = read_block("howto/method.md")
+EVAL = read_block("howto/eval.md")
 FIGURE = '''"""Held-out variance explained as bars."""
 
 from __future__ import annotations
@@ -174,13 +98,13 @@ ADDITIONS = {
         "dbksvd/fit/baselines/toy.py",
         METHOD,
         "dbksvd/fit/registry.py",
-        '    "toy": "dbksvd.fit.baselines.toy:METHOD",',
+        read_line("howto/method.md"),
     ),
     "eval": (
         "dbksvd/evaluation/saebench/evals/toy.py",
         EVAL,
         "dbksvd/evaluation/saebench/registry.py",
-        '    "toy": "dbksvd.evaluation.saebench.evals.toy:EVAL",',
+        read_line("howto/eval.md"),
     ),
     "figure": (
         "dbksvd/report/figures/toy.py",
@@ -198,10 +122,10 @@ ADDITIONS = {
 MINE = {
     "experiment": "mine",
     "text": {"sources": [{"kind": "toy"}, {"kind": "sae_probes", "datasets": ["94_ai_gen"]}]},
-    "methods": {"samples": {"algorithm": "toy", "stride": 3}},
-    "fits": [{"methods": ["samples", "dbksvd"], "n_atoms": [64], "k": [4]}],
-    "evaluation": {"evals": {"toy": {"coordinates": 2}, "sparse_probing_sae_probes": None}},
+    **yaml.safe_load(read_block("howto/method.md", "yaml")),
+    **yaml.safe_load(read_block("howto/eval.md", "yaml")),
 }
+MINE["evaluation"]["evals"]["sparse_probing_sae_probes"] = None
 
 
 def add(project: Path, *kinds: str) -> None:
