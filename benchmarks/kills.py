@@ -234,10 +234,13 @@ def find_stages(snakemake: psutil.Process) -> list[psutil.Process]:
 def name_stage(process: psutil.Process) -> str:
     """Return the name of the script that a process runs; empty for any other process."""
     try:
-        command = process.cmdline()[:2]
+        command = process.cmdline()[1:3]
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
-    match = re.fullmatch(r".*/scripts/(\w+)\.py", command[1]) if len(command) > 1 else None
+    # a job in a fork of a warm process ends with the client that asked for it
+    if command and command[0].endswith("/workflow/warm/client.py"):
+        command.pop(0)
+    match = re.fullmatch(r".*/scripts/(\w+)\.py", command[0]) if command else None
     return match[1] if match else ""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from dbksvd.base.errors import report_errors
+from dbksvd.evaluation.saebench.shims.imports import import_quickly
 from dbksvd.evaluation.score import score_on_model
 
 
@@ -45,6 +46,11 @@ def main() -> None:
         code=arguments.code,
         gpus=arguments.gpus,
     )
+
+
+def warm_up() -> None:
+    """Import what every job of this script does, for the process that forks for them."""
+    import_quickly()
 
 
 if __name__ == "__main__":

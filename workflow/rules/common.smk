@@ -34,6 +34,8 @@ from workflow.local_checks import check_local
 from workflow.pages import Pages, list_static_files
 from workflow.source_hash import SourceRecord
 from workflow.unfinished import find_failed, make_table, read_failed
+from workflow.warm.benchmark import count_forks
+from workflow.warm.scripts import WarmScripts, can_be_warm
 
 try:
     # Another workflow that uses this one as a module gives the config itself.
@@ -134,6 +136,15 @@ def start_run(folder):
         sys.exit(
             f"error: {folder}: expected a folder to write to, got: {error.strerror}"
         )
+    # Environments of their own have another Python each.
+    if (
+        workflow.local_exec
+        and not workflow.deployment_settings.deployment_method
+        and can_be_warm()
+    ):
+        warm = WarmScripts(sorted((ROOT / "scripts").glob("*.py")), ROOT)
+        warm.start()
+        count_forks(warm)
 
 
 SOURCES = SourceRecord(ROOT, Path(".snakemake/sources.json"))

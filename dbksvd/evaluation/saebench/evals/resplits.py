@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dbksvd.evaluation.saebench.shims import common
+from dbksvd.evaluation.saebench.shims.probes import quick_probes
 
 if TYPE_CHECKING:
     from dbksvd.evaluation.saebench.evals.sae_probes import SAEProbesSettings
@@ -41,7 +42,7 @@ def probe_again(task: EvalTask) -> dict[str, dict[str, list[float]]]:
     """
     settings: SAEProbesSettings = task.settings
     found: dict[str, dict[str, list[float]]] = {}
-    with common.limit_rows(settings.rows), common.quiet_probes():
+    with common.limit_rows(settings.rows), common.quiet_probes(), quick_probes():
         for dataset in settings.datasets:
             for count, accuracy in _probe(task, dataset):
                 by_dataset = found.setdefault(f"sae_top_{count}_test_accuracy", {})

@@ -122,6 +122,7 @@ def run(task: EvalTask) -> None:
     from dbksvd.evaluation.saebench.evals.resplits import probe_again
     from dbksvd.evaluation.saebench.results import RESPLITS
     from dbksvd.evaluation.saebench.shims import common
+    from dbksvd.evaluation.saebench.shims.probes import quick_probes
 
     settings: SAEProbesSettings = task.settings
     # sae-probes opens a folder for writing beside the raw-activation scores: it gets copies.
@@ -136,7 +137,7 @@ def run(task: EvalTask) -> None:
         results_path="results",
         model_cache_path=str(task.prepared),
     )
-    with common.limit_rows(settings.rows), common.quiet_probes():
+    with common.limit_rows(settings.rows), common.quiet_probes(), quick_probes():
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     if settings.resplits:
         write_json(task.output / RESPLITS, probe_again(task))
