@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from dbksvd.base.headline import Headline
-from dbksvd.base.local_files import expand_user, require_file, tell_path
 from dbksvd.base.settings import Count, Settings, Text
 from dbksvd.evaluation.saebench.data.names import HUB
+from dbksvd.evaluation.saebench.data.ravel_files import (
+    check_files,
+    copy_files,
+    find_folder,
+    list_files,
+    list_hub,
+    locate,
+)
 from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
 
 if TYPE_CHECKING:
@@ -20,7 +26,6 @@ if TYPE_CHECKING:
     from dbksvd.models.loading import LoadedModel
     from dbksvd.models.sizes import ModelKind
 
-HUB_FOLDER = "adamkarvonen/ravel_prompts"
 PROMPT_TOKENS = 24  # roughly
 
 # The attribute that is changed, and one at least that is to stay.
@@ -50,38 +55,9 @@ class RavelSettings(Settings):
     """Tokens that the model continues a prompt by."""
 
 
-def list_hub(settings: RavelSettings) -> list[str]:
-    """Return the repository of RAVEL's prompts, where they come from the hub."""
-    return [HUB_FOLDER] if settings.data == HUB else []
-
-
-def list_files(settings: RavelSettings) -> list[str]:
-    """Return RAVEL's files, where they are in a folder."""
-    if settings.data == HUB:
-        return []
-    return sorted(map(str, expand_user(settings.data).glob("base/*.json")))
-
-
-def locate(settings: RavelSettings) -> RavelSettings:
-    """Return the settings with the folder as an absolute path."""
-    if settings.data == HUB:
-        return settings
-    return settings.model_copy(update={"data": str(expand_user(settings.data).resolve())})
-
-
 def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
     """Refuse a folder without RAVEL's files."""
-    if settings.data == HUB:
-        return
-    folder = expand_user(settings.data) / "base"
-    if not folder.is_dir():
-        raise ValueError(
-            f"data: expected {HUB!r} or a folder with RAVEL's files in base/, "
-            f"found none at {tell_path(settings.data)}"
-        )
-    for entity in settings.entities:
-        for name in _name_files(entity):
-            require_file(folder / name, "data", f"the file {name} of RAVEL")
+    check_files(settings, settings.entities)
 
 
 def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
@@ -117,7 +93,6 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     from sae_bench.evals.ravel.instance import RAVELInstance
 
     from dbksvd.base.files import write_json
-    from dbksvd.evaluation.saebench.data.hub_data import fetch_folder
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.shims import causal
 
@@ -125,12 +100,9 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     config = _configure(site, settings, to)
     config.llm_batch_size = 64
     counts: dict[str, int] = {}
-    if settings.data == HUB:
-        data = fetch_folder(HUB_FOLDER, "*.json")
-    else:
-        data = expand_user(settings.data) / "base"
+    data = find_folder(settings)
     for entity, attributes in settings.entities.items():
-        _copy_files(data, entity, to)
+        copy_files(data, entity, to)
         with causal.read_entity_end(model.tokenizer):
             instance = RAVELInstance.create_from_files(
                 config=config,
@@ -176,21 +148,6 @@ def run(task: EvalTask) -> None:
     with causal.use_transformers_model(eval_module, model), keep_over(task.site.norm_limit):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
     write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known})
-
-
-def _copy_files(data: Path, entity: str, to: Path) -> None:
-    (to / "base").mkdir(exist_ok=True)
-    for name in _name_files(entity):
-        path = data / name
-        if not path.is_file():
-            raise FileNotFoundError(f"evaluation.evals.ravel.data: expected {path}, no such file")
-        shutil.copy(path, to / "base")
-
-
-def _name_files(entity: str) -> list[str]:
-    """Return the names of RAVEL's files of one kind of entity."""
-    parts = ("attribute_to_prompts", "prompt_to_split", "entity_attributes", "entity_to_split")
-    return [f"ravel_{entity}_{part}.json" for part in parts]
 
 
 def _configure(site: EvalSite, settings: RavelSettings, folder: Path) -> Any:
