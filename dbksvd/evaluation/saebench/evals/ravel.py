@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dbksvd.models.sizes import ModelKind
 
 PROMPT_TOKENS = 24  # roughly
+SKYLINE_FILE = "skyline.json"
 
 # The attribute that is changed, and one at least that is to stay.
 Attributes = Annotated[list[Text], Field(min_length=2)]
@@ -53,6 +54,9 @@ class RavelSettings(Settings):
     """Passes over the pairs in training the mask of an attribute's latents."""
     new_tokens: Count = 6
     """Tokens that the model continues a prompt by."""
+    skyline: bool = False
+    """Whether SAEBench's MDAS, a rotation learned without a dictionary, is scored beside, once for
+    all dictionaries; it takes longer than one of them."""
 
 
 def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
@@ -66,7 +70,8 @@ def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
     pairs = 2 * attributes * settings.pairs * PROMPT_TOKENS
     generated = settings.new_tokens / PROMPT_TOKENS
     trained = 2 * 3 * settings.epochs * 0.7 * pairs
-    return EvalTexts(pairs, 0, 0, 2 * pairs, trained + 0.3 * pairs * (1 + generated))
+    scored = trained + 0.3 * pairs * (1 + generated)
+    return EvalTexts(pairs + scored * settings.skyline, 0, 0, 2 * pairs, scored)
 
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Path) -> None:
@@ -119,6 +124,8 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
             two_labels = len({prompt.attribute_label for prompt in prompts}) > 1
             counts[f"{entity}: {attribute}"] = len(prompts) if two_labels else 0
     write_json(to / "counts.json", counts)
+    if settings.skyline and not _find_poor(config, counts):
+        write_json(to / SKYLINE_FILE, _measure_skyline(loaded, site, settings, to))
 
 
 def run(task: EvalTask) -> None:
@@ -134,20 +141,61 @@ def run(task: EvalTask) -> None:
     config = _configure(task.site, task.settings, task.prepared)
     counts = read_json(task.prepared / "counts.json")
     known = sum(counts.values())
-    # Prompts of cause and isolation in equal number; some of them must fill a batch for testing.
-    needed = int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
-    poor = {name: count for name, count in counts.items() if count < needed}
+    poor = _find_poor(config, counts)
     if poor:
         reason = (
-            f"the model continues too few prompts right, {needed} are needed of each attribute, "
-            f"with two answers at least: {poor}"
+            f"the model continues too few prompts right, {_count_needed(config)} are needed of "
+            f"each attribute, with two answers at least: {poor}"
         )
         write_not_applicable(task.output, reason, {"applicable": 0, "prompts_known": known})
         return
     model = SAEBenchModel(task.load_model(), task.site.model_name)
     with causal.use_transformers_model(eval_module, model), keep_over(task.site.norm_limit):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
-    write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known})
+    skyline = read_json(task.prepared / SKYLINE_FILE) if task.settings.skyline else {}
+    write_json(task.output / CORRECTIONS, {"applicable": 1, "prompts_known": known, **skyline})
+
+
+def _count_needed(config: Any) -> int:
+    """Return the prompts of an attribute that fill a batch for testing.
+
+    They are of cause and isolation in equal number.
+    """
+    return int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
+
+
+def _find_poor(config: Any, counts: dict[str, int]) -> dict[str, int]:
+    """Return the attributes of which the model knows too little, with its right prompts."""
+    needed = _count_needed(config)
+    return {name: count for name, count in counts.items() if count < needed}
+
+
+def _measure_skyline(
+    loaded: LoadedModel, site: EvalSite, settings: RavelSettings, prepared: Path
+) -> dict[str, float]:
+    """Return the scores of SAEBench's MDAS: a mask over the coordinates of a learned rotation.
+
+    It is given no dictionary, and changes positions over the norm limit too.
+    """
+    from tempfile import TemporaryDirectory
+
+    from sae_bench.evals.ravel import main as eval_module
+
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.random_dictionary import make_random_dictionary
+    from dbksvd.evaluation.saebench.results import read_metrics
+    from dbksvd.evaluation.saebench.shims import causal
+
+    config = _configure(site, settings, prepared)
+    config.train_mdas = True
+    device = str(loaded.device)
+    unused = make_random_dictionary(loaded.width, loaded.width, site, device)
+    model = SAEBenchModel(loaded, site.model_name)
+    with TemporaryDirectory() as folder, causal.use_transformers_model(eval_module, model):
+        eval_module.run_eval(config, [("mdas", unused)], device, folder)
+        metrics = read_metrics(Path(folder))
+    names = ("disentanglement_score", "cause_score", "isolation_score")
+    return {f"mdas_{name}": float(metrics[name] or 0) for name in names if name in metrics}
 
 
 def _configure(site: EvalSite, settings: RavelSettings, folder: Path) -> Any:
@@ -170,7 +218,9 @@ EVAL = Eval(
     settings=RavelSettings,
     prepare=prepare,
     run=run,
-    headlines=(Headline("RAVEL", "ravel", "disentanglement_score"),),
+    headlines=(
+        Headline("RAVEL", "ravel", "disentanglement_score", baseline="mdas_disentanglement_score"),
+    ),
     cost=cost,
     hub=list_hub,
     files=list_files,
