@@ -67,8 +67,14 @@ def score(planted: dict[str, Any], atoms: torch.Tensor, name: str, **pursuit: An
     return folder / "scores" / NAME
 
 
-def test_das_and_the_planted_directions_separate_and_random_atoms_do_not(planted):
-    whole = read_metrics(score(planted, planted["directions"], "planted", k=WIDTH))
+@pytest.fixture(scope="module")
+def whole_scores(planted) -> Path:
+    """Return the folder of the scores of the planted directions themselves."""
+    return score(planted, planted["directions"], "planted", k=WIDTH)
+
+
+def test_das_and_the_planted_directions_separate_and_random_atoms_do_not(planted, whole_scores):
+    whole = read_metrics(whole_scores)
     assert whole["applicable"] == 1
     assert whole["entities_known"] == whole["entities_asked"] == len(CITIES) - 2
     assert whole["das_disentanglement_score"] > 0.97
@@ -86,15 +92,14 @@ def test_das_and_the_planted_directions_separate_and_random_atoms_do_not(planted
         assert random[metric] == whole[metric]
 
 
-def test_scores_are_means_over_attributes_and_come_again(planted):
-    first = score(planted, planted["directions"], "first", k=WIDTH)
-    parts, metrics = read_parts(first), read_metrics(first)
+def test_scores_are_means_over_attributes_and_come_again(planted, whole_scores):
+    parts, metrics = read_parts(whole_scores), read_metrics(whole_scores)
     assert set(parts["cause_score"]) == {"Country", "Continent"}
     for metric in ("cause_score", "isolation_score", "disentanglement_score"):
         assert metrics[metric] == pytest.approx(sum(parts[metric].values()) / 2)
     both = (metrics["cause_score"] + metrics["isolation_score"]) / 2
     assert metrics["disentanglement_score"] == pytest.approx(both)
-    second = read_metrics(score(planted, planted["directions"], "second", k=WIDTH))
+    second = read_metrics(score(planted, planted["directions"], "again", k=WIDTH))
     assert second == metrics
 
 
@@ -249,5 +254,5 @@ def test_settings_are_refused_in_one_line(planted, tmp_path):
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             check(kind, **values)
-    with pytest.raises(SettingsError, match="attributes: expected at least 2 entries"):
+    with pytest.raises(SettingsError, match="attributes: expected at least 2 items"):
         check("causal", attributes=["Country"])

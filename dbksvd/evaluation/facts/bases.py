@@ -66,18 +66,18 @@ class Coded(nn.Module):
     Parameters
     ----------
     sae : sae_lens.SAE
-        The dictionary, which is not changed.
+        The dictionary, whose weights are not trained.
     """
 
     def __init__(self, sae: SAE[Any]) -> None:
         super().__init__()
         self.width = sae.cfg.d_sae
-        self._sae = (sae,)  # not a submodule: its weights are not trained
+        self._sae = (sae.requires_grad_(False),)  # no submodule: it has no weights to train
 
     def forward(self, base: Tensor, source: Tensor, share: Tensor) -> Tensor:
         """Return decoded activations (n, d) that take a share (m,) of each latent."""
         sae = self._sae[0]
         with torch.no_grad():  # the base last: some SAEs decode to the scale of what they coded
             given, own = sae.encode(source).float(), sae.encode(base).float()
-        decoded: Tensor = sae.decode(own + share * (given - own))
-        return decoded
+        decoded: Tensor = sae.decode((own + share * (given - own)).to(sae.dtype))
+        return decoded.float()
