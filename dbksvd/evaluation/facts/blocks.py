@@ -46,7 +46,9 @@ class Recorded:
         return Recorded(
             self.shared,
             self.ids[rows, :longest],
-            *(part[rows] for part in (self.lengths, self.positions, self.answers)),
+            self.lengths[rows],
+            self.positions[rows],
+            self.answers[rows],
             self.activations[rows, :longest],
         )
 
@@ -130,9 +132,9 @@ class CutModel:
 
         def replace(block: int, own: bool) -> Callable[..., Any]:
             def forward(*args: Any, **kwargs: Any) -> Any:
-                state = args[0] if args else kwargs["hidden_states"]
+                state, rest = args[0] if args else kwargs["hidden_states"], rests[block]
                 state = activations.to(state.dtype) if own else state
-                return state if rests[block] is None else (state, *rests[block])
+                return state if rest is None else (state, *rest)
 
             return forward
 

@@ -97,8 +97,8 @@ def train_mask(
     """
     mask = nn.Parameter(torch.zeros(basis.width, device=cut.device))
     groups = [{"params": [mask], "lr": training.mask_rate}]
-    if own := list(basis.parameters()):
-        groups.append({"params": own, "lr": training.basis_rate})
+    if weights := list(basis.parameters()):
+        groups.append({"params": weights, "lr": training.basis_rate})
     optimiser = torch.optim.Adam(groups)
     draw = random.Random(training.seed)
     half = max(1, training.batch_size // 2)
