@@ -124,7 +124,8 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
             two_labels = len({prompt.attribute_label for prompt in prompts}) > 1
             counts[f"{entity}: {attribute}"] = len(prompts) if two_labels else 0
     write_json(to / "counts.json", counts)
-    if settings.skyline and not _find_poor(config, counts):
+    # The config above has the batches of generation.
+    if settings.skyline and not _find_poor(_configure(site, settings, to), counts):
         write_json(to / SKYLINE_FILE, _measure_skyline(loaded, site, settings, to))
 
 
