@@ -60,33 +60,38 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
 
     scores = styles.present(tables["scores"])
     known = scores[scores["eval"].isin(EVALS)]
-    panels = [
-        (site, panel, rows)
+    sites = {
+        site: [
+            panel
+            for panel in _list_panels()
+            if not _select(known, site, panel.evaluation, panel.metric).empty
+        ]
         for site in list_sites(scores)
-        for panel in _list_panels()
-        if not (rows := _select(known, site, panel.evaluation, panel.metric)).empty
-    ]
-    if not panels:
+    }
+    sites = {site: panels for site, panels in sites.items() if panels}
+    if not sites:
         raise ValueError(f"scores: expected rows of {' or '.join(EVALS)}, got none")
-    kept, title = keep_shared_size(known[known["site"].isin(list_sites(scores))], styles)
+    kept, title = keep_shared_size(known[known["site"].isin(list(sites))], styles)
     labels = styles.among(kept)
+    n_columns = max(map(len, sites.values()))
     figure, grid = plt.subplots(
-        1,
-        len(panels),
-        figsize=(2.2 + 2.6 * len(panels), 1.8 + 0.27 * len(labels)),
+        len(sites),
+        n_columns,
+        figsize=(2.2 + 2.6 * n_columns, len(sites) * (1.8 + 0.27 * len(labels))),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    several = len({site for site, *_ in panels}) > 1
-    for axes, (site, panel, _rows) in zip(grid[0], panels, strict=True):
-        _draw_panel(
-            axes, panel, _select(kept, site, panel.evaluation, panel.metric), labels, styles
-        )
-        for label, metric in panel.lines.items():
-            _draw_line(axes, label, _select(known, site, panel.evaluation, metric)["value"])
-        if several:
-            axes.set_title(site, fontsize="medium")
+    for row, (site, panels) in zip(grid, sites.items(), strict=True):
+        for axes in row[len(panels) :]:
+            axes.remove()
+        for axes, panel in zip(row, panels, strict=False):
+            values = _select(kept, site, panel.evaluation, panel.metric)
+            _draw_panel(axes, panel, values, labels, styles)
+            for label, metric in panel.lines.items():
+                _draw_line(axes, label, _select(known, site, panel.evaluation, metric)["value"])
+        if len(sites) > 1:
+            row[0].set_ylabel(site)
     grid[0, 0].set_yticks(range(len(labels)), labels)
     grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
     figure.suptitle(title, fontsize="medium")
