@@ -40,7 +40,7 @@ def extract_slice(
     output: str | Path,
     *,
     text: str | Path | None = None,
-    gpus: int = 1,
+    gpus: int | None = None,
 ) -> dict[str, Any]:
     """Write the part of one slice (HDF5) and its seal (JSON beside it, with the part's hash).
 
@@ -115,7 +115,7 @@ def _extract_text_slice(
     output: Path,
     attributes: dict[str, Any],
     text: Path,
-    gpus: int,
+    gpus: int | None,
 ) -> None:
     manifest = check_documents(text)
     loaded = load_model(settings.model, gpus=gpus)
