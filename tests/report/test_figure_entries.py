@@ -57,6 +57,8 @@ def test_entries_are_imported_without_what_draws():
         ({"evals": frozenset(["core"])}, ["evals"]),
         ({"evals": frozenset(["core"]), "has_loss": True}, ["evals", "loss_recovered"]),
         ({"evals": frozenset(["sparse_probing_sae_probes"])}, ["evals", "probing"]),
+        ({"evals": frozenset(["ravel"])}, ["evals", "facts"]),
+        ({"evals": frozenset(["factual_knowledge"])}, ["evals", "facts"]),
         ({"ground_truth": "synthsaebench"}, ["identification"]),
         ({"ground_truth": "block_correlated"}, ["identification", "correlation_recovery"]),
         ({"ground_truth": "expert_mixture"}, ["identification"]),

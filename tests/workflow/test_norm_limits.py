@@ -37,7 +37,10 @@ def test_only_pooled_evals_of_what_may_be_limited_wait(change: Any, waits: bool)
     config["activations"]["layers"] = [1]
     change(config)
     experiment = Experiment(config)
-    for name in ("sparse_probing", "tpp", "scr", "sparse_probing_sae_probes"):
+    for name in (
+        *("sparse_probing", "tpp", "scr", "sparse_probing_sae_probes"),
+        "factual_knowledge",
+    ):
         assert experiment.needs_norm_limit(name) == waits
     for name in ("core", "mdl", "token_matching", "ravel", "absorption"):
         assert not experiment.needs_norm_limit(name)

@@ -24,6 +24,7 @@ EVALS = {
     "scr": "dbksvd.evaluation.saebench.evals.scr:EVAL",
     "absorption": "dbksvd.evaluation.saebench.evals.absorption:EVAL",
     "ravel": "dbksvd.evaluation.saebench.evals.ravel:EVAL",
+    "factual_knowledge": "dbksvd.evaluation.saebench.evals.factual_knowledge:EVAL",
     "autointerp": "dbksvd.evaluation.saebench.evals.autointerp:EVAL",
     "token_matching": "dbksvd.evaluation.saebench.evals.token_matching:EVAL",
     "mdl": "dbksvd.evaluation.saebench.evals.mdl:EVAL",

@@ -126,12 +126,13 @@ FIGURE = Figure(
     applies=applies,
     caption=(
         "The headline number of each eval. Markers are means over seeds, bars reach from the "
-        "lowest to the highest seed, controls are grey. Black dashed line: the same probe on all "
-        "raw activations. Grey dashed line: the floor, the best of the controls that learn nothing "
-        "of the data, which a score must beat to mean something. A permuted decoder keeps the "
-        "latents of its SAE, so probes on latents score as that SAE does; an eval that uses the "
-        "decoder should tell them apart (it explains less than nothing, left of the axis). Where "
-        "TPP and SCR are among the evals, they are shown because SAEBench has them: a reliability "
-        "audit (arXiv 2605.18229) finds both unreliable."
+        "lowest to the highest seed, controls are grey. Black dashed line: what is reached "
+        "without a dictionary, by the same probe on all raw activations or by a rotation learned "
+        "for the task (DAS for facts, MDAS for RAVEL). Grey dashed line: the floor, the best of "
+        "the controls that learn nothing of the data, which a score must beat to mean something. "
+        "A permuted decoder keeps the latents of its SAE, so probes on latents score as that SAE "
+        "does; an eval that uses the decoder should tell them apart (it explains less than "
+        "nothing, left of the axis). Where TPP and SCR are among the evals, they are shown "
+        "because SAEBench has them: a reliability audit (arXiv 2605.18229) finds both unreliable."
     ),
 )

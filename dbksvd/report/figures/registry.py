@@ -21,6 +21,7 @@ FIGURES = {
     "evals": "dbksvd.report.figures.evals:FIGURE",
     "differences": "dbksvd.report.figures.differences:FIGURE",
     "probing": "dbksvd.report.figures.probing:FIGURE",
+    "facts": "dbksvd.report.figures.facts:FIGURE",
     "encoders": "dbksvd.report.figures.encoders:FIGURE",
     "identification": "dbksvd.report.figures.identification:FIGURE",
     "correlation_recovery": "dbksvd.report.figures.correlation_recovery:FIGURE",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from dbksvd.base.headline import Headline
-from dbksvd.base.local_files import expand_user, require_file, tell_path
 from dbksvd.base.settings import Count, Settings, Text
 from dbksvd.evaluation.saebench.data.names import HUB
+from dbksvd.evaluation.saebench.data.ravel_files import (
+    check_files,
+    copy_files,
+    find_folder,
+    list_files,
+    list_hub,
+    locate,
+    name_files,
+)
 from dbksvd.evaluation.saebench.entry import Eval, EvalTexts
 
 if TYPE_CHECKING:
@@ -24,10 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HUB_FOLDER = "adamkarvonen/ravel_prompts"
 PROMPT_TOKENS = 24  # roughly
 FEWEST = 20  # prompts that the model continues right
 COUNTS = "counts.json"
+SKYLINE_FILE = "skyline.json"
 
 # The attribute that is changed, and one at least that is to stay.
 Attributes = Annotated[list[Text], Field(min_length=2)]
@@ -54,40 +61,14 @@ class RavelSettings(Settings):
     """Passes over the pairs in training the mask of an attribute's latents."""
     new_tokens: Count = 6
     """Tokens that the model continues a prompt by."""
-
-
-def list_hub(settings: RavelSettings) -> list[str]:
-    """Return the repository of RAVEL's prompts, where they come from the hub."""
-    return [HUB_FOLDER] if settings.data == HUB else []
-
-
-def list_files(settings: RavelSettings) -> list[str]:
-    """Return RAVEL's files, where they are in a folder."""
-    if settings.data == HUB:
-        return []
-    return sorted(map(str, expand_user(settings.data).glob("base/*.json")))
-
-
-def locate(settings: RavelSettings) -> RavelSettings:
-    """Return the settings with the folder as an absolute path."""
-    if settings.data == HUB:
-        return settings
-    return settings.model_copy(update={"data": str(expand_user(settings.data).resolve())})
+    skyline: bool = False
+    """Whether SAEBench's MDAS, a rotation learned without a dictionary, is scored beside, once for
+    all dictionaries; it takes longer than one of them."""
 
 
 def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
     """Refuse a folder without RAVEL's files."""
-    if settings.data == HUB:
-        return
-    folder = expand_user(settings.data) / "base"
-    if not folder.is_dir():
-        raise ValueError(
-            f"data: expected {HUB!r} or a folder with RAVEL's files in base/, "
-            f"found none at {tell_path(settings.data)}"
-        )
-    for entity in settings.entities:
-        for name in _name_files(entity):
-            require_file(folder / name, "data", f"the file {name} of RAVEL")
+    check_files(settings, settings.entities)
 
 
 def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
@@ -97,7 +78,9 @@ def cost(settings: RavelSettings, _kind: ModelKind) -> EvalTexts:
     generated = settings.new_tokens / PROMPT_TOKENS
     # Each prompt once up to the site, then the blocks above it there and back for each epoch.
     trained = (0.5 + settings.epochs) * 0.7 * pairs
-    return EvalTexts(pairs, 0, 0, 2 * pairs, trained + 0.3 * pairs * (1 + generated))
+    scored = trained + 0.3 * pairs * (1 + generated)
+    skyline = (2 * 3 * settings.epochs * 0.7 + 0.3 * (1 + generated)) * pairs  # whole passes
+    return EvalTexts(pairs + skyline * settings.skyline, 0, 0, 2 * pairs, scored)
 
 
 def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Path) -> None:
@@ -125,7 +108,6 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     from sae_bench.evals.ravel.instance import RAVELInstance
 
     from dbksvd.base.files import read_json, write_json
-    from dbksvd.evaluation.saebench.data.hub_data import fetch_folder
     from dbksvd.evaluation.saebench.model import SAEBenchModel
     from dbksvd.evaluation.saebench.shims import causal
 
@@ -134,12 +116,9 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     needed = _count_needed(config)
     config.llm_batch_size = 64
     counts: dict[str, dict[str, int]] = {}
-    if settings.data == HUB:
-        data = fetch_folder(HUB_FOLDER, "*.json")
-    else:
-        data = expand_user(settings.data) / "base"
+    data = find_folder(settings)
     for entity, attributes in settings.entities.items():
-        _copy_files(data, entity, to)
+        copy_files(data, entity, to)
         with causal.read_entity_end(model.tokenizer), causal.sort_by_length():
             instance = RAVELInstance.create_from_files(
                 config=config,
@@ -151,8 +130,8 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
                 attribute_types=attributes,
             )
         chosen = instance.create_and_save_filtered_dataset(str(to), config.top_n_entities)
-        entities = read_json(to / "base" / _name_files(entity)[2])
-        templates = read_json(to / "base" / _name_files(entity)[0])
+        entities = read_json(to / "base" / name_files(entity)[2])
+        templates = read_json(to / "base" / name_files(entity)[0])
         for attribute in attributes:
             prompts = chosen.get_prompts_by_attribute(attribute)
             counts[f"{entity}: {attribute}"] = {
@@ -163,6 +142,9 @@ def prepare(loaded: LoadedModel, site: EvalSite, settings: RavelSettings, to: Pa
     write_json(to / COUNTS, counts)
     if reason := tell_unknown(counts, needed):
         logger.warning("ravel does not apply: %s", reason)
+    elif settings.skyline:
+        # the config above has the batches of generation
+        write_json(to / SKYLINE_FILE, _measure_skyline(loaded, site, settings, to))
 
 
 def tell_unknown(counts: Mapping[str, Mapping[str, int]], needed: int) -> str:
@@ -190,12 +172,6 @@ def tell_unknown(counts: Mapping[str, Mapping[str, int]], needed: int) -> str:
     )
 
 
-def _count_needed(config: Any) -> int:
-    """Return how many prompts of each attribute the model must know."""
-    # Prompts of cause and isolation in equal number; some of them must fill a batch for testing.
-    return int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
-
-
 def run(task: EvalTask) -> None:
     """SAEBench's ravel; does not apply where the model knows too little of an attribute."""
     from sae_bench.evals.ravel import main as eval_module
@@ -221,7 +197,8 @@ def run(task: EvalTask) -> None:
         keep_over(task.site.norm_limit),
     ):
         eval_module.run_eval(config, [(task.name, task.sae)], task.device, str(task.output))
-    write_json(task.output / CORRECTIONS, {"applicable": 1, **known})
+    skyline = read_json(task.prepared / SKYLINE_FILE) if task.settings.skyline else {}
+    write_json(task.output / CORRECTIONS, {"applicable": 1, **known, **skyline})
 
 
 def count_prompts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
@@ -236,19 +213,40 @@ def count_prompts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return found
 
 
-def _copy_files(data: Path, entity: str, to: Path) -> None:
-    (to / "base").mkdir(exist_ok=True)
-    for name in _name_files(entity):
-        path = data / name
-        if not path.is_file():
-            raise FileNotFoundError(f"evaluation.evals.ravel.data: expected {path}, no such file")
-        shutil.copy(path, to / "base")
+def _count_needed(config: Any) -> int:
+    """Return the prompts of an attribute that fill a batch for testing.
+
+    They are of cause and isolation in equal number.
+    """
+    return int(config.llm_batch_size / (2 * (1 - config.train_test_split))) + 1
 
 
-def _name_files(entity: str) -> list[str]:
-    """Return the names of RAVEL's files of one kind of entity."""
-    parts = ("attribute_to_prompts", "prompt_to_split", "entity_attributes", "entity_to_split")
-    return [f"ravel_{entity}_{part}.json" for part in parts]
+def _measure_skyline(
+    loaded: LoadedModel, site: EvalSite, settings: RavelSettings, prepared: Path
+) -> dict[str, float]:
+    """Return the scores of SAEBench's MDAS: a mask over the coordinates of a learned rotation.
+
+    It is given no dictionary, and changes positions over the norm limit too.
+    """
+    from tempfile import TemporaryDirectory
+
+    from sae_bench.evals.ravel import main as eval_module
+
+    from dbksvd.evaluation.saebench.model import SAEBenchModel
+    from dbksvd.evaluation.saebench.random_dictionary import make_random_dictionary
+    from dbksvd.evaluation.saebench.results import read_metrics
+    from dbksvd.evaluation.saebench.shims import causal
+
+    config = _configure(site, settings, prepared)
+    config.train_mdas = True
+    device = str(loaded.device)
+    unused = make_random_dictionary(loaded.width, loaded.width, site, device)
+    model = SAEBenchModel(loaded, site.model_name)
+    with TemporaryDirectory() as folder, causal.use_transformers_model(eval_module, model):
+        eval_module.run_eval(config, [("mdas", unused)], device, folder)
+        metrics = read_metrics(Path(folder))
+    names = ("disentanglement_score", "cause_score", "isolation_score")
+    return {f"mdas_{name}": float(metrics[name] or 0) for name in names if name in metrics}
 
 
 def _configure(site: EvalSite, settings: RavelSettings, folder: Path) -> Any:
@@ -271,7 +269,9 @@ EVAL = Eval(
     settings=RavelSettings,
     prepare=prepare,
     run=run,
-    headlines=(Headline("RAVEL", "ravel", "disentanglement_score"),),
+    headlines=(
+        Headline("RAVEL", "ravel", "disentanglement_score", baseline="mdas_disentanglement_score"),
+    ),
     cost=cost,
     hub=list_hub,
     files=list_files,
