@@ -1,16 +1,24 @@
-"""Activations of one layer for one slice of the text: slices run side by side on a cluster."""
+"""Activations of all sites of a model for one slice of the text: slices run side by side."""
+
+# The model reads a slice once for all its sites. Apart are the sites of a cache, which takes the
+# outputs of one folder, and those of random weights, which are another model.
+EXTRACTED = ["{site}"]
+if EXPERIMENT.source == "model" and len(EXPERIMENT.model_sites) > 1 and not SHARED:
+    EXTRACTED = [f"{{random}}{site}" for site in EXPERIMENT.model_sites]
+EXTRACTION_LOG = "{site}/" if EXTRACTED == ["{site}"] else "{random}"
 
 
 rule extract_activations:
     input:
         unpack(text_inputs),
     output:
-        part=f"{RESULTS}/{{site}}/parts/part-{{slice}}.h5",
-        seal=f"{RESULTS}/{{site}}/parts/part-{{slice}}.json",
+        parts=[f"{RESULTS}/{name}/parts/part-{{slice}}.h5" for name in EXTRACTED],
+        seals=[f"{RESULTS}/{name}/parts/part-{{slice}}.json" for name in EXTRACTED],
     log:
-        f"{RESULTS}/logs/{{site}}/extract_activations-{{slice}}.log",
+        f"{RESULTS}/logs/{EXTRACTION_LOG}extract_activations-{{slice}}.log",
     wildcard_constraints:
-        site=r"(random_)?layer\d+|files",
+        site=r"(random_)?layer\d+(_[a-z0-9_]+)?|files",
+        random="(random_)?" if CONFIG.randomised is not None else "",
     cache: SHARED
     # Too little text is found here, in a fraction of the time in which evals are prepared.
     priority: 1
@@ -22,11 +30,11 @@ rule extract_activations:
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
     params:
-        cfg=extraction_of,
+        cfg=extractions_of,
         content=activation_content,
         code=code("scripts/extract_activations.py"),
         slice="{slice}",  # in params, because a cache is blind to wildcards
     shell:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
-        " --slice {params.slice} --output {output.part:q}"
+        " --slice {params.slice} --output {output.parts:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
