@@ -371,6 +371,7 @@ class Experiment:
             has_stability=bool(self.seed_groups),
             sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
             has_encoders=self.config.encoders is not None,
+            layers=len({Site.parse(site).layer for site in self.model_sites}),
         )
 
     def _count_rivals(self) -> int:

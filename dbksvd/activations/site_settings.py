@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dbksvd.base.settings import NonNegativeInt, Settings, Text, Unique
 from dbksvd.base.site import PLACE_NAME, RESIDUAL, Site
-from dbksvd.models.families import BLOCK, HOOK_NAMES, list_close
+from dbksvd.models.families import BLOCK, HOOK_NAMES, list_close_places
 
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
 Place = Annotated[str, Field(pattern=f"^{PLACE_NAME}$")]
@@ -38,7 +38,7 @@ class LayerSettings(Settings):
     def _check_paths(cls, modules: dict[str, str]) -> dict[str, str]:
         for name, path in modules.items():
             if name == RESIDUAL:
-                raise ValueError(f"expected no entry {RESIDUAL}, which is the output of a block")
+                raise ValueError(f"{name}: expected no entry, since it is the output of a block")
             if BLOCK not in path or re.search(r"[{}]", path.replace(BLOCK, "")):
                 raise ValueError(f"{name}: expected a path with {BLOCK} in it, got {path!r}")
         return modules
@@ -50,7 +50,7 @@ class LayerSettings(Settings):
             if place not in known:
                 raise ValueError(
                     f"sites[{position}]: expected one of {', '.join(known)}, or a name of modules, "
-                    f"got {place!r}{list_close(place, known)}"
+                    f"got {place!r}{list_close_places(place, known)}"
                 )
         for name in self.modules:
             if name not in self.sites:

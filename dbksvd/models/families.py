@@ -95,3 +95,18 @@ def list_close(name: str, names: Iterable[str]) -> str:
     """Return the names nearest to one that is not among them, as the end of a message."""
     close = difflib.get_close_matches(name, names, n=3)
     return f", close names: {', '.join(close)}" if close else ""
+
+
+def list_close_places(name: str, places: Iterable[str]) -> str:
+    """As :func:`list_close`, for a place; the name may resemble TransformerLens's of it.
+
+    Examples
+    --------
+    >>> list_close_places("attn_out", ["attention", "mlp"])
+    ', close names: attention'
+    """
+    words = {place: place for place in places}
+    words |= {hook.partition(f"{BLOCK}.")[2]: place for place, hook in HOOK_NAMES.items()}
+    close = difflib.get_close_matches(name, words, n=3)
+    found = dict.fromkeys(words[word] for word in close)
+    return f", close names: {', '.join(found)}" if found else ""

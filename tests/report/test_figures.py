@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[2]
 DRAW = {
     name: find_figure(name).draw
     for name in FIGURES
-    # test_synthetic_figures, test_stability_report and test_encoders_report have these
-    if name not in ("identification", "correlation_recovery", "routing", "stability", "encoders")
+    # test_synthetic_figures, test_stability_report and others have these
+    if name
+    not in ("identification", "correlation_recovery", "routing", "stability", "encoders", "depth")
 }
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])
