@@ -43,7 +43,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
             axes.set_title(place.replace("_", " "), fontsize="medium")
     for axes, metric in zip(panels[0], METRICS, strict=True):
         if metric == "l0":
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         else:
             label_shares(axes)
     figure.suptitle(title, fontsize="medium")
