@@ -33,7 +33,7 @@ def extract_image_slice(
     output: str | Path,
     *,
     images: str | Path,
-    gpus: int = 1,
+    gpus: int | None = None,
 ) -> dict[str, Any]:
     """Write the part of one slice of the images and its seal, as ``extract_slice`` does for text.
 

@@ -39,7 +39,7 @@ def extract_slice(
     output: str | Path,
     *,
     text: str | Path | None = None,
-    gpus: int = 1,
+    gpus: int | None = None,
 ) -> dict[str, Any]:
     """Write the part of one slice (HDF5) and its seal (JSON beside it, with the part's hash).
 
@@ -145,7 +145,7 @@ def _extract_text_slice(
     outputs: Sequence[Path],
     shared: Mapping[str, Any],
     text: Path,
-    gpus: int,
+    gpus: int | None,
 ) -> None:
     manifest, first = check_documents(text), settings[0]
     loaded = load_model(first.model, gpus=gpus)

@@ -13,7 +13,8 @@ import typer
 from dbksvd.base.local_files import expand_user
 
 BLOCK_ROWS = 65536
-EXPORT_FORMATS = ("saelens", "sign-split", "matching-pursuit", "safetensors", "neuronpedia")
+FEATURE_FORMATS = ("neuronpedia", "activations")
+EXPORT_FORMATS = ("saelens", "sign-split", "matching-pursuit", "safetensors", *FEATURE_FORMATS)
 
 Activations = Annotated[
     Path, typer.Argument(help=".npy, .h5 or .safetensors file with an array (rows, d).")
@@ -126,22 +127,27 @@ def export(
     form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(EXPORT_FORMATS)}.")],
     site: Annotated[
         Path | None,
-        typer.Option(help="For neuronpedia: folder of the features. [default: that of the run]"),
+        typer.Option(help="Folder of the features. [default: that of the run]"),
+    ] = None,
+    sae_set: Annotated[
+        str | None,
+        typer.Option(help="Name of the set on Neuronpedia. [default: the experiment]"),
     ] = None,
 ) -> None:
     """Write a dictionary in a form that other tools read.
 
     saelens: as it is (after `import dbksvd`); sign-split: signed codes as 2m latents ≥ 0;
     matching-pursuit: SAELens's own architecture, where it codes alike; safetensors: one file with
-    atoms and bias; neuronpedia: batches of features, from a run with feature pages.
+    atoms and bias. From a run with feature pages: neuronpedia, batches of features; activations,
+    one safetensors file of where features are active.
 
     \b
     dbksvd export my-dictionary my-export --format sign-split
     """
     if form not in EXPORT_FORMATS:
         raise ValueError(f"--format: expected {', '.join(EXPORT_FORMATS)}, got {form!r}")
-    if form == "neuronpedia":
-        export_features(dictionary, output, site)
+    if form in FEATURE_FORMATS:
+        export_features(dictionary, output, form, site=site, sae_set=sae_set)
     elif form == "safetensors":
         check_ending(output)
         export_atoms(dictionary, output)
@@ -218,8 +224,10 @@ def export_atoms(folder: Path, output: Path) -> None:
         save_file(parts, temporary)
 
 
-def export_features(dictionary: Path, output: Path, site: Path | None) -> None:
-    """Write Neuronpedia's batches of a dictionary of a finished run.
+def export_features(
+    dictionary: Path, output: Path, form: str, *, site: Path | None, sae_set: str | None
+) -> None:
+    """Write what was collected of the features of a dictionary of a finished run.
 
     Raises
     ------
@@ -227,17 +235,20 @@ def export_features(dictionary: Path, output: Path, site: Path | None) -> None:
         If no features were collected for it.
     """
     from dbksvd.dictionaries.loading import load_dictionary
-    from dbksvd.features.exports import export_neuronpedia
+    from dbksvd.features.exports import export_activations, export_neuronpedia
     from dbksvd.features.site import SiteFeatures
 
     folder = dictionary.resolve()
-    place = folder.parents[2]  # …/layer4/dictionaries/<method>/<sizes>
+    place = site.resolve().parent if site else folder.parents[2]  # …/layer4
     features = SiteFeatures.open(site or place / "features")
     name = f"{folder.parent.name}/{folder.name}"
     features.read(name)  # says which names there are
-    export_neuronpedia(
-        *(features, name, load_dictionary(folder), output), sae_set=place.parent.name
-    )
+    if form == "activations":
+        check_ending(output)
+        export_activations(features, name, output)
+    else:
+        loaded, sae_set = load_dictionary(folder), sae_set or place.parent.name
+        export_neuronpedia(features, name, loaded, output, sae_set=sae_set)
 
 
 def tell(measured: dict[str, Any], *, as_json: bool) -> None:

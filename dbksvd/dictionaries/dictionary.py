@@ -24,6 +24,7 @@ from dbksvd.dictionaries.saved import (
 )
 from dbksvd.ops.inputs import HALF, as_samples, as_tensor, pick_device, restore_norms
 from dbksvd.ops.pursuit.encode import sparse_encode
+from dbksvd.ops.pursuit.gram import encode_again
 
 # SAELens drops the metadata of a config that names no version of SAELens, or one before 6.
 SAELENS_VERSION = "6.0.0"
@@ -181,9 +182,7 @@ class Dictionary:
         atoms, bias = self.atoms, self.bias
         if atoms.dtype in HALF:
             atoms, bias = restore_norms(atoms), bias.float()
-        return sparse_encode(
-            x - bias, atoms, **asdict(self.settings), implementation=implementation
-        )
+        return encode_again(x - bias, atoms, **asdict(self.settings), implementation=implementation)
 
     def decode(self, codes: SparseCodes, dtype: torch.dtype | None = None) -> Activations:
         """Return the reconstruction ``Z @ atoms + bias``, shape (n, d).

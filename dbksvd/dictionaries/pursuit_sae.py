@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from dbksvd.dictionaries.saved import ARCHITECTURE, save_sae
 from dbksvd.ops.inputs import HALF, restore_norms
-from dbksvd.ops.pursuit.encode import sparse_encode
+from dbksvd.ops.pursuit.gram import encode_again
 
 
 @dataclass
@@ -114,7 +114,7 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
         rows = inputs.reshape(-1, cfg.d_in)
         if self.dtype in HALF:
             atoms = restore_norms(atoms)
-        codes = sparse_encode(
+        codes = encode_again(
             rows,
             atoms,
             cfg.k,
@@ -125,7 +125,6 @@ class PursuitSAE(SAE[PursuitSAEConfig]):
             threshold=cfg.threshold,
             penalties=cfg.penalties,
             product_dtype=cfg.product_dtype,
-            implementation="auto",
         )
         if cfg.sign_split:
             codes = codes.split_signs()

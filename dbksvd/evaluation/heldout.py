@@ -113,8 +113,10 @@ def _name(parts: list[float]) -> dict[str, float]:
     return {f"documents-{group:02d}": part for group, part in enumerate(parts)}
 
 
-def measure_folder(folder: str | Path, activations: Tensor | Rows) -> dict[str, Any]:
-    """Measure a saved dictionary of any architecture on held-out samples.
+def measure_folder(
+    folder: str | Path, activations: Tensor | Rows, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Measure a saved dictionary of any architecture on held-out samples, on a device.
 
     Returns
     -------
@@ -122,7 +124,7 @@ def measure_folder(folder: str | Path, activations: Tensor | Rows) -> dict[str, 
         As :func:`measure_dictionary`; and ``expert_duplicates`` where the dictionary has experts
         (:func:`dbksvd.evaluation.expert_duplicates.measure_expert_duplicates`).
     """
-    dictionary = load_dictionary(folder)
+    dictionary = load_dictionary(folder, device)
     metrics = measure_dictionary(dictionary, activations)
     experts = read_json(Path(folder) / CONFIG_FILE).get("n_experts")
     if experts:

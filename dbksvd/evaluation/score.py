@@ -8,11 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dbksvd.activations.shards import ActivationShards
 from dbksvd.base.files import write_json
-from dbksvd.base.provenance import describe_run, seed_everything
+from dbksvd.base.provenance import choose_device, describe_run, seed_everything
 from dbksvd.base.saving import check_replaceable
 from dbksvd.evaluation.heldout import measure_folder
 from dbksvd.evaluation.saebench.registry import parse_evals
@@ -61,10 +59,11 @@ def score_on_model(
     check_replaceable(output / METRICS_FILE, ("explained_variance", "run"))
     seed_everything(param["seed"])
     heldout = ActivationShards.open(shards, split="heldout")
-    start = time.perf_counter()
-    metrics = measure_folder(dictionary, heldout)
-    seconds = {"heldout": time.perf_counter() - start}
     model = _locate_model(param["model"])
+    device = choose_device(model.get("device", "auto"), gpus=gpus)
+    start = time.perf_counter()
+    metrics = measure_folder(dictionary, heldout, device)
+    seconds = {"heldout": time.perf_counter() - start}
 
     @cache
     def load() -> LoadedModel:
@@ -72,14 +71,13 @@ def score_on_model(
 
     output.mkdir(parents=True, exist_ok=True)
     (output / METRICS_FILE).unlink(missing_ok=True)
-    device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
     seals = run_evals(
         dictionary,
         evals,
         prepared,
         output,
         load_model=load,
-        device=device,
+        device=str(device),
         code=code,
         norm_limit=heldout.norm_limit,
     )

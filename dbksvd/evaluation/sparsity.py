@@ -122,7 +122,7 @@ def find_projections(
 
 def _order_bits(values: Tensor) -> np.ndarray:
     """Return int64 keys in the order of float32 values."""
-    bits = values.reshape(-1).numpy(force=True).view(np.uint32)
+    bits = values.reshape(-1).cpu().numpy().view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.int64)
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dbksvd.activations.settings import ExtractionSettings, ImageExtraction, TextExtraction
 from dbksvd.activations.shards import ActivationShards
+from dbksvd.base.provenance import choose_device
 from dbksvd.base.settings import parse
 from dbksvd.features.collect import collect_examples
 from dbksvd.features.contexts import ContextSource
@@ -82,7 +81,7 @@ def collect_site(
     truth = None
     if folders.synthetic is not None:
         truth = load_model(folders.synthetic).features
-    device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
+    named = (extraction or {}).get("model", {}).get("device", "auto")
     return collect_examples(
         source,
         {name: folders.dictionaries / name for name in names},
@@ -90,7 +89,7 @@ def collect_site(
         output,
         checkpoints=checkpoints,
         norm_limit=shards.norm_limit,
-        device=device,
+        device=choose_device(named, gpus=gpus),
         truth=truth,
         probes=folders.probes,
     )

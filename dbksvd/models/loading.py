@@ -49,15 +49,17 @@ class LoadedModel:
     embeddings: int | None = None
 
 
-def load_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) -> LoadedModel:
+def load_model(
+    settings: Mapping[str, Any] | ModelSettings, *, gpus: int | None = None
+) -> LoadedModel:
     """Load a model from safetensors weights, with remote code off.
 
     Parameters
     ----------
     settings : ModelSettings, or a mapping of the same keys
         Section ``model`` of the config.
-    gpus : int
-        GPUs that the scheduler gave to this job.
+    gpus : int, optional
+        GPUs that the scheduler gave to this job; None where there is no scheduler.
 
     Raises
     ------

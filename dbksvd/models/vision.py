@@ -33,15 +33,17 @@ class ImageModel:
         return values.to(self.loaded.model.dtype)
 
 
-def load_image_model(settings: Mapping[str, Any] | ModelSettings, *, gpus: int = 1) -> ImageModel:
+def load_image_model(
+    settings: Mapping[str, Any] | ModelSettings, *, gpus: int | None = None
+) -> ImageModel:
     """Load a vision encoder and its image processor (the one that needs Pillow only).
 
     Parameters
     ----------
     settings : ModelSettings, or a mapping of the same keys
         Section ``model`` of the config.
-    gpus : int
-        GPUs that the scheduler gave to this job.
+    gpus : int, optional
+        GPUs that the scheduler gave to this job; None where there is no scheduler.
 
     Raises
     ------

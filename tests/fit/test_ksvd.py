@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbksvd import DBKSVD, Dictionary
+from dbksvd.fit.ksvd import replacement
 from dbksvd.fit.ksvd.checkpoint import CHECKPOINT_FILE
 from dbksvd.fit.ksvd.replacement import find_duplicates, replace_atoms_
 from dbksvd.fit.ksvd.schedule import choose_batch_size, plan_steps, split_groups
@@ -244,6 +245,16 @@ def test_duplicates_keep_the_most_used():
     assert found.tolist() == [True, False, False, False, False, True]
     found = find_duplicates(atoms, usage, 0.99, nonnegative=True)
     assert found.tolist() == [True, False, False, False, False, False]
+
+
+def test_duplicates_are_found_across_blocks(monkeypatch):
+    atoms = torch.nn.functional.normalize(torch.randn(40, 9), dim=1)
+    atoms[30:] = -atoms[:10]
+    usage = torch.randint(0, 4, (40,))
+    whole = find_duplicates(atoms, usage, 0.99, nonnegative=False)
+    assert whole.sum() == 10
+    monkeypatch.setattr(replacement, "BLOCK_ATOMS", 7)
+    assert torch.equal(find_duplicates(atoms, usage, 0.99, nonnegative=False), whole)
 
 
 def test_replacement_takes_the_worst_samples_that_differ():

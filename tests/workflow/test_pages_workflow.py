@@ -137,10 +137,6 @@ def check_links(site: Path) -> dict[Path, Page]:
     return found
 
 
-def run_script(project: Path, name: str, *arguments: str) -> str:
-    return run_python(project, f"scripts/{name}", *arguments)
-
-
 def run_command(project: Path, *arguments: str) -> str:
     return run_python(project, "-m", "dbksvd.command.main", *arguments)
 
@@ -225,10 +221,8 @@ def explain_a_text(project: Path, site: Path, layer: Path) -> None:
                 assert any(v == pytest.approx(row[atom], rel=0.01) for v in values), (name, atom)
     (site / "first.html").unlink()
     output = project / "examples.safetensors"
-    run_script(
-        project, "export_features.py", "--site", "results/tiny/layer4/features",
-        "--name", TYPICAL[0], "--format", "activations", "--output", str(output),
-    )  # fmt: skip
+    dictionary = f"results/tiny/layer4/dictionaries/{TYPICAL[0]}"
+    run_command(project, "export", dictionary, str(output), "--format", "activations")
     assert len(load_file(output)["activations"]) > 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from dbksvd.ops.ranks import ALONE, Ranks
 SAMPLE_COSINE = 0.9
 # Bounds the matrix of cosines between candidates to 64 MiB.
 MOST_CANDIDATES = 4096
+# Atoms whose cosines with all before them are made at once: 0.5 GiB at m = 65,536.
+BLOCK_ATOMS = 2048
 
 
 def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative: bool) -> Tensor:
@@ -31,10 +34,13 @@ def find_duplicates(atoms: Atoms, usage: Tensor, max_cosine: float, nonnegative:
         Whether codes are non-negative. Then cos counts, not |cos|: d and −d code different samples.
     """
     order = torch.argsort(usage, descending=True, stable=True)
-    cosines = atoms[order] @ atoms[order].T
-    close = (cosines if nonnegative else cosines.abs_()) > max_cosine
+    sorted_atoms = atoms[order]
     doubled = torch.empty(len(atoms), dtype=torch.bool, device=atoms.device)
-    doubled[order] = torch.tril(close, diagonal=-1).any(dim=1)
+    for start in range(0, len(atoms), BLOCK_ATOMS):
+        rows = slice(start, min(start + BLOCK_ATOMS, len(atoms)))
+        cosines = sorted_atoms[rows] @ sorted_atoms[: rows.stop].T
+        close = (cosines if nonnegative else cosines.abs_()) > max_cosine
+        doubled[order[rows]] = close.tril_(diagonal=start - 1).any(dim=1)
     return doubled
 
 
@@ -42,13 +48,15 @@ def choose_replacements(residual: Activations, count: int, ranks: Ranks = ALONE)
     """Return unit directions of the largest residuals, at most `count`, no two alike."""
     directions = gather_worst(residual, min(4 * count, MOST_CANDIDATES), ranks)
     directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-    alike = (directions @ directions.T).abs().gt(SAMPLE_COSINE).cpu()
+    alike = (directions @ directions.T).abs().gt(SAMPLE_COSINE).cpu().numpy()
+    free = np.ones(len(directions), dtype=bool)
     chosen: list[int] = []
-    for row in range(len(directions)):
+    for row, others in enumerate(alike):
         if len(chosen) == count:
             break
-        if not alike[row, chosen].any():
+        if free[row]:
             chosen.append(row)
+            free &= ~others
     return directions[chosen]
 
 

@@ -36,10 +36,11 @@ def encode(
     product_dtype: str | None = None,
     threshold: float = 0.0,
     penalties: Tensor | None = None,
+    gram: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
-    gram = atoms @ atoms.T
+    cosines = make_gram(atoms) if gram is None else gram
     pursuits: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]]
     pursuits = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}
     pursue = pursuits[method]
@@ -53,15 +54,20 @@ def encode(
         start = multiply(scaled, atoms, product_dtype)
         norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True, dtype=torch.float64)
         floor = find_floors(norm.squeeze(1), x.dtype, threshold, exponents).unsqueeze(1)
-        support, used, z = pursue(start, gram, norm, floor, k, nonnegative, rtol)
+        support, used, z = pursue(start, cosines, norm, floor, k, nonnegative, rtol)
         if refit:
             b = multiply_support(scaled, atoms, start, support, product_dtype)
-            z = fit_block(b, gram, support, used, z, nonnegative, dependent, norm)
+            z = fit_block(b, cosines, support, used, z, nonnegative, dependent, norm)
         return restore_scale(*pack_codes(support, z.to(x.dtype)), exponents)
 
     block = max(16, BLOCK_ELEMENTS.get(x.device.type, 1 << 20) // m)
     parts = map_blocks(encode_block, len(x), block, f"n={len(x)}, m={m}, d={d}")
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def make_gram(atoms: Tensor) -> Tensor:
+    """Return D Dᵀ (m, m)."""
+    return atoms @ atoms.T
 
 
 def multiply(x: Tensor, atoms: Tensor, product_dtype: str | None) -> Tensor:

@@ -37,6 +37,21 @@ def check_atoms(atoms: Tensor, x: Tensor) -> Atoms:
     return atoms.to(x.dtype).contiguous()
 
 
+def check_gram(gram: Tensor, atoms: Tensor) -> Tensor:
+    """Return the products of the atoms if they can be theirs, or raise.
+
+    Raises
+    ------
+    ValueError
+        If shape, dtype or device are not.
+    """
+    expected = (len(atoms), len(atoms)), atoms.dtype, atoms.device
+    found = tuple(gram.shape), gram.dtype, gram.device
+    if found != expected:
+        raise ValueError(f"gram: expected shape, dtype and device {expected}, got {found}")
+    return gram
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 

@@ -29,12 +29,13 @@ def encode(
     rtol: float,
     threshold: float = 0.0,
     penalties: Tensor | None = None,
+    gram: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     _, dependent = find_tolerances(x.dtype)
     indices = torch.empty(len(x), k, dtype=torch.int64)
     values = x.new_empty(len(x), k)
-    gram = make_gram(atoms).numpy()
+    cosines = (make_gram(atoms) if gram is None else gram).numpy()
     costs = np.empty(0) if penalties is None else penalties.numpy()
 
     def encode_rows(start: int) -> None:
@@ -45,7 +46,7 @@ def encode(
         # the kernels compare in the dtype of the products
         floors = round_down(find_floors(norms, x.dtype, threshold, exponents), x.dtype)
         out = indices[rows].numpy(), values[rows].numpy()
-        common = (products, norms.numpy(), floors.numpy(), gram, k)
+        common = (products, norms.numpy(), floors.numpy(), cosines, k)
         limits = (float(rtol), dependent)
         if method == "mp":
             kernels.match(*common, nonnegative, refit, *limits, costs, *out)

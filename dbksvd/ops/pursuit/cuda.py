@@ -19,6 +19,7 @@ from dbksvd.ops.pursuit import (
     triton_kernels,
     triton_least_squares,
 )
+from dbksvd.ops.pursuit.batched import make_gram
 from dbksvd.ops.pursuit.checks import pack_codes, restore_scale, scale_rows
 from dbksvd.ops.pursuit.least_squares import fit_block
 from dbksvd.ops.pursuit.tolerances import STEPS_PER_ATOM, find_floors, find_tolerances
@@ -47,14 +48,15 @@ def encode(
     rtol: float,
     product_dtype: str | None = None,
     threshold: float = 0.0,
+    gram: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
     with torch.cuda.device_of(x):
-        gram = atoms @ atoms.T
+        cosines = make_gram(atoms) if gram is None else gram
         blocks = map_blocks(
             lambda rows: encode_block(
-                *(x[rows], atoms, gram, k, method, nonnegative, refit, rtol),
+                *(x[rows], atoms, cosines, k, method, nonnegative, refit, rtol),
                 product_dtype,
                 threshold,
             ),

@@ -20,6 +20,7 @@ from dbksvd.ops.inputs import as_matrix
 from dbksvd.ops.memory import explain_memory
 from dbksvd.ops.pursuit.checks import (
     check_atoms,
+    check_gram,
     check_penalties,
     check_product_dtype,
     check_settings,
@@ -71,6 +72,23 @@ def choose_pursuit(
 
 
 @with_usual_defaults
+def make_gram(atoms: Tensor, implementation: str) -> Tensor | None:
+    """Return the products (m, m) of atoms as an implementation makes them; None if it needs none.
+
+    Parameters
+    ----------
+    atoms : float32 or float64 tensor of shape (m, d)
+        Atoms.
+    implementation : {"reference", "batched", "cpu", "cuda"}
+        What :func:`choose_pursuit` returns.
+    """
+    if implementation == "reference":
+        return None
+    found: Tensor = load_implementation(__package__, implementation).make_gram(atoms)
+    return found
+
+
+@with_usual_defaults
 def sparse_encode(
     x: Tensor | np.ndarray[Any, Any],
     atoms: Tensor | np.ndarray[Any, Any],
@@ -84,6 +102,7 @@ def sparse_encode(
     penalties: Sequence[float] | None = None,
     product_dtype: Literal["bfloat16"] | None = None,
     implementation: str = "auto",
+    gram: Tensor | None = None,
 ) -> SparseCodes:
     """Code each sample with at most k atoms: ``x ≈ Z @ atoms``, by greedy pursuit.
 
@@ -123,6 +142,9 @@ def sparse_encode(
         "auto" is then one of these two.
     implementation : {"auto", "reference", "batched", "cpu", "cuda"}
         Code that computes: "auto" is numba on the CPU, Triton or batched torch on CUDA.
+    gram : tensor of shape (m, m), optional
+        Products of the atoms from :func:`make_gram`, where many calls share them; by default they
+        are made anew, which takes m²d multiplications.
 
     Returns
     -------
@@ -155,6 +177,8 @@ def sparse_encode(
     options: dict[str, Any] = {} if product_dtype is None else {"product_dtype": product_dtype}
     if penalties is not None:
         options["penalties"] = check_penalties(penalties, len(atoms), method).to(x.device)
+    if gram is not None and name != "reference":
+        options["gram"] = check_gram(gram, atoms)
     if not len(x):
         none = torch.empty(0, k, dtype=torch.int64, device=x.device)
         return SparseCodes(none, none.to(x.dtype), len(atoms))

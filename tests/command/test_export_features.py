@@ -1,4 +1,4 @@
-"""scripts/export_features.py writes what the functions write, and says in one line what is wrong."""
+"""`dbksvd export` of features writes what the functions write, and says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ def layer(tmp_path_factory, tiny_causal, make_sentences) -> Path:
     return base / "layer2"
 
 
-def export(layer: Path, form: str, output: Path, *more: str, name: str = NAME):
-    command = [sys.executable, ROOT / "scripts/export_features.py", "--site", "features"]
+def export(
+    layer: Path, form: str, output: Path, *more: str, dictionary: str = f"dictionaries/{NAME}"
+):
+    command = [sys.executable, "-m", "dbksvd.command.main", "export", dictionary, output]
     return subprocess.run(
-        [*command, "--name", name, "--format", form, "--output", output, *more],
+        [*command, "--format", form, *more],
         cwd=layer,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -57,9 +59,11 @@ def test_neuronpedia(layer, tmp_path):
     dictionary = load_dictionary(layer / "dictionaries" / NAME)
     export_neuronpedia(features, NAME, dictionary, tmp_path / "expected", sae_set="own")
     assert hash_files(tmp_path / "batches") == hash_files(tmp_path / "expected")
-    shutil.copytree(layer / "dictionaries" / NAME, tmp_path / "copy")
-    options = ("--dictionary", str(tmp_path / "copy"), "--sae-set", "mine")
-    assert export(layer, "neuronpedia", tmp_path / "mine", *options).returncode == 0
+    copy = tmp_path / "copy" / NAME
+    shutil.copytree(layer / "dictionaries" / NAME, copy)
+    options = ("--site", "features", "--sae-set", "mine")
+    done = export(layer, "neuronpedia", tmp_path / "mine", *options, dictionary=str(copy))
+    assert done.returncode == 0, done.stderr
     (batch,) = (tmp_path / "mine").iterdir()
     content = json.loads(batch.read_text())
     assert content["sae_set"] == "mine"
@@ -77,11 +81,13 @@ def test_activations(layer, tmp_path):
 
 
 def test_errors_are_one_line(layer, tmp_path):
-    done = export(layer, "activations", tmp_path / "x", name="other/m50-k6-s0")
+    shutil.copytree(layer / "dictionaries" / NAME, layer / "dictionaries/other/m50-k6-s0")
+    other = "dictionaries/other/m50-k6-s0"
+    done = export(layer, "activations", tmp_path / "x.safetensors", dictionary=other)
     assert done.returncode == 1
     assert done.stderr == (f"error: dictionary: expected one of {NAME}, got 'other/m50-k6-s0'\n")
-    missing = ("--dictionary", str(tmp_path / "none"))
-    done = export(layer, "neuronpedia", tmp_path / "x", *missing)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "x").exists()
+    for form, dictionary in ("neuronpedia", "none"), ("activations", f"dictionaries/{NAME}"):
+        done = export(layer, form, tmp_path / "x", dictionary=dictionary)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "x").exists()
