@@ -78,7 +78,7 @@ def extract_slices(
     outputs: Sequence[str | Path],
     *,
     text: str | Path | None = None,
-    gpus: int = 1,
+    gpus: int | None = None,
 ) -> list[dict[str, Any]]:
     """Write the parts of one slice at several sites of a model, which reads the slice once.
 
@@ -121,8 +121,7 @@ def extract_slices(
         if text is None:
             raise ValueError("text: expected the folder of prepare_text, got none")
         _check_alike(checked)
-        extract = _extract_text_slice
-        extract(checked, ranges, slice_index, paths, attributes, Path(text), gpus)
+        _extract_text_slice(checked, ranges, slice_index, paths, attributes, Path(text), gpus=gpus)
     return [seal_part(path, ranges) for path in paths]
 
 
@@ -145,6 +144,7 @@ def _extract_text_slice(
     outputs: Sequence[Path],
     shared: Mapping[str, Any],
     text: Path,
+    *,
     gpus: int | None,
 ) -> None:
     manifest, first = check_documents(text), settings[0]
