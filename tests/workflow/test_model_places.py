@@ -64,7 +64,7 @@ def test_a_module_of_one_s_own_is_a_place(config: dict[str, Any]):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"sites": ["residual", "hook_mlp_out"]}, f"activations.sites[1]: expected one of {KNOWN}, or a name of modules, got 'hook_mlp_out', close names: mlp"),
+        ({"sites": ["residual", "hook_mlp_out"]}, f"activations.sites[1]: expected one of {KNOWN}, or a name of modules, got 'hook_mlp_out', close names: mlp, attention"),
         ({"sites": ["atention"]}, f"activations.sites[0]: expected one of {KNOWN}, or a name of modules, got 'atention', close names: attention"),
         ({"sites": ["mlp", "mlp"]}, "activations.sites: expected no repeats, got ['mlp', 'mlp']"),
         ({"layers": [0, 4]}, "activations.layers: expected layers from 1 for attention, since the embeddings have no such place, got [0, 4]"),
