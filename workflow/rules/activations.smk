@@ -6,14 +6,17 @@ EXTRACTED = ["{site}"]
 if EXPERIMENT.source == "model" and len(EXPERIMENT.model_sites) > 1 and not SHARED:
     EXTRACTED = [f"{{random}}{site}" for site in EXPERIMENT.model_sites]
 EXTRACTION_LOG = "{site}/" if EXTRACTED == ["{site}"] else "{random}"
+EXTRACTED_PARTS = [f"{RESULTS}/{name}/parts/part-{{slice}}.h5" for name in EXTRACTED]
+EXTRACTED_SEALS = [f"{RESULTS}/{name}/parts/part-{{slice}}.json" for name in EXTRACTED]
 
 
 rule extract_activations:
     input:
         unpack(text_inputs),
     output:
-        parts=[f"{RESULTS}/{name}/parts/part-{{slice}}.h5" for name in EXTRACTED],
-        seals=[f"{RESULTS}/{name}/parts/part-{{slice}}.json" for name in EXTRACTED],
+        # A cache takes no lists.
+        part=EXTRACTED_PARTS if len(EXTRACTED) > 1 else EXTRACTED_PARTS[0],
+        seal=EXTRACTED_SEALS if len(EXTRACTED) > 1 else EXTRACTED_SEALS[0],
     log:
         f"{RESULTS}/logs/{EXTRACTION_LOG}extract_activations-{{slice}}.log",
     wildcard_constraints:
@@ -36,5 +39,5 @@ rule extract_activations:
         slice="{slice}",  # in params, because a cache is blind to wildcards
     shell:
         'on_gpus {resources.gpu} python "$DBKSVD/scripts/extract_activations.py" --settings {params.cfg:q} --text {input:q}'
-        " --slice {params.slice} --output {output.parts:q}"
+        " --slice {params.slice} --output {output.part:q}"
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
