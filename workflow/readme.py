@@ -69,7 +69,8 @@ def render(reference: Path, experiment: Experiment) -> str:
     """Return README's table, in Markdown: the size that most dictionaries have.
 
     Trained methods come first, then controls, each by variance explained; scores against known
-    features are those of the same method at the site synthetic.
+    features are those of the same method at the site synthetic. A score on which no trained method
+    is told apart from the best has no bold.
     """
     table = pd.read_csv(reference / "table.csv", dtype=str, keep_default_na=False)
     here, truth = table[table["site"] != SYNTHETIC], table[table["site"] == SYNTHETIC]
@@ -79,8 +80,11 @@ def render(reference: Path, experiment: Experiment) -> str:
     shown = [title for title in SHOWN if title in table and (table[title] != "").any()]
     lines = ["| " + " | ".join(["method", *(SHOWN[title] for title in shown)]) + " |"]
     lines.append("| --- " * (len(shown) + 1) + "|")
-    explained = here["variance explained"].str.split(" ").str[0].astype(float)
     is_control = here["method"].isin(experiment.controls)
+    for title in shown:
+        if here.loc[~is_control, title].str.endswith(BEST).all():
+            here = here.assign(**{title: here[title].str.removesuffix(BEST)})
+    explained = here["variance explained"].str.split(" ").str[0].astype(float)
     order = pd.DataFrame({"control": is_control, "low": -explained}).sort_values(["control", "low"])
     for _, row in here.loc[order.index].iterrows():
         own = truth[truth["method"] == row["method"]]

@@ -327,8 +327,11 @@ def test_pooled_saes_train_a_quarter_as_long(trained, tmp_path: Path):
     x, source = trained
     bases = [copy_permuted(source, tmp_path / str(s), s) for s in range(2)]
     result = fit(make_task(x, bases, tmp_path))
-    assert result.summary["samples_seen"] == 5_000
     assert result.summary["settings"]["training_samples"] == 5_000
     before = read_json(source / "fit.json")
     assert result.log[-1]["fve_heldout"] > 0.5
     assert before["samples_seen"] == 20_000
+    # at equal samples and seconds, a consensus is charged with the fits that it pools
+    assert result.summary["samples_seen"] == result.log[-1]["samples_seen"] == 45_000
+    assert result.summary["seconds"] == result.log[-1]["seconds"] > 2 * before["seconds"]
+    assert result.log[0]["samples_seen"] > 40_000

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbksvd.base.headline import Headline
     from dbksvd.report.figures.styles import Styles
 
-COLUMNS = 5  # panels side by side
+COLUMNS = 5  # panels side by side, at most
 
 
 def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
@@ -40,8 +40,8 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
     if not panels:
         raise ValueError("scores: expected rows of an eval, got none")
     labels = styles.among(kept)
-    n_columns = min(COLUMNS, len(panels))
-    n_rows = -(-len(panels) // n_columns)
+    n_rows = -(-len(panels) // COLUMNS)
+    n_columns = -(-len(panels) // n_rows)  # so that rows are full
     figure, grid = plt.subplots(
         n_rows,
         n_columns,

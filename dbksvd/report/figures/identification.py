@@ -33,7 +33,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
             rows = table[table["label"] == label]
             _draw_points(axes, rows, metric, label, styles)
         axes.set_ylabel(title)
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.03)  # room for the marks of a score of 1
         draw_floor(axes, find_floor(table, table["site"].iloc[0], styles, metric))
         axes.xaxis.set_major_formatter(ShareFormatter())
     for axes in panels:  # which share their x axis
