@@ -111,3 +111,6 @@ def test_a_slice_is_one_job_for_all_places(config: dict[str, Any], tmp_path: Pat
     assert planned["prepare_evaluation"] == 2 * 4
     status, output = run_fork(project, "-n", "--cache", "extract_activations", "--quiet")
     assert status == 0, output
+    del config["randomised"]
+    (project / CONFIG).write_text(yaml.safe_dump(config))
+    assert plan(project)["extract_activations"] == 2

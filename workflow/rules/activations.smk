@@ -4,8 +4,9 @@
 # outputs of one folder, and those of random weights, which are another model.
 EXTRACTED = ["{site}"]
 if EXPERIMENT.source == "model" and len(EXPERIMENT.model_sites) > 1 and not SHARED:
-    EXTRACTED = [f"{{random}}{site}" for site in EXPERIMENT.model_sites]
-EXTRACTION_LOG = "{site}/" if EXTRACTED == ["{site}"] else "{random}"
+    BEFORE = "" if CONFIG.randomised is None else "{random}"
+    EXTRACTED = [BEFORE + site for site in EXPERIMENT.model_sites]
+EXTRACTION_LOG = "{site}/" if EXTRACTED == ["{site}"] else BEFORE
 EXTRACTED_PARTS = [f"{RESULTS}/{name}/parts/part-{{slice}}.h5" for name in EXTRACTED]
 EXTRACTED_SEALS = [f"{RESULTS}/{name}/parts/part-{{slice}}.json" for name in EXTRACTED]
 
@@ -21,7 +22,7 @@ rule extract_activations:
         f"{RESULTS}/logs/{EXTRACTION_LOG}extract_activations-{{slice}}.log",
     wildcard_constraints:
         site=r"(random_)?layer\d+(_[a-z0-9_]+)?|files",
-        random="(random_)?" if CONFIG.randomised is not None else "",
+        random="(random_)?",
     cache: SHARED
     # Too little text is found here, in a fraction of the time in which evals are prepared.
     priority: 1
