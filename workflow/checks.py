@@ -15,12 +15,13 @@ from dbksvd.evaluation.saebench.checks import (
 )
 from dbksvd.models.places import find_config, find_gguf
 from dbksvd.models.sizes import check_sizes as check_model_sizes
-from dbksvd.models.sizes import find_kind, read_positions, read_sizes
+from dbksvd.models.sizes import find_kind, read_model_type, read_positions, read_sizes
 from workflow.config import ExperimentConfig
 from workflow.encoder_checks import check_encoders
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
 from workflow.method_checks import check_base, check_published, check_unused
+from workflow.place_checks import check_places
 
 # Sections that each source of activations needs.
 NEEDED = {"model": ("text", "model"), "images": ("images", "model"), "files": (), "synthetic": ()}
@@ -129,14 +130,10 @@ def _check_origin(model: Any) -> None:
 def _check_model(model: Any, activations: Any) -> None:
     """Check layers against the model, as far as it is on this machine or ``expect`` tells it."""
     layers = getattr(activations, "layers", [])
-    if len(layers) > 1 and getattr(activations, "hook_module", None) is not None:
-        raise SettingsError(
-            "activations.layers: expected one beside activations.hook_module, for which the number "
-            f"of the layer is a label only, got {layers}"
-        )
     depth = model.expect.layers if model.expect is not None else None
     name = model.shown_name
     path = _ask(find_config, model)
+    check_places(activations, None if path is None else _ask(read_model_type, path))
     if path is not None:
         sizes = _ask(read_sizes, path)
         _ask(check_model_sizes, model.expect, sizes, name)

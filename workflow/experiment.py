@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dbksvd.activations.settings import choose_drawing, choose_extraction
+from dbksvd.activations.site_settings import LayerSettings
 from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
@@ -89,16 +90,20 @@ class Experiment:
     @property
     def sites(self) -> list[str]:
         """Where activations are taken, such as ``layer4``."""
-        activations = self.config.activations
-        layers = getattr(activations, "layers", None)
-        sites: list[str] = (
-            [activations.source]
-            if layers is None
-            else [str(Site("layer", layer)) for layer in layers]
-        )
-        if self.config.randomised is not None:
-            sites += [str(Site("random_layer", layer)) for layer in layers or ()]
+        activations: Any = self.config.activations
+        if not isinstance(activations, LayerSettings):
+            sites = [activations.source]
+        else:
+            sites = [str(site) for site in activations.list_sites()]
+            if self.config.randomised is not None:
+                sites += [str(site) for site in activations.list_sites("random_layer")]
         return [*sites, SYNTHETIC] if self.config.ground_truth is not None else sites
+
+    @property
+    def model_sites(self) -> list[str]:
+        """Those of the model as it was trained."""
+        parsed = map(Site.parse, self.sites)
+        return [str(site) for site in parsed if site.is_layer and not site.is_random]
 
     @property
     def source(self) -> str:
@@ -129,26 +134,26 @@ class Experiment:
         kinds = [] if text is None else sorted({source.kind for source in text.sources})
         return [find_source(SOURCES, kind) for kind in kinds]
 
-    def extraction(self, layer: int | None, *, is_random: bool = False) -> str:
-        """Return the param of an extraction: what changes the activations, and the layer."""
+    def extraction(self, site: str) -> Any:
+        """Return what changes the activations of a site, as JSON can hold it."""
         if self.source == SYNTHETIC:
-            return as_param({"source": SYNTHETIC})  # it is drawn, not extracted
-        return self.choose_extraction(layer, is_random=is_random)
+            return {"source": SYNTHETIC}  # it is drawn, not extracted
+        return self.choose_extraction(Site.parse(site)).dump()
 
-    def stream(self, layer: int | None, *, is_random: bool = False) -> str | None:
+    def stream(self, site: str) -> str | None:
         """Return the param of fits whose training rows are streamed; None where all are stored."""
-        settings = getattr(self.config.activations, "stream", None)
-        if settings is None or layer is None:
+        settings, parsed = getattr(self.config.activations, "stream", None), Site.parse(site)
+        if settings is None or not parsed.is_layer:
             return None
-        return self.choose_extraction(layer, streamed=True, is_random=is_random)
+        return as_param(self.choose_extraction(parsed, streamed=True).dump())
 
-    def choose_extraction(
-        self, layer: int | None, *, streamed: bool = False, is_random: bool = False
-    ) -> str:
-        """Return the param of extracting a site of the model, images or files."""
+    def choose_extraction(self, site: Site, *, streamed: bool = False) -> Any:
+        """Return the settings of extracting a site of the model, images or files."""
         activations: Any = self.config.activations
-        model = self.choose_model(is_random=is_random)
-        return as_param(choose_extraction(activations, layer, model, streamed=streamed).dump())
+        model = self.choose_model(is_random=site.is_random)
+        return choose_extraction(
+            activations, site.layer, model, place=site.place, streamed=streamed
+        )
 
     def choose_model(self, *, is_random: bool) -> ModelSettings | None:
         """Return the model as later stages load it, as it was trained or with random weights."""
@@ -269,8 +274,8 @@ class Experiment:
         return [name for name in self.config.methods if name not in self.controls]
 
     def evals(self, site: str) -> dict[str, Settings]:
-        """Return SAEBench's evals at a site with their settings: none without a model."""
-        if not Site.parse(site).is_layer:
+        """Return SAEBench's evals at a site with their settings: of the residual stream alone."""
+        if not Site.parse(site).is_residual:
             return {}
         return {
             name: settings
@@ -366,6 +371,7 @@ class Experiment:
             has_stability=bool(self.seed_groups),
             sparsities=max(Counter(size[:3] for size in set(sizes)).values()),
             has_encoders=self.config.encoders is not None,
+            layers=len({Site.parse(site).layer for site in self.model_sites}),
         )
 
     def _count_rivals(self) -> int:

@@ -45,7 +45,8 @@ def check_local(experiment: Experiment) -> None:
     if config.model is not None:
         of_images = experiment.source == "images"
         problems.catch(_ask, partial(check_model_files, of_images=of_images), config.model)
-        if getattr(activations, "hook_module", None) is None:
+        # a module of the user's own can have any width
+        if activations.hook_module is None and not activations.modules:
             width = problems.catch(_ask, _find_width, config.model)
     if config.text is not None:
         for position, source in enumerate(config.text.sources):

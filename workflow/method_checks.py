@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbksvd.base.settings import SettingsError, show, suggest
+from dbksvd.base.site import RESIDUAL
 from dbksvd.fit.baselines.pretrained import find_layer
 from dbksvd.fit.registry import find_method
 
@@ -32,10 +33,11 @@ def check_unused(name: str, settings: Any) -> None:
 
 def check_published(name: str, config: ExperimentConfig) -> None:
     """Check that a published SAE is for the one layer there is, as far as is known of it."""
-    layers = getattr(config.activations, "layers", [])
-    hook_module = getattr(config.activations, "hook_module", None)
-    settings = config.methods[name]
-    if settings.algorithm != "pretrained" or hook_module is not None:
+    activations, settings = config.activations, config.methods[name]
+    layers = getattr(activations, "layers", [])
+    hook_module = getattr(activations, "hook_module", None)
+    is_residual = getattr(activations, "sites", [RESIDUAL]) == [RESIDUAL]
+    if settings.algorithm != "pretrained" or hook_module is not None or not is_residual:
         return
     try:
         layer = find_layer(settings)

@@ -51,9 +51,9 @@ class Pages:
         """Return the param of collecting examples."""
         return as_param(None if self.settings is None else self.settings.examples.dump())
 
-    def extraction(self, site: str, layer: int | None) -> str:
+    def extraction(self, site: str) -> str:
         """Return the param that says how the activations of a site were extracted."""
-        return as_param(None) if site == SYNTHETIC else self.experiment.choose_extraction(layer)
+        return as_param(None if site == SYNTHETIC else self.experiment.extraction(site))
 
     def rendering(self) -> str:
         """Return the param of rendering pages."""

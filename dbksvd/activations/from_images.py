@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dbksvd.activations.from_text import check_part, describe_site, seal_part, write_part
+from dbksvd.activations.from_text import describe_site
+from dbksvd.activations.part_files import check_part, seal_part, write_part
 from dbksvd.activations.rows import make_records
 from dbksvd.activations.settings import ImageExtraction
 from dbksvd.activations.slices import locate_slice
@@ -71,7 +72,7 @@ def extract_image_slice(
     manifest, records = load_records(images)
     prepared = parse(ImageSettings, manifest["settings"], "images")
     model = load_image_model(checked.model, gpus=gpus)
-    hook = find_hook(model.loaded, checked.layer, checked.hook_module)
+    hook = find_hook(model.loaded, checked.layer, checked.hook_module, checked.place)
     reader = TileReader(expand_user(prepared.folder), model, hook)
     first = next(record for record in records if record.split is not None)
     probe = Tile(0, first, 0, prepared.list_boxes(first.width, first.height)[0], np.arange(0))

@@ -1,18 +1,17 @@
-"""Token activations at one site of a model, for one slice of the documents."""
+"""Token activations at sites of a model, for one slice of the documents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dbksvd.activations.from_files import extract_ready_slice
-from dbksvd.activations.hdf5 import SCHEMA_VERSION, create_file, write_rows
-from dbksvd.activations.rows import check_ids, extract_rows
+from dbksvd.activations.part_files import Part, check_part, seal_part, write_parts
+from dbksvd.activations.rows import check_ids, extract_sites
 from dbksvd.activations.settings import (
     ExtractionSettings,
     FileActivations,
@@ -20,10 +19,10 @@ from dbksvd.activations.settings import (
     TextExtraction,
 )
 from dbksvd.activations.slices import locate_slice
-from dbksvd.base.files import hash_file, write_json
-from dbksvd.base.saving import check_replaceable
 from dbksvd.base.settings import parse
+from dbksvd.base.site import RESIDUAL
 from dbksvd.base.splits import SPLITS, Split
+from dbksvd.models.families import name_hook
 from dbksvd.models.hooks import HookPoint, find_hook
 from dbksvd.models.loading import LoadedModel, load_model
 from dbksvd.models.tokenizer import check_unknown, compare_ids
@@ -70,73 +69,112 @@ def extract_slice(
     ValueError
         If a setting is not usable, there is too little text, or an activation is not finite.
     """
-    checked = parse(ExtractionSettings, settings, "activations")
-    ranges, attributes = locate_slice(checked, slice_index)
-    output = Path(output)
-    check_part(output)
-    if isinstance(checked, FileActivations):
-        extract_ready_slice(checked, ranges, output, attributes)
-    elif not isinstance(checked, TextExtraction):
-        raise ValueError(f"activations.source: expected model or files, got {checked.source!r}")
-    else:
-        if text is None:
-            raise ValueError("text: expected the folder of prepare_text, got none")
-        _extract_text_slice(checked, ranges, slice_index, output, attributes, Path(text), gpus)
-    return seal_part(output, ranges)
+    return extract_slices([settings], slice_index, [output], text=text, gpus=gpus)[0]
 
 
-def check_part(output: Path) -> None:
-    """Check that the seal of a part would replace nothing but an older seal.
+def extract_slices(
+    settings: Sequence[Mapping[str, Any] | TextExtraction | FileActivations],
+    slice_index: int,
+    outputs: Sequence[str | Path],
+    *,
+    text: str | Path | None = None,
+    gpus: int | None = None,
+) -> list[dict[str, Any]]:
+    """Write the parts of one slice at several sites of a model, which reads the slice once.
+
+    Each part has the bytes that :func:`extract_slice` gives it alone.
+
+    Parameters
+    ----------
+    settings : sequence of TextExtraction, or of one FileActivations, or of such mappings
+        What is extracted, one entry a site; only the sites differ.
+    slice_index : int
+        From 0.
+    outputs : sequence of paths
+        The parts, one a site.
+    text, gpus
+        As for :func:`extract_slice`.
+
+    Returns
+    -------
+    list of dict
+        The seals.
 
     Raises
     ------
     ValueError
-        If another file has its name.
+        As for :func:`extract_slice`, or if the entries differ in more than their sites.
     """
-    check_replaceable(output.with_suffix(".json"), ("schema_version", "sha256"))
+    checked = [parse(ExtractionSettings, one, "activations") for one in settings]
+    paths = [Path(output) for output in outputs]
+    if not checked or len(checked) != len(paths):
+        raise ValueError(f"outputs: expected one a site, {len(checked)}, got {len(paths)}")
+    first = checked[0]
+    ranges, attributes = locate_slice(first, slice_index)
+    for path in paths:
+        check_part(path)
+    if isinstance(first, FileActivations) and len(checked) == 1:
+        extract_ready_slice(first, ranges, paths[0], attributes)
+    elif not isinstance(first, TextExtraction):
+        raise ValueError(f"activations.source: expected model or files, got {first.source!r}")
+    else:
+        if text is None:
+            raise ValueError("text: expected the folder of prepare_text, got none")
+        _check_alike(checked)
+        _extract_text_slice(checked, ranges, slice_index, paths, attributes, Path(text), gpus=gpus)
+    return [seal_part(path, ranges) for path in paths]
 
 
-def seal_part(output: Path, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """Write the JSON beside a finished part: its rows and its hash."""
-    seal = {
-        "schema_version": SCHEMA_VERSION,
-        "file": output.name,
-        "sha256": hash_file(output),
-        "rows": {split: stop - start for split, (start, stop) in ranges.items()},
-    }
-    write_json(output.with_suffix(".json"), seal)
-    return seal
+def _check_alike(settings: Sequence[Any]) -> None:
+    """Check that entries differ in their sites alone: they share a forward pass."""
+    own = {"hook_module": None, "layer": None, "place": RESIDUAL}
+    first, *others = [one.model_copy(update=own) for one in settings]
+    for position, other in enumerate(others, 1):
+        if other != first:
+            raise ValueError(
+                f"settings[{position}]: expected those of the first entry but for layer, place and "
+                "hook_module, got others"
+            )
 
 
 def _extract_text_slice(
-    settings: TextExtraction,
+    settings: Sequence[TextExtraction],
     ranges: Mapping[str, tuple[int, int]],
     slice_index: int,
-    output: Path,
-    attributes: dict[str, Any],
+    outputs: Sequence[Path],
+    shared: Mapping[str, Any],
     text: Path,
+    *,
     gpus: int | None,
 ) -> None:
-    manifest = check_documents(text)
-    loaded = load_model(settings.model, gpus=gpus)
-    hook = find_hook(loaded, settings.layer, settings.hook_module)
-    if loaded.max_length is not None and settings.context_length > loaded.max_length:
+    manifest, first = check_documents(text), settings[0]
+    loaded = load_model(first.model, gpus=gpus)
+    hooks = [find_hook(loaded, one.layer, one.hook_module, one.place) for one in settings]
+    if loaded.max_length is not None and first.context_length > loaded.max_length:
         raise ValueError(
             f"activations.context_length: expected at most {loaded.max_length} tokens for "
-            f"{loaded.name}, got {settings.context_length}"
+            f"{loaded.name}, got {first.context_length}"
         )
-    tokenized = _tokenize_slice(settings, ranges, slice_index, text, loaded)
-    dtype = settings.storage_dtype
-    width = next(extract_rows(loaded, hook, tokenized["train"][:1], 1, dtype))["activations"].shape[
-        1
+    tokenized = _tokenize_slice(first, ranges, slice_index, text, loaded)
+    dtype = first.storage_dtype
+    probe = next(extract_sites(loaded, hooks, tokenized["train"][:1], 1, dtype))
+    parts = [
+        Part(
+            output,
+            records["activations"].shape[1],
+            {
+                **shared,
+                **describe_extraction(one, loaded, hook),
+                "text_sha256": manifest["sha256"],
+            },
+        )
+        for one, hook, output, records in zip(settings, hooks, outputs, probe, strict=True)
     ]
-    attributes |= describe_extraction(settings, loaded, hook)
-    attributes["text_sha256"] = manifest["sha256"]
-    rows_of: dict[str, Iterator[np.ndarray]] = {
-        split: extract_rows(loaded, hook, tokenized[split], settings.batch_size, dtype)
+    rows_of: dict[str, Iterator[list[np.ndarray]]] = {
+        split: extract_sites(loaded, hooks, tokenized[split], first.batch_size, dtype)
         for split in SPLITS
     }
-    write_part(output, ranges, rows_of, width, dtype, attributes)
+    write_parts(parts, ranges, rows_of, dtype)
 
 
 def _tokenize_slice(
@@ -169,42 +207,6 @@ def _tokenize_slice(
     return tokenized
 
 
-def write_part(
-    output: Path,
-    ranges: Mapping[str, tuple[int, int]],
-    rows_of: Mapping[str, Iterator[np.ndarray]],
-    width: int,
-    dtype: str,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Write the part of one slice from an iterator of records for each split, with progress.
-
-    Parameters
-    ----------
-    output : Path
-        The part (HDF5).
-    ranges : mapping of split to (start, stop)
-        Rows of this slice inside the rows of the split.
-    rows_of : mapping of split to iterator of arrays
-        Records (:func:`dbksvd.activations.hdf5.record_dtype`), as many as `ranges` say.
-    width : int
-        Width d of the activations.
-    dtype : {"float32", "float16"}
-        Type on disk.
-    attributes : mapping
-        Attributes of the part.
-    """
-    tables: dict[str, int] = {split: stop - start for split, (start, stop) in ranges.items()}
-    with create_file(output, tables, width, dtype, attributes) as file:
-        for split in SPLITS:
-            start = 0
-            with tqdm(total=tables[split], unit=" tokens", unit_scale=True, desc=split) as bar:
-                for rows in rows_of[split]:
-                    write_rows(file[split], start, rows)
-                    start += len(rows)
-                    bar.update(len(rows))
-
-
 def describe_extraction(
     settings: TextExtraction, loaded: LoadedModel, hook: HookPoint
 ) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def describe_site(
     settings: TextExtraction | ImageExtraction, loaded: LoadedModel, hook: HookPoint
 ) -> dict[str, Any]:
     """Return the attributes that say of which model and which site activations are."""
-    return {
+    described = {
         "model": loaded.name,
         "model_kind": loaded.kind,
         "revision": loaded.revision,
@@ -231,3 +233,7 @@ def describe_site(
         "site": hook.name,
         "dtype": settings.storage_dtype,
     }
+    if settings.place == RESIDUAL:  # its parts name no place
+        return described
+    hook_name = name_hook(settings.layer or 0, settings.place) or settings.hook_module
+    return described | {"place": settings.place, "hook_name": hook_name}

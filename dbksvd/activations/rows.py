@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dbksvd.activations.hdf5 import record_dtype
-from dbksvd.models.hooks import HookPoint, capture_activations
+from dbksvd.models.hooks import HookPoint, capture_sites
 from dbksvd.models.loading import LoadedModel
 from dbksvd.text.tokens import TokenizedDocument
 
@@ -32,15 +32,27 @@ def extract_rows(
     batch_size: int,
     dtype: str,
 ) -> Iterator[np.ndarray]:
-    """Yield the records of the kept tokens, in the order of the documents.
+    """Yield the records of the kept tokens at one site; see :func:`extract_sites`."""
+    for (records,) in extract_sites(loaded, [hook], documents, batch_size, dtype):
+        yield records
 
-    Inside a window of a few batches, documents are batched by length, which saves padding; the
-    order is restored before the window is given out.
+
+def extract_sites(
+    loaded: LoadedModel,
+    hooks: Sequence[HookPoint],
+    documents: list[TokenizedDocument],
+    batch_size: int,
+    dtype: str,
+) -> Iterator[list[np.ndarray]]:
+    """Yield the records of the kept tokens at each site, in the order of the documents.
+
+    A document is run once for all sites. Inside a window of a few batches, documents are batched by
+    length, which saves padding; the order is restored before the window is given out.
 
     Parameters
     ----------
-    loaded, hook
-        Model and site.
+    loaded, hooks
+        Model and sites.
     documents : list of TokenizedDocument
         What to run.
     batch_size : int
@@ -50,7 +62,8 @@ def extract_rows(
 
     Yields
     ------
-    array of :func:`dbksvd.activations.hdf5.record_dtype`, one record a kept token
+    list of arrays of :func:`dbksvd.activations.hdf5.record_dtype`
+        One array a site, one record a kept token.
 
     Raises
     ------
@@ -59,29 +72,31 @@ def extract_rows(
         for a token.
     """
     check_ids(loaded, documents)
-    mixes = ignores_padding(loaded, hook, documents)
+    mixes = ignores_padding(loaded, hooks, documents)
     window = WINDOW_BATCHES * batch_size
     for first in range(0, len(documents), window):
         chunk = documents[first : first + window]
         order = sorted(range(len(chunk)), key=lambda position: len(chunk[position].ids))
-        found: dict[int, np.ndarray] = {}
+        found: list[dict[int, np.ndarray]] = [{} for _ in hooks]
         lengths = [len(chunk[position].ids) for position in order]
         for start, stop in _divide(lengths, batch_size, mixes=mixes):
             batch = order[start:stop]
-            output = _run(loaded, hook, [chunk[position].ids for position in batch])
-            for row, position in enumerate(batch):
-                document = chunk[position]
-                found[position] = make_records(
-                    output[row, document.kept],
-                    {
-                        "document": document.index,
-                        "position": document.kept,
-                        "token": document.ids[document.kept],
-                    },
-                    f"document {document.index} at {hook.name}",
-                    dtype,
-                )
-        yield np.concatenate([found[position] for position in range(len(chunk))])
+            outputs = _run(loaded, hooks, [chunk[position].ids for position in batch])
+            for hook, output, records in zip(hooks, outputs, found, strict=True):
+                for row, position in enumerate(batch):
+                    document = chunk[position]
+                    records[position] = make_records(
+                        output[row, document.kept],
+                        {
+                            "document": document.index,
+                            "position": document.kept,
+                            "token": document.ids[document.kept],
+                        },
+                        f"document {document.index} at {hook.name}",
+                        dtype,
+                    )
+        places = range(len(chunk))
+        yield [np.concatenate([records[position] for position in places]) for records in found]
 
 
 def _divide(lengths: list[int], batch_size: int, *, mixes: bool) -> Iterator[tuple[int, int]]:
@@ -96,7 +111,7 @@ def _divide(lengths: list[int], batch_size: int, *, mixes: bool) -> Iterator[tup
 
 
 def ignores_padding(
-    loaded: LoadedModel, hook: HookPoint, documents: list[TokenizedDocument]
+    loaded: LoadedModel, hooks: Sequence[HookPoint], documents: list[TokenizedDocument]
 ) -> bool:
     """Return whether padding leaves a model's activations as they are; measured once a model.
 
@@ -114,16 +129,17 @@ def ignores_padding(
     if not some or len(some[0]) == len(some[-1]):
         return True
     short, long = some[0], some[-1]
-    alone, again, padded = (
-        _run(loaded, hook, rows)[0, : len(short)] for rows in ([short], [short], [short, long])
-    )
-    limit = PADDING_TOLERANCE[loaded.model.dtype] * float(alone.abs().max())
-    if float((alone - again).abs().max()) > limit:
-        raise ValueError(
-            f"{loaded.name}: expected a model that gives the same activations each time, got "
-            f"others from {type(loaded.model).__name__} at {hook.name}"
-        )
-    found = not float((alone - padded).abs().max()) > limit
+    runs = [_run(loaded, hooks, rows) for rows in ([short], [short], [short, long])]
+    found = True
+    for hook, *outputs in zip(hooks, *runs, strict=True):
+        alone, again, padded = (output[0, : len(short)] for output in outputs)
+        limit = PADDING_TOLERANCE[loaded.model.dtype] * float(alone.abs().max())
+        if float((alone - again).abs().max()) > limit:
+            raise ValueError(
+                f"{loaded.name}: expected a model that gives the same activations each time, got "
+                f"others from {type(loaded.model).__name__} at {hook.name}"
+            )
+        found &= not float((alone - padded).abs().max()) > limit
     _IGNORES_PADDING[loaded.model] = found
     if not found:
         logger.warning("%s: padding changes its activations: run by length", loaded.name)
@@ -150,7 +166,9 @@ def check_ids(loaded: LoadedModel, documents: list[TokenizedDocument]) -> None:
             )
 
 
-def _run(loaded: LoadedModel, hook: HookPoint, sequences: list[np.ndarray]) -> torch.Tensor:
+def _run(
+    loaded: LoadedModel, hooks: Sequence[HookPoint], sequences: list[np.ndarray]
+) -> list[torch.Tensor]:
     """Run padded sequences; any valid id will do as padding, because the mask hides it."""
     length = max(map(len, sequences))
     ids = torch.zeros(len(sequences), length, dtype=torch.long)
@@ -158,7 +176,7 @@ def _run(loaded: LoadedModel, hook: HookPoint, sequences: list[np.ndarray]) -> t
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.from_numpy(sequence)
         mask[row, : len(sequence)] = 1
-    return capture_activations(loaded, hook, ids, mask).float().cpu()
+    return [found.float().cpu() for found in capture_sites(loaded, hooks, ids, mask)]
 
 
 def make_records(

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
-from dbksvd.base.settings import Count, NonNegativeInt, Seed, Settings, Text, Unique
+from dbksvd.activations.site_settings import LayerSettings, SiteSettings
+from dbksvd.base.settings import Count, Seed, Settings, Text
+from dbksvd.base.site import RESIDUAL
 from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.settings import AnyCaseSha256, ModelSettings
 from dbksvd.synthetic.settings import HeldOutPairs, SyntheticSettings
 
-Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
 # Held-out samples that a pair must be expected on, so that their scores mean something.
 EXPECTED_UNSEEN = 100
 
@@ -102,22 +103,15 @@ class ImageRowSettings(ModelRowSettings):
     """Which tokens of a tile are kept: the class token, the patches, or these and any registers."""
 
 
-class TextActivations(TextRowSettings):
+class TextActivations(LayerSettings, TextRowSettings):
     """Activations of a model on text."""
 
-    layers: Layers
-    """Layers as in ``hidden_states``: 0 is the embeddings, L the output of block L counted from 1.
-    """
     stream: StreamSettings | None = None
     """How fits extract their training rows themselves; null: they read stored ones."""
 
 
-class ImageActivations(ImageRowSettings):
+class ImageActivations(LayerSettings, ImageRowSettings):
     """Activations of a vision encoder on images."""
-
-    layers: Layers
-    """Layers as in ``hidden_states``: 0 is the embeddings, L the output of block L counted from 1.
-    """
 
 
 class FileActivations(RowSettings):
@@ -168,22 +162,18 @@ class GroundTruthSettings(DrawnRowSettings):
     """Held-out samples, over all slices."""
 
 
-class TextExtraction(TextRowSettings):
-    """One layer of a model on text, for the jobs that extract it."""
+class TextExtraction(SiteSettings, TextRowSettings):
+    """One site of a model on text, for the jobs that extract it."""
 
-    layer: NonNegativeInt | None = None
-    """Layer as in ``hidden_states``; null where `hook_module` names the site."""
     model: ModelSettings
     """The model."""
     stream: StreamSettings | None = None
     """How a fit streams its training rows; null for stored ones."""
 
 
-class ImageExtraction(ImageRowSettings):
-    """One layer of a vision encoder on images, for the jobs that extract it."""
+class ImageExtraction(SiteSettings, ImageRowSettings):
+    """One site of a vision encoder on images, for the jobs that extract it."""
 
-    layer: NonNegativeInt | None = None
-    """Layer as in ``hidden_states``; null where `hook_module` names the site."""
     model: ModelSettings
     """The model."""
 
@@ -236,6 +226,7 @@ def choose_extraction(
     layer: int | None,
     model: ModelSettings | None,
     *,
+    place: str = RESIDUAL,
     streamed: bool = False,
 ) -> TextExtraction | FileActivations | ImageExtraction:
     """Return what the jobs of one site need of the section ``activations``.
@@ -248,6 +239,8 @@ def choose_extraction(
         Layer of the site; None for ready activations.
     model : ModelSettings or None
         As later stages load it: a converted model is a folder by now.
+    place : str
+        Where at the layer.
     streamed : bool
         Whether a fit asks, which extracts its training rows itself. Stored rows do not depend on
         that.
@@ -262,11 +255,12 @@ def choose_extraction(
     if model is None:
         raise ValueError(f"model: missing key, needed for activations.source: {settings.source}")
     own = {name: getattr(settings, name) for name in type(settings).model_fields}
-    own = {name: own[name] for name in own if name not in ("layers", "stream")}
+    own = {name: own[name] for name in own if name not in (*LayerSettings.model_fields, "stream")}
+    own |= {"layer": layer, "place": place, "model": model}
+    own["hook_module"] = settings.find_own_module(layer, place) or settings.hook_module
     if isinstance(settings, ImageActivations):
-        return ImageExtraction(**own, layer=layer, model=model)
-    stream = settings.stream if streamed else None
-    return TextExtraction(**own, layer=layer, model=model, stream=stream)
+        return ImageExtraction(**own)
+    return TextExtraction(**own, stream=settings.stream if streamed else None)
 
 
 def choose_drawing(settings: SyntheticActivations | GroundTruthSettings) -> DrawSettings:

@@ -122,8 +122,8 @@ class ActivationShards:
     def describe(self) -> dict[str, Any]:
         """Return where the activations come from, in SAELens's words for its metadata.
 
-        ``hook_name`` is TransformerLens's name for the output of a block (its blocks count from 0,
-        our layers from 1), or the module that was hooked.
+        ``hook_name`` is TransformerLens's name of the place (its blocks count from 0, our layers
+        from 1), or the module that was hooked.
         """
         model = self.manifest["model"]
         layer = model.get("layer", -1)
@@ -132,6 +132,7 @@ class ActivationShards:
             hook_name = f"blocks.{layer - 1}.hook_resid_post"
         if layer < 0 or model.get("hook_module"):
             hook_name = model.get("hook_module")
+        hook_name = model.get("hook_name", hook_name)  # of another place than a block's output
         return {
             "model_name": model.get("model"),
             "model_revision": model.get("revision"),

@@ -98,7 +98,8 @@ class ActivationStream:
         self.norm_limit = sample.norm_limit
         manifest = check_documents(text)
         self._loaded = load_model(self.settings.model, gpus=gpus)
-        self._hook = find_hook(self._loaded, self.settings.layer, self.settings.hook_module)
+        site = self.settings
+        self._hook = find_hook(self._loaded, site.layer, site.hook_module, site.place)
         described = describe_extraction(self.settings, self._loaded, self._hook)
         self._check_sample(described | {"text_sha256": manifest["sha256"]})
         self._index = self._index_documents()

@@ -9,7 +9,9 @@ from typing import Literal, get_args
 SiteKind = Literal["layer", "random_layer", "files", "synthetic"]
 
 LAYER_KINDS = ("layer", "random_layer")
-_LAYER = re.compile(r"(layer|random_layer)(0|[1-9]\d*)")
+RESIDUAL = "residual"  # behind a block
+PLACE_NAME = r"[a-z][a-z0-9_]*"
+_LAYER = re.compile(rf"(layer|random_layer)(0|[1-9]\d*)(?:_({PLACE_NAME}))?")
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,20 @@ class Site:
         or samples of a generative model.
     layer : int, optional
         Number of the layer as in ``hidden_states[layer]``; for the first two kinds only.
+    place : str
+        Where at the layer; the first two kinds only can name another than the residual stream.
 
     Examples
     --------
     >>> Site.parse("layer4")
-    Site(kind='layer', layer=4)
-    >>> str(Site("files"))
-    'files'
+    Site(kind='layer', layer=4, place='residual')
+    >>> str(Site("layer", 4, "mlp")), str(Site("files"))
+    ('layer4_mlp', 'files')
     """
 
     kind: SiteKind
     layer: int | None = None
+    place: str = RESIDUAL
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(SiteKind):
@@ -44,33 +49,46 @@ class Site:
                 "site: expected a number of a layer for the kinds layer and random_layer alone, "
                 f"got {self.kind!r} and {self.layer!r}"
             )
+        if self.place != RESIDUAL and (
+            not self.is_layer or not re.fullmatch(PLACE_NAME, self.place)
+        ):
+            raise ValueError(
+                f"site: expected a place in lower case, at a layer only, got {self.place!r} for "
+                f"{self.kind}"
+            )
 
     @classmethod
     def parse(cls, name: str) -> Site:
-        """Return the site of a name such as ``layer4``, ``files`` or ``synthetic``.
+        """Return the site of a name such as ``layer4``, ``layer4_mlp``, ``files`` or ``synthetic``.
 
         Raises
         ------
         ValueError
             If no site has the name.
         """
-        if found := _LAYER.fullmatch(name):
+        if (found := _LAYER.fullmatch(name)) and found[3] != RESIDUAL:
             kind: Literal["layer", "random_layer"] = (
                 "layer" if found[1] == "layer" else "random_layer"
             )
-            return cls(kind, int(found[2]))
+            return cls(kind, int(found[2]), found[3] or RESIDUAL)
         if name == "files":
             return cls("files")
         if name == "synthetic":
             return cls("synthetic")
         raise ValueError(
-            f"site: expected layer<number>, random_layer<number>, files or synthetic, got {name!r}"
+            "site: expected layer<number>, random_layer<number>, one of these with _<place>, files "
+            f"or synthetic, got {name!r}"
         )
 
     @property
     def is_layer(self) -> bool:
-        """Whether the activations are those of a model that evals can run."""
+        """Whether the activations are those of a model."""
         return self.kind in LAYER_KINDS
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether they are the residual stream behind a block, which is where evals run."""
+        return self.is_layer and self.place == RESIDUAL
 
     @property
     def is_random(self) -> bool:
@@ -78,4 +96,5 @@ class Site:
         return self.kind == "random_layer"
 
     def __str__(self) -> str:
-        return f"{self.kind}{self.layer}" if self.is_layer else self.kind
+        layer = f"{self.kind}{self.layer}" if self.is_layer else self.kind
+        return layer if self.place == RESIDUAL else f"{layer}_{self.place}"

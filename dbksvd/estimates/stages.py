@@ -75,9 +75,9 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
             )
         else:
             width = sizes.width
-            sites = [Site("layer", layer) for layer in section.layers]
+            sites = section.list_sites()
             if getattr(config, "randomised", None) is not None:
-                sites += [Site("random_layer", layer) for layer in section.layers]
+                sites += section.list_sites("random_layer")
         numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
         row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
         found += [SiteRows(site, width, *numbers, row) for site in sites]
@@ -143,7 +143,7 @@ def estimate_stages(
         for name, settings in config.evaluation.list_evals().items()
         if sizes is not None
     }
-    layers = [rows for rows in sites.values() if rows.site.is_layer]
+    layers = [rows for rows in sites.values() if rows.site.is_residual]
     prepared = [
         _count_preparation(rows, texts, sizes, dtype=config.model.dtype)
         for rows in layers
@@ -234,11 +234,17 @@ def _make_stage(name: str, works: list[Work], device: Device, *, is_eval: bool =
 def _list_extractions(
     config: Any, sites: Mapping[str, SiteRows], sizes: ModelSizes | None
 ) -> list[Work]:
-    """Return a job for each slice."""
+    """Return a job for each slice, which reads text once for all sites of a model."""
     activations, works = config.activations, []
+    jobs: dict[Any, list[SiteRows]] = {}
     for rows in sites.values():
+        shares = rows.site.is_layer and activations.source == "model"
+        jobs.setdefault(rows.site.kind if shares else rows.site, []).append(rows)
+    for job in jobs.values():
+        rows = max(job, key=lambda one: one.site.layer or 0)
         tokens = (rows.n_train + rows.n_heldout) / rows.slices
-        work = Work(disk=tokens * rows.row_bytes, memory=rows.row_bytes * 4096)
+        row_bytes = sum(one.row_bytes for one in job)
+        work = Work(disk=tokens * row_bytes, memory=row_bytes * 4096)
         if sizes is not None and rows.site.is_layer:
             batch = activations.batch_size * getattr(activations, "context_length", IMAGE_TOKENS)
             weights = (sizes.parameters or 0) * _BYTES[config.model.dtype]
@@ -273,7 +279,7 @@ def _count_scoring(
     rows: SiteRows, fit: Any, one: Work, evals: Mapping[str, EvalTexts], parameters: float
 ) -> Work:
     """Return the work of scoring a dictionary; `one` is that of coding one sample."""
-    read = list(evals.values()) if rows.site.is_layer else []
+    read = list(evals.values()) if rows.site.is_residual else []
     coded = rows.n_heldout + sum(texts.coded for texts in read)
     # SAEBench decodes all latents, zeros too.
     decoded = 2.0 * fit.n_atoms * rows.width * sum(texts.coded for texts in read)

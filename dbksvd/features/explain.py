@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dbksvd.base.site import RESIDUAL
 from dbksvd.dictionaries.dictionary import SparseDictionary
 from dbksvd.dictionaries.loading import load_dictionary
 from dbksvd.features.contexts import limit_norms
@@ -24,6 +25,7 @@ def explain_text(
     *,
     layer: int | None,
     hook_module: str | None = None,
+    place: str = RESIDUAL,
     context_length: int = 128,
     dtype: str = "float32",
     norm_limit: float | None = None,
@@ -38,7 +40,7 @@ def explain_text(
         Dictionaries of the site, or their folders, by name.
     loaded : LoadedModel
         The model.
-    layer, hook_module
+    layer, hook_module, place
         The site: see :func:`dbksvd.models.hooks.find_hook`.
     context_length : int
         Tokens of a text that the model sees, special ones counted; the model may take fewer.
@@ -75,7 +77,7 @@ def explain_text(
             tokens_per_document=None,
         )
     )
-    hook = find_hook(loaded, layer, hook_module)
+    hook = find_hook(loaded, layer, hook_module, place)
     # one text a forward pass, so that a text's codes do not depend on the others
     contexts = limit_norms(extract_contexts(loaded, hook, documents, 1, dtype), norm_limit)
     starts, position = contexts.rows.starts, contexts.rows.position

@@ -59,7 +59,8 @@ class ImageContexts:
         self.prepared = parse(ImageSettings, self.manifest["settings"], "images")
         self.records = [(i, record) for i, record in enumerate(records) if record.split == split]
         self.model = load_image_model(self.settings.model, gpus=gpus)
-        self.hook = find_hook(self.model.loaded, self.settings.layer, self.settings.hook_module)
+        site = self.settings
+        self.hook = find_hook(self.model.loaded, site.layer, site.hook_module, site.place)
         self.folder = expand_user(self.prepared.folder)
         self.reader = TileReader(self.folder, self.model, self.hook)
         probe = next(self._iterate_tiles(np.arange(0)))

@@ -59,7 +59,8 @@ class TextContexts:
         self.text, self.split = Path(text), split
         self.manifest = check_documents(text)
         self.loaded = loaded or load_model(self.settings.model, gpus=gpus)
-        self.hook = find_hook(self.loaded, self.settings.layer, self.settings.hook_module)
+        site = self.settings
+        self.hook = find_hook(self.loaded, site.layer, site.hook_module, site.place)
         self.total: int | None = self.manifest["documents"][split]
         row_bytes = 4 * self.loaded.width * self.settings.context_length
         batch = self.settings.batch_size

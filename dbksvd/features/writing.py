@@ -33,6 +33,7 @@ from dbksvd.features.site_files import (
 )
 from dbksvd.features.text_contexts import TextContexts
 from dbksvd.features.token_texts import show_tokens
+from dbksvd.models.families import READ_ONLY
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ def write_site(parts: SiteParts, output: str | Path) -> dict[str, Any]:
     described = parts.source.describe()
     probes = None if parts.probes is None else Probes.open(parts.probes)
     unembedding = None
-    if isinstance(parts.source, TextContexts) and parts.source.loaded.kind == "causal":
+    if (
+        isinstance(parts.source, TextContexts)
+        and parts.source.loaded.kind == "causal"
+        and described["model"].get("place") not in READ_ONLY
+    ):
         unembedding = find_unembedding(parts.source.loaded.model)
     geometry = {
         name: (dictionary.atoms.float().cpu(), parts.collectors[name].signed)

@@ -82,6 +82,19 @@ def read_sizes(path: Path) -> ModelSizes:
     return ModelSizes(*read_attributes(read_config(path), path))
 
 
+def read_model_type(path: Path) -> str | None:
+    """Return the ``model_type`` of the text model in a ``config.json``, or a GGUF's architecture.
+
+    None where a config does not say it.
+    """
+    if path.name != CONFIG_FILE:
+        return read_header(path).architecture
+    config = read_config(path)
+    text = config.get("text_config", config)
+    found = text.get("model_type") if isinstance(text, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def read_positions(path: Path) -> int | None:
     """Return the most tokens that a model takes, as its config or the header of a GGUF file says.
 

@@ -84,9 +84,9 @@ def has_published(table: pd.DataFrame | None, sites: Iterable[str], metric: str)
 
 
 def _list_trained(sites: Iterable[str]) -> list[int]:
-    """Return the layers among sites, of the model as it was trained."""
-    parsed = [Site.parse(site) for site in sites]
-    return [site.layer for site in parsed if site.layer is not None and not site.is_random]
+    """Return the layers whose output is among sites, of the model as it was trained."""
+    parsed = [site for site in map(Site.parse, sites) if site.is_residual and not site.is_random]
+    return [site.layer for site in parsed if site.layer is not None]
 
 
 def draw_published(axes: Axes, rows: pd.DataFrame) -> None:

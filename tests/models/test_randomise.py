@@ -84,8 +84,8 @@ def test_a_site_beside_the_layers_has_the_random_model_and_fits_of_its_own():
     assert [fit.name for fit in experiment.fits if fit.site == "random_layer4"] == [
         "dbksvd/m64-k4-s0"
     ]
-    trained = json.loads(experiment.extraction(4))
-    drawn = json.loads(experiment.extraction(4, is_random=True))
+    trained = experiment.extraction("layer4")
+    drawn = experiment.extraction("random_layer4")
     assert drawn["model"].pop("randomise") == {"seed": 5, "embeddings": "redraw"}
     assert trained["model"].pop("randomise") is None
     assert trained == drawn

@@ -72,6 +72,8 @@ def test_entries_are_imported_without_what_draws():
         ({"seeds": 2}, []),
         ({"seeds": 2, "has_stability": True}, ["stability"]),
         ({"sparsities": 2}, ["sparsity"]),
+        ({"layers": 1}, []),
+        ({"layers": 2}, ["depth"]),
     ],
 )
 def test_figures_that_an_experiment_has_the_data_for(change, more):

@@ -18,10 +18,12 @@ ROOT = Path(__file__).parents[2]
 DRAW = {
     name: find_figure(name).draw
     for name in FIGURES
-    # test_synthetic_figures, test_stability_report, test_encoders_report and test_facts_figure
-    # have these
+    # test_synthetic_figures, test_stability_report and others have these
     if name
-    not in ("identification", "correlation_recovery", "routing", "stability", "encoders", "facts")
+    not in (
+        *("identification", "correlation_recovery", "routing", "stability", "encoders", "facts"),
+        "depth",
+    )
 }
 METHODS = ["one", "two", "control"]
 STYLES = Styles(METHODS, {"one": "Method one"}, ["control"])

@@ -113,10 +113,14 @@ def test_ground_truth_has_its_own_site_fits_and_samples(config: dict[str, Any]):
     assert experiment.evals("synthetic") == {}
     assert (experiment.count_slices("layer4"), experiment.count_slices("synthetic")) == (2, 1)
     assert "identification" in experiment.figures
-    before = experiment.extraction(4), experiment.synthetic_model(), experiment.synthetic_samples()
+    before = (
+        experiment.extraction("layer4"),
+        experiment.synthetic_model(),
+        experiment.synthetic_samples(),
+    )
     config["ground_truth"]["synthetic"]["bias"] = 0.25
     after = Experiment(config)
-    assert after.extraction(4) == before[0]
+    assert after.extraction("layer4") == before[0]
     assert after.synthetic_model() != before[1]
     assert after.synthetic_samples() == before[2]
     del config["ground_truth"]
@@ -199,7 +203,7 @@ def test_params_do_not_depend_on_the_order_of_keys(config: dict[str, Any]):
     assert one.section("shards") == other.section("shards")
     assert one.text() == other.text()
     assert one.scoring("layer4") == other.scoring("layer4")
-    assert one.extraction(4) == other.extraction(4)
+    assert one.extraction("layer4") == other.extraction("layer4")
     assert one.rows() == other.rows()
 
 
@@ -215,13 +219,13 @@ def test_largest_shipped_experiment_fits_on_a_command_line():
 
 
 def test_params_tell_swapped_values_apart(config: dict[str, Any]):
-    before = Experiment(config).extraction(4)
+    before = Experiment(config).extraction("layer4")
     activations = config["activations"]
     activations["n_train_tokens"], activations["n_heldout_tokens"] = (
         activations["n_heldout_tokens"],
         activations["n_train_tokens"],
     )
-    assert Experiment(config).extraction(4) != before
+    assert Experiment(config).extraction("layer4") != before
 
 
 @pytest.mark.parametrize(

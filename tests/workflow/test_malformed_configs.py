@@ -19,7 +19,7 @@ from running import ROOT, copy_project, run_fork
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.site import Site
 from workflow.config import make_schema
-from workflow.experiment import Experiment
+from workflow.experiment import Experiment, as_param
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
 HOSTILE = [
@@ -104,7 +104,7 @@ def use(experiment: Experiment) -> None:
     """Ask for all that the rules ask for."""
     for site in experiment.sites:
         layer = Site.parse(site).layer
-        params = [experiment.extraction(layer), experiment.scoring(site)]
+        params = [as_param(experiment.extraction(site)), experiment.scoring(site)]
         params += [experiment.preparation(name, site, layer) for name in experiment.evals(site)]
         assert experiment.count_slices(site) >= 0
         assert all(json.loads(param) for param in params)

@@ -220,7 +220,7 @@ def test_activations_are_extracted_from_the_hubs_files(name: str, stand_ins: Pat
     (source,) = manifest["sources"]
     assert source == f"hub/{config['text']['sources'][0]['name']}"
     assert sum(manifest["documents"].values()) == 200
-    settings = json.loads(experiment.extraction(2))
+    settings = experiment.extraction("layer2")
     extract_slice(settings, 0, tmp_path / "part-0.h5", text=tmp_path / "text", gpus=0)
     with open_file(tmp_path / "part-0.h5") as file:
         assert file["train/activations"].shape == (400, WIDTH)

@@ -98,11 +98,11 @@ def test_streams_that_cannot_be_are_refused(change: Any, message: str):
 def test_only_the_fits_know_of_the_stream():
     config = make_config()
     streamed = Experiment(config)
-    settings = json.loads(streamed.stream(4) or "")
+    settings = json.loads(streamed.stream("layer4") or "")
     assert settings["stream"] == STREAM
     assert settings["layer"] == 4
     del config["activations"]["stream"]
     stored = Experiment(config)
-    assert stored.stream(4) is None
-    assert streamed.stream(None) is None
-    assert stored.extraction(4) == streamed.extraction(4)
+    assert stored.stream("layer4") is None
+    assert streamed.stream("synthetic") is None
+    assert stored.extraction("layer4") == streamed.extraction("layer4")

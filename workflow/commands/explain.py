@@ -23,7 +23,7 @@ def explain_at(
 ) -> tuple[ExplainedText, LoadedModel]:
     """Explain the text at a site; also return the model, which the next site needs too."""
     experiment = pages.experiment
-    extraction = json.loads(pages.extraction(site, Site.parse(site).layer))
+    extraction = json.loads(pages.extraction(site))
     checked: TextExtraction = parse(TextExtraction, extraction, "activations")
     loaded = loaded or load_model(checked.model, gpus=0)
     folder = Path(experiment.folder) / site
@@ -36,6 +36,7 @@ def explain_at(
         loaded,
         layer=checked.layer,
         hook_module=checked.hook_module,
+        place=checked.place,
         context_length=checked.context_length,
         dtype=checked.storage_dtype,
         norm_limit=ActivationShards.open(folder / "shards", split, verify=False).norm_limit,

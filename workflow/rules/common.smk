@@ -107,7 +107,7 @@ if (
 
 
 wildcard_constraints:
-    site=r"(random_)?layer\d+|files|synthetic",
+    site=r"(random_)?layer\d+(_[a-z0-9_]+)?|files|synthetic",
     method=r"[a-z0-9-]+",
     n_atoms=r"\d+",
     k=r"\d+",

@@ -58,7 +58,7 @@ rule evaluate_dictionary:
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/evaluate_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.jsonl"
     wildcard_constraints:
-        site=r"(random_)?layer\d+|files",  # samples with known features have score_ground_truth
+        site=r"(random_)?layer\d+(_[a-z0-9_]+)?|files",  # samples with known features have score_ground_truth
     conda:
         "../../envs/evaluation.yaml"
     threads: 1

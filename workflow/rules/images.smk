@@ -43,7 +43,7 @@ rule extract_image_activations:
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/extract_image_activations-{{slice}}.jsonl"
     wildcard_constraints:
-        site=r"layer\d+" if EXPERIMENT.source == "images" else "none",
+        site=r"layer\d+(_[a-z0-9_]+)?" if EXPERIMENT.source == "images" else "none",
     conda:
         "../../envs/activations.yaml"
     threads: 1
@@ -52,7 +52,7 @@ rule extract_image_activations:
         runtime=lambda wildcards, attempt: 120 * attempt,
         gpu=GPUS,
     params:
-        cfg=lambda wildcards: EXPERIMENT.extraction(layer_of(wildcards)),
+        cfg=lambda wildcards: as_param(EXPERIMENT.extraction(wildcards.site)),
         content=activation_content,
         code=code("scripts/extract_image_activations.py"),
     shell:

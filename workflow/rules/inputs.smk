@@ -6,16 +6,15 @@ def layer_of(wildcards):
     return Site.parse(wildcards.site).layer
 
 
-def extraction_of(wildcards):
-    """Param of an extraction at a site, of the model as it was trained or with random weights."""
-    site = Site.parse(wildcards.site)
-    return EXPERIMENT.extraction(site.layer, is_random=site.is_random)
+def extractions_of(wildcards):
+    """Param of an extraction: a section for each site that the job writes."""
+    names = [name.format(**wildcards) for name in EXTRACTED]
+    return as_param([EXPERIMENT.extraction(name) for name in names])
 
 
 def stream_of(wildcards):
     """Param of a fit that extracts its training rows itself; None for the others."""
-    site = Site.parse(wildcards.site)
-    return EXPERIMENT.stream(site.layer, is_random=site.is_random)
+    return EXPERIMENT.stream(wildcards.site)
 
 
 def text_content(wildcards):
@@ -78,7 +77,7 @@ def model_content(wildcards):
 
 def activation_content(wildcards):
     """Hash of what activations are made from and the config only names: a file, or a model."""
-    return ready_content() if wildcards.site == "files" else model_content(wildcards)
+    return ready_content() if EXPERIMENT.source == "files" else model_content(wildcards)
 
 
 @functools.cache  # asked for by each slice

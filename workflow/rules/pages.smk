@@ -23,9 +23,7 @@ rule collect_examples:
         gpu=GPUS,
     params:
         cfg=PAGES.examples(),
-        extraction=lambda wildcards: PAGES.extraction(
-            wildcards.site, layer_of(wildcards)
-        ),
+        extraction=lambda wildcards: PAGES.extraction(wildcards.site),
         names=lambda wildcards: [fit.name for fit in PAGES.list_fits(wildcards.site)],
         code=code("scripts/collect_examples.py"),
         folders=page_options,

@@ -42,6 +42,8 @@ class Facts:
         Most k that a method has at one number of atoms.
     has_encoders : bool
         Whether dictionaries are coded by other encoders than their own.
+    layers : int
+        Layers of the model as it was trained that dictionaries are fitted at.
     """
 
     evals: frozenset[str]
@@ -53,6 +55,7 @@ class Facts:
     has_stability: bool = False
     sparsities: int = 1
     has_encoders: bool = False
+    layers: int = 0
 
 
 def always(_facts: Facts) -> bool:

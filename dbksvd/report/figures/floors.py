@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def find_floor(
     """
     here = table[(table["site"] == site) & table["method"].isin(styles.floors)]
     parsed = Site.parse(site)
-    twin = str(Site("random_layer", parsed.layer)) if parsed.is_layer else None
+    twin = str(replace(parsed, kind="random_layer")) if parsed.is_layer else None
     drawn = table[(table["site"] == twin) & ~table["method"].isin(styles.floors)]
     found = [
         Floor(float(values.mean()), name)

@@ -14,6 +14,7 @@ FIGURES = {
     "description_length": "dbksvd.report.figures.description_length:FIGURE",
     "sparsity": "dbksvd.report.figures.sparsity:FIGURE",
     "loss_recovered": "dbksvd.report.figures.loss_recovered:FIGURE",
+    "depth": "dbksvd.report.figures.depth:FIGURE",
     "cost": "dbksvd.report.figures.cost:FIGURE",
     "convergence": "dbksvd.report.figures.convergence:FIGURE",
     "stability": "dbksvd.report.figures.stability:FIGURE",
