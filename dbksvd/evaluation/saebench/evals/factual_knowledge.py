@@ -56,8 +56,7 @@ class FactualKnowledgeSettings(Settings):
     entities: Count = 500
     """Most entities that the model is asked about, drawn by the seed."""
     prompts: Count = 4
-    """RAVEL's first prompts for each attribute: the one that is answered right most often is
-    used."""
+    """RAVEL's first prompts for each attribute, of which the one answered best is used."""
     shots: NonNegativeInt = 5
     """Entities whose answers are shown before each question."""
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.7

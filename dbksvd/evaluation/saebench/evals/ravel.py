@@ -62,8 +62,7 @@ class RavelSettings(Settings):
     new_tokens: Count = 6
     """Tokens that the model continues a prompt by."""
     skyline: bool = False
-    """Whether SAEBench's MDAS, a rotation learned without a dictionary, is scored beside, once for
-    all dictionaries; it takes longer than one of them."""
+    """Whether SAEBench's MDAS, a rotation learned without a dictionary, is scored once beside."""
 
 
 def check(settings: RavelSettings, _kind: ModelKind | None) -> None:
