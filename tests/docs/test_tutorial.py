@@ -71,7 +71,7 @@ def test_it_ends_at_a_feature_page(home: tuple[Path, dict[str, str]]):
     assert (site / "explain.html").is_file()
     table = pd.read_csv(folder / "results/first/table.csv")
     assert set(table["method"]) == {"dbksvd", "topk-sae"}
-    assert "DB-KSVD" in printed["report"]
+    assert "dbksvd" in printed["report"]
 
 
 @pytest.mark.slow

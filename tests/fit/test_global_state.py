@@ -34,7 +34,7 @@ def fit_all() -> dict[str, torch.Tensor]:
     found = {}
     for init in ("samples", "doubling", "random"):
         for sparsity in ("exact", "mean"):
-            model = DBKSVD(40, 3, init=init, sparsity=sparsity, **OPTIONS).fit(x, x[:50])
+            model = DBKSVD(40, 3, init=init, sparsity=sparsity, **OPTIONS).fit(x, heldout=x[:50])
             found[f"{init}, {sparsity}"] = model.dictionary_.atoms
             found[f"{init}, {sparsity}, codes"] = model.transform(x).values
     found["groups"] = DBKSVD(40, 4, groups=10, **OPTIONS).fit(x).dictionary_.atoms

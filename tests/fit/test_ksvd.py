@@ -115,7 +115,7 @@ def test_fit_improves_and_is_well_formed(init, nonnegative, groups):
         groups=groups,
         heldout_every=1,
         **FAST_FIT,
-    ).fit(x, heldout)
+    ).fit(x, heldout=heldout)
     full = [row for row in model.log_ if row["n_atoms"] == 40]
     assert [row["iteration"] for row in model.log_] == list(range(1, len(model.log_) + 1))
     assert len(full) == 4
@@ -138,7 +138,7 @@ def test_fit_improves_and_is_well_formed(init, nonnegative, groups):
 
 def test_held_out_variance_explained_is_what_it_says():
     x, heldout = make_data(), make_data(200, seed=1)
-    model = DBKSVD(40, 4, **FAST_FIT).fit(x, heldout)
+    model = DBKSVD(40, 4, **FAST_FIT).fit(x, heldout=heldout)
     found = model.dictionary_.decode(model.transform(heldout))
     expected = 1 - (heldout - found).square().sum() / (heldout - heldout.mean(0)).square().sum()
     assert model.log_[-1]["fve_heldout"] == pytest.approx(float(expected), abs=1e-5)

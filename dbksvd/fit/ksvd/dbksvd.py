@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,12 @@ from torch import Tensor
 from dbksvd.base.codes import SparseCodes
 from dbksvd.dictionaries.dictionary import Dictionary
 from dbksvd.fit.ksvd.arguments import SETTING_NAMES, fill_settings
+from dbksvd.fit.ksvd.estimator import (
+    OUTPUTS,
+    SklearnEstimator,
+    remember_arguments,
+    write_codes,
+)
 from dbksvd.fit.ksvd.groups import encode_groups, encode_in_blocks
 from dbksvd.fit.ksvd.job import FitJob, make_pursuits
 from dbksvd.fit.ksvd.loop import FitLoop
@@ -31,7 +37,7 @@ from dbksvd.ops.threads import hold_torch_to_one_thread
 DEFAULTS = DBKSVDSettings()
 
 
-class DBKSVD:
+class DBKSVD(SklearnEstimator):
     """DB-KSVD; K-SVD and approximate K-SVD are choices of its parameters.
 
     Each iteration codes a batch of samples by pursuit and then improves atoms and coefficients by
@@ -103,6 +109,9 @@ class DBKSVD:
         As in :func:`dbksvd.sparse_encode`.
     progress : bool
         Whether to show a progress bar.
+    output : {"codes", "dense", "csr"}
+        What :meth:`transform` returns: :class:`dbksvd.SparseCodes`, a float32 numpy array of shape
+        (n, n_atoms), as scikit-learn's pipelines need it, or scipy's sparse array of that shape.
     ranks : Ranks
         The processes that fit together, as :func:`dbksvd.ops.ranks.join_ranks` gives them. All
         have the same settings and data, and each codes its share of every batch. The result is
@@ -116,6 +125,10 @@ class DBKSVD:
         One row an iteration; errors are sums of squares in the squared unit of the data.
     stop_reason_ : str
         "max_iter", "max_seconds" or "converged".
+    n_iter_ : int
+        Iterations that ran.
+    n_features_in_ : int
+        Width d of the samples.
     implementation_ : str
         The implementation that ran.
     groups_ : tuple of int
@@ -129,6 +142,7 @@ class DBKSVD:
     ``dbksvd/ops/atom_update/README.md``.
     """
 
+    @remember_arguments
     def __init__(
         self,
         n_atoms: int,
@@ -162,6 +176,7 @@ class DBKSVD:
         device: str | torch.device = "auto",
         implementation: str = DEFAULTS.implementation,
         progress: bool = False,
+        output: Literal["codes", "dense", "csr"] = "codes",
         ranks: Ranks = ALONE,
     ) -> None:
         n_atoms, k = as_count(n_atoms, "n_atoms"), as_count(k, "k")
@@ -171,6 +186,9 @@ class DBKSVD:
         self.seed = as_count(seed, "seed", least=0)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress, self.ranks = progress, ranks
+        if output not in OUTPUTS:
+            raise ValueError(f"output: expected {', '.join(OUTPUTS)}, got {output!r}")
+        self.output = output
         arguments = {
             "max_iter": max_iter,
             "polish_iter": polish_iter,
@@ -221,19 +239,21 @@ class DBKSVD:
         super().__setattr__(name, value)
 
     @with_usual_defaults
-    def fit(self, x: Any, heldout: Any = None) -> DBKSVD:
+    def fit(self, x: Any, y: Any = None, *, heldout: Any = None) -> Self:  # noqa: ARG002
         """Learn a dictionary.
 
         Parameters
         ----------
         x : tensor or array of shape (n, d), or ActivationSource
             Samples in random order. Memory is bounded by the batch, never by n.
+        y : None or array of labels
+            Not used: pipelines hand it to every step.
         heldout : the same, optional
             Samples to measure on; the time this takes is not counted.
 
         Returns
         -------
-        DBKSVD
+        DBKSVD or KSVD
             Itself.
 
         Raises
@@ -244,7 +264,9 @@ class DBKSVD:
         is_cpu = self.device.type == "cpu"
         with hold_torch_to_one_thread() if is_cpu else nullcontext():
             measured = None if heldout is None else as_source(heldout, "heldout")
-            outcome = FitLoop(self._make_job(), as_source(x), measured).run()
+            source = as_source(x)
+            outcome = FitLoop(self._make_job(), source, measured).run()
+        self.n_features_in_, self.n_iter_ = source.width, len(outcome.log)
         self.dictionary_, self.log_ = outcome.dictionary, outcome.log
         self.stop_reason_ = outcome.stop_reason
         return self
@@ -269,8 +291,11 @@ class DBKSVD:
         )
 
     @with_usual_defaults
-    def transform(self, x: Any, *, grouped: bool = False) -> SparseCodes:
-        """Return codes of `x` on the CPU: flat as ``dictionary_.encode``, or group by group."""
+    def transform(self, x: Any, *, grouped: bool = False) -> Any:
+        """Return codes of `x` on the CPU: flat as ``dictionary_.encode``, or group by group.
+
+        They are :class:`dbksvd.SparseCodes`, or as `output` says.
+        """
         source = as_source(x, may_be_empty=True)
         check_width(source.width, self.dictionary_.atoms.shape[1])
         dictionary = self.dictionary_.to(self.device)
@@ -289,4 +314,5 @@ class DBKSVD:
         # one block of no rows where there are none
         starts = range(0, max(n, 1), READ_ROWS)
         ranges = ((start, min(n, start + READ_ROWS)) for start in starts)
-        return encode_in_blocks((read_rows(source, *rows) for rows in ranges), encode)
+        codes = encode_in_blocks((read_rows(source, *rows) for rows in ranges), encode)
+        return write_codes(codes, self.output)

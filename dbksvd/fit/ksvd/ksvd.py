@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dbksvd.fit.ksvd.dbksvd import DBKSVD
+from dbksvd.fit.ksvd.estimator import remember_arguments
 from dbksvd.fit.ksvd.settings import KSVD_CHOICES, KSVDSettings
 
 DEFAULTS = KSVDSettings()
@@ -54,6 +55,7 @@ class KSVD(DBKSVD):
         "doubling_samples",
     )
 
+    @remember_arguments
     def __init__(
         self,
         n_atoms: int,
