@@ -211,7 +211,9 @@ def _run_eval(name: str, task: EvalTask, prepared: Path, output: Path, key: str)
     with _list_own(output).replace(output) as folder:
         placed = replace(task, prepared=prepared.resolve(), output=folder.resolve())
         import_quickly()
-        with own_working_folder():
+        from dbksvd.evaluation.saebench.shims.common import read_on
+
+        with own_working_folder(), read_on(task.device):
             roots += [Path.cwd(), folder.resolve()]
             seed_everything(task.site.seed)
             find_eval(name).run(placed)

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -38,6 +39,13 @@ def use_model(module: ModuleType, model: Any) -> Iterator[None]:
             return model
 
     with patch.object(module, "HookedTransformer", Loader):
+        yield
+
+
+@contextmanager
+def read_on(device: str) -> Iterator[None]:
+    """Read tensors to `device`: SAEBench reads what was recorded to the device that recorded it."""
+    with patch.object(torch, "load", partial(torch.load, map_location=device)):
         yield
 
 
