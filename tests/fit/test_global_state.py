@@ -1,4 +1,4 @@
-"""What a program sets for all of torch and numpy changes no byte of a fit, and a fit sets nothing."""
+"""What a program sets for all of torch and numpy changes no byte of a fit; a fit sets nothing."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def change(setter: Callable, value: object, usual: object) -> Iterator[None]:
 STATES = {
     "float64": lambda: change(torch.set_default_dtype, torch.float64, torch.float32),
     "meta device": lambda: change(torch.set_default_device, "meta", None),
+    "rounded products": lambda: change(torch.set_float32_matmul_precision, "medium", "highest"),
     "no gradients": torch.no_grad,
     "inference mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
@@ -182,3 +183,20 @@ def test_a_forked_pool_works_after_the_parent_has(tmp_path: Path):
         env={"PYTHONPATH": str(root), "PATH": ""},
     )
     assert done.stdout == "same\n", done.stderr
+
+
+def test_float32_products_are_not_rounded(monkeypatch: pytest.MonkeyPatch):
+    """TF32 would change the Gram matrix, from which all coefficients follow."""
+    products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    seen = []
+
+    def look(*_args: object, **_options: object) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.extend(each.fp32_precision for each in products)
+        return torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1)
+
+    monkeypatch.setattr("dbksvd.ops.pursuit.reference.encode", look)
+    with change(torch.set_float32_matmul_precision, "high", "highest"):
+        sparse_encode(torch.randn(2, 4), torch.eye(4), 1, implementation="reference")
+        assert [each.fp32_precision for each in products] == ["tf32", "tf32"]
+        assert torch.get_float32_matmul_precision() == "high"
+    assert seen == ["ieee", "ieee"]
