@@ -81,6 +81,33 @@ def test_a_pursuit_goes_on_in_smaller_blocks(monkeypatch, caplog):
     assert torch.equal(found.indices, expected.indices)
 
 
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
+def test_blocks_are_small_enough_for_the_systems(monkeypatch, method):
+    x, atoms = make_problem()
+    expected = sparse_encode(x, atoms, 3, method=method, implementation="batched")
+    rows = []
+    fit = batched.fit_block
+
+    def watch(b, gram, support, *arguments):
+        rows.append(len(support))
+        return fit(b, gram, support, *arguments)
+
+    monkeypatch.setattr(batched, "fit_block", watch)
+    monkeypatch.setitem(batched.SYSTEM_BYTES, "cpu", 6 * 8 * 9 * 7)
+    found = sparse_encode(x, atoms, 3, method=method, implementation="batched")
+    assert rows == ([7, 7, 7, 7, 7, 5] if method == "mp" else [])
+    torch.testing.assert_close(found.values, expected.values)
+    sparse_encode(x, atoms, 3, refit=False, implementation="batched")
+
+
+@pytest.mark.parametrize("k", [20, 80, 150, 240])
+def test_systems_stay_below_their_bytes_and_the_solvers_limit(k):
+    for device, limit in batched.SYSTEM_BYTES.items():
+        count = batched.count_systems(k, torch.device(device))
+        assert 1 <= count <= 65535
+        assert 48 * k * k * count <= limit
+
+
 def test_a_pursuit_that_never_fits_says_what_it_tried(monkeypatch):
     monkeypatch.setattr(batched, "match", fail_above(batched.match, 0, []))
     with pytest.raises(RuntimeError, match="out of memory with n=40, m=12, d=6, in blocks of 20"):

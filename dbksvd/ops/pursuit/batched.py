@@ -22,6 +22,10 @@ from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 
 # Products held at once (elements): bounds the memory, and on the CPU keeps them in cache.
 BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
+# Bytes of the samples' least-squares systems held at once, of which a fit has up to six float64
+# copies (k, k); and most systems that CUDA's batched solvers take.
+SYSTEM_BYTES = {"cpu": 1 << 30, "cuda": 1 << 33}
+MOST_SYSTEMS = 65535
 
 
 def encode(
@@ -61,6 +65,8 @@ def encode(
         return restore_scale(*pack_codes(support, z.to(x.dtype)), exponents)
 
     block = max(16, BLOCK_ELEMENTS.get(x.device.type, 1 << 20) // m)
+    if refit or method != "mp":
+        block = min(block, count_systems(k, x.device))
     parts = map_blocks(encode_block, len(x), block, f"n={len(x)}, m={m}, d={d}")
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
@@ -68,6 +74,12 @@ def encode(
 def make_gram(atoms: Tensor) -> Tensor:
     """Return D Dᵀ (m, m)."""
     return atoms @ atoms.T
+
+
+def count_systems(k: int, device: torch.device) -> int:
+    """Return for how many samples at once systems of k unknowns fit into memory."""
+    held = SYSTEM_BYTES.get(device.type, SYSTEM_BYTES["cpu"]) // (6 * 8 * k * k)
+    return max(1, min(held, MOST_SYSTEMS))
 
 
 def multiply(x: Tensor, atoms: Tensor, product_dtype: str | None) -> Tensor:

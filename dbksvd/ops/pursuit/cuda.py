@@ -52,16 +52,19 @@ def encode(
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
+    rows = max(1, BLOCK_BYTES // (m * x.element_size()))
+    if method == "ols" or k > LARGEST_K:  # the work of batched torch
+        rows = min(rows, batched.count_systems(k, x.device))
     with torch.cuda.device_of(x):
         cosines = make_gram(atoms) if gram is None else gram
         blocks = map_blocks(
-            lambda rows: encode_block(
-                *(x[rows], atoms, cosines, k, method, nonnegative, refit, rtol),
+            lambda block: encode_block(
+                *(x[block], atoms, cosines, k, method, nonnegative, refit, rtol),
                 product_dtype,
                 threshold,
             ),
             len(x),
-            max(1, BLOCK_BYTES // (m * x.element_size())),
+            rows,
             f"n={len(x)}, m={m}, d={d}",
         )
     return torch.cat([block[0] for block in blocks]), torch.cat([block[1] for block in blocks])
