@@ -54,17 +54,12 @@ class TensorSource:
 
 
 def as_source(x: Any, argument: str = "x", *, may_be_empty: bool = False) -> ActivationSource:
-    """Return `x` as a source of samples, or raise a ValueError that names the argument.
-
-    What turns into an array, such as a DataFrame of pandas, does so.
-    """
+    """Return `x` as a source of samples, or raise a ValueError that names the argument."""
     if hasattr(x, "tocsr"):
         raise ValueError(
             f"{argument}: expected a dense array, since sparse input is not supported, got "
             f"{type(x).__name__}"
         )
-    if not isinstance(x, Tensor | np.ndarray | ActivationSource) and hasattr(x, "__array__"):
-        x = np.asarray(x)
     if isinstance(x, Tensor | np.ndarray) or not isinstance(x, ActivationSource):
         return TensorSource(x, argument, may_be_empty=may_be_empty)
     if len(x) == 0 and not may_be_empty:

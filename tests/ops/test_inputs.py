@@ -126,7 +126,9 @@ def test_both_widths_are_named(model: DBKSVD):
         with pytest.raises(ValueError, match=r"^x: expected width 6 \(that of atoms\), got 4$"):
             call(x)
     with pytest.raises(ValueError, match="heldout: expected width 6, got 4"):
-        DBKSVD(12, 3, **OPTIONS).fit(make_samples(), x)
+        DBKSVD(12, 3, **OPTIONS).fit(make_samples(), heldout=x)
+    with pytest.raises(ValueError, match=r"y: expected labels or None, got shape .*; .* heldout="):
+        DBKSVD(12, 3, **OPTIONS).fit(make_samples(), make_samples())
     codes = model.transform(make_samples())
     with pytest.raises(ValueError, match="codes: expected codes over 12 atoms, got 13"):
         model.dictionary_.decode(SparseCodes(codes.indices, codes.values, 13))

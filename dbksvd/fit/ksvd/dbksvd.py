@@ -19,6 +19,7 @@ from dbksvd.fit.ksvd.arguments import SETTING_NAMES, fill_settings
 from dbksvd.fit.ksvd.estimator import (
     OUTPUTS,
     SklearnEstimator,
+    check_labels,
     remember_arguments,
     write_codes,
 )
@@ -239,7 +240,7 @@ class DBKSVD(SklearnEstimator):
         super().__setattr__(name, value)
 
     @with_usual_defaults
-    def fit(self, x: Any, y: Any = None, *, heldout: Any = None) -> Self:  # noqa: ARG002
+    def fit(self, x: Any, y: Any = None, *, heldout: Any = None) -> Self:
         """Learn a dictionary.
 
         Parameters
@@ -265,6 +266,7 @@ class DBKSVD(SklearnEstimator):
         with hold_torch_to_one_thread() if is_cpu else nullcontext():
             measured = None if heldout is None else as_source(heldout, "heldout")
             source = as_source(x)
+            check_labels(y, source.width)
             outcome = FitLoop(self._make_job(), source, measured).run()
         self.n_features_in_, self.n_iter_ = source.width, len(outcome.log)
         self.dictionary_, self.log_ = outcome.dictionary, outcome.log

@@ -113,6 +113,19 @@ class SklearnEstimator:
         return np.array([f"{stem}{number}" for number in range(count)], dtype=object)
 
 
+def check_labels(y: Any, width: int) -> None:
+    """Refuse held-out samples in the place of labels, where they would be ignored in silence.
+
+    Raises
+    ------
+    ValueError
+        If `y` is a matrix of the width of the samples.
+    """
+    shape = tuple(getattr(y, "shape", ()))
+    if len(shape) == 2 and shape[1] == width:
+        raise ValueError(f"y: expected labels or None, got shape {shape}; for samples: heldout=…")
+
+
 def write_codes(codes: SparseCodes, output: str) -> Any:
     """Return codes in the form that `output` names: an array (n, m) of numpy or scipy, or as is."""
     if output == "dense":
