@@ -69,6 +69,7 @@ def load_implementation(package: str, name: str) -> ModuleType:
     return import_module(f"{package}.{name}")
 
 
+@cache  # asked for whenever samples are coded on CUDA
 def find_missing_tool() -> str | None:
     """Return what Triton's compilation of a launcher lacks on this machine; None if nothing."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):

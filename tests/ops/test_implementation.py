@@ -17,9 +17,16 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def forget_warnings():
+def forget():
     implementation._warn_of_missing_tool.cache_clear()
+    find_missing_tool.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forget_around():
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture
@@ -46,6 +53,7 @@ def test_headers_of_python_are_asked_for(monkeypatch, tmp_path):
     assert str(tmp_path / "Python.h") in str(find_missing_tool())
     assert choose_implementation(PURSUIT, "auto", CUDA) == "batched"
     (tmp_path / "Python.h").touch()
+    forget()
     assert find_missing_tool() is None
     assert choose_implementation(PURSUIT, "auto", CUDA) == "cuda"
 
