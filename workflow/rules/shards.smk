@@ -21,7 +21,7 @@ checkpoint shard_activations:
     cache: bool(SHARED_SHARDS)
     conda:
         "../../envs/activations.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
@@ -30,4 +30,4 @@ checkpoint shard_activations:
         code=code("scripts/shard_activations.py"),
     shell:
         'python "$DBKSVD/scripts/shard_activations.py" --settings {params.cfg:q} --parts {input.parts:q}'
-        ' --output "$(dirname {output.manifest:q})" > {log:q} 2>&1'
+        ' --output "$(dirname {output.manifest:q})" --threads {threads} > {log:q} 2>&1'
