@@ -110,13 +110,13 @@ def _plan(settings: SplicedSettings, sizes: FitSizes) -> Work:
     )
 
 
-def _make_entry(settings: Any, label: str) -> Method:
+def _make_entry(settings: Any, ending: str) -> Method:
     return Method(
         settings=settings,
         fit=fit,
         plan=_plan,
         coding=None,
-        label=lambda _settings: label,
+        label=lambda given: f"{given.of}, {ending}",
         stage="train end to end",
         needs_model=True,
         find_base=lambda given: Base("of", given.of),

@@ -47,11 +47,12 @@ def check_source(task: FitTask, loaded: LoadedModel, text: Path) -> str:
         If they are not.
     """
     found = {"model_sha256": loaded.sha256, "text_sha256": check_documents(text)["sha256"]}
-    stored = task.train.manifest["model"]
+    shards = getattr(task.train, "sample", task.train)  # of a stream, what is stored
+    stored = shards.manifest["model"]
     for key, got in found.items():
         if stored.get(key) != got:
             raise ValueError(
-                f"{task.train.folder}: {key}: expected {got!r} as of the model and text that are "
+                f"{shards.folder}: {key}: expected {got!r} as of the model and text that are "
                 f"read, got {stored.get(key)!r}"
             )
     return str(found["text_sha256"])

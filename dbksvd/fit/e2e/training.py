@@ -32,6 +32,7 @@ from dbksvd.ops.defaults import with_usual_defaults
 HELD_BYTES = 2**30  # of what the model has without the dictionary, kept from epoch to epoch
 HELDOUT_ROWS = CALIBRATION_ROWS = 4096
 LAST_RATE = 0.1  # of the largest
+LARGEST = 1e15  # of weights; beyond, squares overflow
 
 _logger = logging.getLogger(__name__)
 
@@ -122,22 +123,24 @@ class SplicedLoop:
             loss = loss + settings.downstream_weight * downstream
             told["downstream"] = float(downstream.detach())
         loss.backward()
-        self._descend()
-        if not all(map(math.isfinite, told.values())):
+        largest = self._descend()
+        if not all(map(math.isfinite, told.values())) or not largest < LARGEST:
             raise ValueError(
                 f"lr: expected a rate at which training is stable, got {settings.lr}: the losses "
                 f"are {told} after {self.samples} tokens"
             )
         return told
 
-    def _descend(self) -> None:
-        """Take one step of Adam along the gradients."""
+    def _descend(self) -> float:
+        """Take one step of Adam along the gradients; return the largest weight behind it."""
         group = self.optimizer.param_groups[0]
         torch.nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
         group["lr"] = self.settings.lr * self.find_rate()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        largest = max(float(weight.detach().abs().max()) for weight in group["params"])
         self.trained.settle_()
+        return largest
 
     def find_batch(self, step: int) -> int:
         """Return the number of the batch of a step: all in each epoch, in a new order."""
@@ -181,7 +184,7 @@ class SplicedLoop:
         savable = self.trained.finish(rows.to(self.task.device), first["l0"])
         self.seconds += read_clock(self.task.device) - started
         last = self.measure()
-        costs = ("ce_loss", "kl", "l0", "fve_heldout")
+        told = {"ce_loss": "ce_loss", "kl": "kl", "l0": "l0", "fve": "fve_heldout"}
         summary = {
             "seconds": self.seconds,
             "samples_seen": self.samples,
@@ -189,8 +192,8 @@ class SplicedLoop:
             "implementation": "torch",
             "of": self.settings.of,
             "ce_loss_original": last["ce_loss_original"],
-            "before": {name: first[name] for name in costs},
-            "after": {name: last[name] for name in costs},
+            **{f"{name}_before": first[column] for name, column in told.items()},
+            **{f"{name}_after": last[column] for name, column in told.items()},
         }
         if getattr(getattr(self.trained, "settings", None), "threshold", 0) > 0:
             summary["mean_k"] = self.task.k
