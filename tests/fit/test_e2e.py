@@ -23,12 +23,14 @@ from dbksvd.fit.e2e.held_support import decode_support
 from dbksvd.fit.e2e.losses import differentiate_kl, measure_downstream
 from dbksvd.fit.e2e.method import E2E, E2E_DOWNSTREAM, check_base
 from dbksvd.fit.e2e.spliced_model import SplicedModel
-from dbksvd.fit.e2e.texts import TokenBatch
+from dbksvd.fit.e2e.texts import TokenBatch, read_batches
 from dbksvd.fit.e2e.trained import TrainedSAE
 from dbksvd.fit.method import FitSizes
 from dbksvd.fit.registry import find_method
 from dbksvd.fit.task import FitTask
 from dbksvd.models.loading import load_model
+from dbksvd.text.documents import iterate_documents
+from dbksvd.text.tokens import tokenize_documents
 
 D, M, K, LAYER = 16, 24, 3, 2
 EXTRACTION = {"layer": LAYER, "context_length": 16, "batch_size": 4}
@@ -89,7 +91,8 @@ def make_task(
     base: Path, shards: Path, extraction: Any, text: Path, method: Any = E2E, **settings: Any
 ) -> FitTask:
     train = ActivationShards.open(shards)
-    told = {"of": "other", "training_tokens": 400, "heldout_tokens": 100, "lr": 0.01, **settings}
+    told = {"of": "other", "training_tokens": 400, "heldout_tokens": 100, "lr": 0.01}
+    told |= {"batch_tokens": 60, **settings}
     return FitTask(
         train=train,
         heldout=ActivationShards.open(shards, split="heldout"),
@@ -400,6 +403,31 @@ def test_the_work_of_a_fit_is_counted():
     expected = 2 * 1000 * (1000 * (1 + 0.5 + 0.5) + 2 * 2 * 1.5)
     assert E2E.plan(settings, sizes).model == pytest.approx(expected)
     assert E2E.plan(settings, replace(sizes, depth=0.75)).model < expected
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10**6])
+def test_batches_hold_the_wanted_tokens_once(batch_tokens, extraction, text_folder):
+    loaded = load_model(extraction["model"])
+    options = {"key": "tokens", "context_length": 8}
+    batches = read_batches(loaded, text_folder, "train", 301, batch_tokens=batch_tokens, **options)
+    assert sum(int(batch.is_text.sum()) for batch in batches) == 301
+    sizes = [batch.ids.numel() for batch in batches if len(batch.ids) > 1]
+    assert max(sizes, default=0) <= batch_tokens
+    assert (len(batches) == 1) == (batch_tokens == 10**6)
+    assert (len(sizes) == 0) == (batch_tokens == 1)
+    found = [
+        tuple(row[mask].tolist())
+        for b in batches
+        for row, mask in zip(b.ids, b.is_text, strict=True)
+    ]
+    documents = tokenize_documents(
+        iterate_documents(text_folder, "train"),
+        loaded.tokenizer,
+        context_length=8,
+        tokens_per_document=None,
+    )
+    wanted = [tuple(document.ids[document.kept].tolist()) for document in documents]
+    assert len(set(found) - set(wanted)) <= 1  # the last one may be cut
 
 
 def test_logits_of_a_chunk_are_those_of_the_whole_pass(spliced):

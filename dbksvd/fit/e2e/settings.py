@@ -25,8 +25,9 @@ class SplicedSettings(MethodSettings):
     token and epoch, gradients take about as long as three passes of the whole model."""
     epochs: Count = 1
     """Times that the tokens are read."""
-    batch_size: Count = 4
-    """Documents of a step."""
+    batch_tokens: Count = 512
+    """Tokens of a step, padding included; it has as many documents of about the same length as go
+    in, one at least."""
     lr: Positive = 1e-3
     """Largest learning rate of Adam; it falls to a tenth as a cosine."""
     lr_warm_up: Fraction = 0.05

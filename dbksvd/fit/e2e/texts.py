@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dbksvd.base.splits import Split
 from dbksvd.models.loading import LoadedModel
 from dbksvd.text.documents import iterate_documents
-from dbksvd.text.tokens import select_tokens
+from dbksvd.text.tokens import TokenizedDocument, select_tokens
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_batches(
     *,
     key: str,
     context_length: int,
-    batch_size: int,
+    batch_tokens: int,
 ) -> list[TokenBatch]:
     """Return the first documents of a split in batches of about the same length.
 
@@ -58,8 +58,8 @@ def read_batches(
         The setting that `tokens` comes from, for messages.
     context_length : int
         Tokens of a document that the model reads.
-    batch_size : int
-        Documents of a batch.
+    batch_tokens : int
+        Most tokens of a batch, padding included, where it has more than one document.
 
     Raises
     ------
@@ -75,14 +75,17 @@ def read_batches(
         what=f"{split} tokens for {key}",
     )
     documents.sort(key=lambda document: len(document.ids))  # little padding
-    batches = []
-    for start in range(0, len(documents), batch_size):
-        few = documents[start : start + batch_size]
-        ids = [torch.from_numpy(document.ids.astype(np.int64)) for document in few]
-        masks = [torch.zeros(len(each), dtype=torch.bool) for each in ids]
-        for mask, document in zip(masks, few, strict=True):
-            mask[torch.from_numpy(document.kept)] = True
-        batches.append(
-            TokenBatch(pad_sequence(ids, batch_first=True), pad_sequence(masks, batch_first=True))
-        )
-    return batches
+    groups: list[list[TokenizedDocument]] = [[]]
+    for document in documents:
+        if groups[-1] and (len(groups[-1]) + 1) * len(document.ids) > batch_tokens:
+            groups.append([])
+        groups[-1].append(document)
+    return [_pad(group) for group in groups]
+
+
+def _pad(documents: list[TokenizedDocument]) -> TokenBatch:
+    ids = [torch.from_numpy(document.ids.astype(np.int64)) for document in documents]
+    masks = [torch.zeros(len(each), dtype=torch.bool) for each in ids]
+    for mask, document in zip(masks, documents, strict=True):
+        mask[torch.from_numpy(document.kept)] = True
+    return TokenBatch(pad_sequence(ids, batch_first=True), pad_sequence(masks, batch_first=True))

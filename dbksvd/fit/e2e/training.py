@@ -72,7 +72,7 @@ class SplicedLoop:
                 getattr(self.settings, key),
                 key=f"methods: {key}",
                 context_length=extraction.context_length,
-                batch_size=self.settings.batch_size,
+                batch_tokens=self.settings.batch_tokens,
             )
             for split, key in zip(SPLITS, ("training_tokens", "heldout_tokens"), strict=True)
         )
