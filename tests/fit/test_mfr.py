@@ -146,7 +146,8 @@ def test_the_authors_recipe_has_one_rate_and_no_centre(tmp_path: Path):
     task = make_task(tmp_path, make_samples() + 2.0, **recipe)
     loop = MFRLoop(task)
     rates = set()
-    for loop.steps in (0, 1, loop.n_steps // 2, loop.n_steps - 1):
+    for step in (0, 1, loop.n_steps // 2, loop.n_steps - 1):
+        loop.steps = step
         rates.add(loop.find_rate())
     assert rates == {1.0}
     result = fit(task)
