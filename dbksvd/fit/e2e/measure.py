@@ -47,6 +47,8 @@ def measure_cost(
         changed = model.run_above(batch, original, found)[-1]
         wanted = _find_next(batch)[original.spliced.cpu()].to(changed.device)
         scored = wanted >= 0
+        if not scored.any():
+            continue
         count += int(scored.sum())
         parts = (original.later[-1][scored], changed[scored], wanted[scored])
         for before, after, ids in zip(*(part.split(CHUNK) for part in parts), strict=True):
