@@ -22,10 +22,10 @@ class TrainingSettings(MethodSettings):
     steered: ClassVar[str | None] = None
     # Module of an architecture that is ours: it shapes the fits that use it, and no others.
     source: ClassVar[str | None] = None
-    # Adam's two rates, the learning rate at the end as a fraction of the largest, and the norm to
-    # which gradients are cut beside SAELens's own, 1.
+    # Adam's two rates, what a falling learning rate ends at as a fraction of the largest, and the
+    # norm to which gradients are cut beside SAELens's own, 1.
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
-    last_rate: ClassVar[float] = 0.001
+    last_rate: ClassVar[float] = 0.0
     clip: ClassVar[float | None] = None
 
     algorithm: Literal["sae"] = "sae"

@@ -114,7 +114,7 @@ class SAELoop:
             total_training_samples=steps * self.batches.batch_size,
             train_batch_size_samples=self.batches.batch_size,
             lr=settings.lr,
-            lr_end=settings.lr * settings.last_rate,
+            lr_end=settings.lr / 1000,
             adam_beta1=settings.betas[0],
             adam_beta2=settings.betas[1],
             lr_scheduler_name="cosineannealing" if is_cosine else "constant",
@@ -131,6 +131,9 @@ class SAELoop:
             trainer = RankTrainer(config, sae, self.ranks)
         else:
             trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+        if settings.last_rate and config.lr_decay_steps:
+            # SAELens has no setting for it: its decay ends at 0
+            trainer.lr_scheduler._schedulers[-1].end_factor = settings.last_rate  # type: ignore[attr-defined]
         if settings.clip is not None:
             cut = partial(_cut_gradients, list(sae.parameters()), settings.clip)
             trainer.optimizer.register_step_pre_hook(cut)
