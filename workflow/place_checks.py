@@ -8,7 +8,7 @@ from dbksvd.activations.site_settings import LayerSettings
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.settings_errors import Problems
 from dbksvd.base.site import RESIDUAL
-from dbksvd.models.families import IN_EVERY_MODEL, find_module
+from dbksvd.models.families import IN_EVERY_MODEL, check_place
 
 
 def check_places(activations: Any, model_type: str | None) -> None:
@@ -44,6 +44,6 @@ def check_places(activations: Any, model_type: str | None) -> None:
 
 def _check_place(where: str, model_type: str, place: str) -> None:
     try:
-        find_module(model_type, place)
+        check_place(model_type, place)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error

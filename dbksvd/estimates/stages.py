@@ -79,8 +79,10 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
             if getattr(config, "randomised", None) is not None:
                 sites += section.list_sites("random_layer")
         numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
-        row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
-        found += [SiteRows(site, width, *numbers, row) for site in sites]
+        for site in sites:
+            stored = (2 if site.is_pair else 1) * width
+            row = stored * _BYTES[section.storage_dtype] + LABEL_BYTES
+            found.append(SiteRows(site, width, *numbers, row))
     return found
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dbksvd.base.site import RESIDUAL
+from dbksvd.base.site import PAIRS, RESIDUAL
 
 # TransformerLens counts blocks from 0: our layer L is the output of its block L − 1. The name of
 # the MLP's input is SAELens's for what the MLP reads, its norm applied.
@@ -73,6 +73,18 @@ def name_hook(layer: int, place: str = RESIDUAL) -> str | None:
     return None if name is None else name.format(block=layer - 1)
 
 
+def check_place(model_type: str, place: str) -> None:
+    """Check that the tables know a place, or both ends of a pair, in such a model.
+
+    Raises
+    ------
+    ValueError
+        As :func:`find_module`.
+    """
+    for end in PAIRS.get(place, (place,)) if model_type in FAMILIES else (place,):
+        find_module(model_type, end)
+
+
 def find_module(model_type: str, place: str) -> str:
     """Return the path inside a block of the module whose output a place is.
 
@@ -82,8 +94,13 @@ def find_module(model_type: str, place: str) -> str:
         If the tables do not know the place of such a model.
     """
     family = FAMILIES.get(model_type)
+    if place in PAIRS and family is None:
+        raise ValueError(
+            f"expected a model of a type that the tables know for {place}, {', '.join(FAMILIES)}, "
+            f"got {model_type!r}"
+        )
     if family is None or place not in BlockModules._fields:
-        known = [*IN_EVERY_MODEL, *(BlockModules._fields if family is not None else ())]
+        known = [*IN_EVERY_MODEL, *((*BlockModules._fields, *PAIRS) if family is not None else ())]
         raise ValueError(
             f"expected one of {', '.join(known)} for a model of type {model_type}, or the path of "
             f"a module in activations.modules.{place}, got {place!r}"

@@ -17,7 +17,7 @@ from workflow.pages import Pages
 
 ROOT = Path(__file__).parents[2]
 PLACES = ["residual", "attention", "mlp"]
-KNOWN = "residual, residual_before, attention, mlp, mlp_input"
+KNOWN = "residual, residual_before, attention, mlp, mlp_input, mlp_pair"
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_a_module_of_one_s_own_is_a_place(config: dict[str, Any]):
         ({"layers": [4], "hook_module": "encoder.layer.3"}, "activations.sites: expected one beside activations.hook_module, for which the number of the layer is a label only, got ['residual', 'attention', 'mlp']"),
         ({"modules": {"gate": "encoder.{block}.x"}}, "activations.modules.gate: no effect without gate in sites, got sites: ['residual', 'attention', 'mlp']"),
         ({"modules": {"mlp": "encoder.3.x"}}, "activations.modules.mlp: expected a path with {block} in it, got 'encoder.3.x'"),
+        ({"modules": {"mlp_pair": "encoder.{block}"}}, "activations.modules.mlp_pair: expected no entry, since it is a pair of modules"),
         ({"modules": {"residual": "encoder.{block}"}}, "activations.modules.residual: expected no entry, since it is the output of a block"),
     ],
 )  # fmt: skip
@@ -98,6 +99,57 @@ def test_a_model_that_the_tables_do_not_know(config: dict[str, Any], tmp_path: P
     modules = {"attention": "layers.{block}.self_attn", "mlp": "layers.{block}.fc2"}
     config["activations"]["modules"] = modules
     assert len(Experiment(config).model_sites) == 6
+
+
+def test_transcoders_are_fitted_at_pairs_and_all_else_elsewhere(config: dict[str, Any]):
+    config["activations"]["sites"] = ["residual", "mlp_pair"]
+    config["methods"]["transcoder"] = {"algorithm": "sae", "architecture": "transcoder"}
+    config["fits"] = [{"methods": ["topk-sae", "transcoder"], "n_atoms": [64], "k": [4], "seeds": [0, 1]}]  # fmt: skip
+    experiment = Experiment(config)
+    assert {(fit.site, fit.method) for fit in experiment.fits} == {
+        ("layer3", "topk-sae"), ("layer4", "topk-sae"),
+        ("layer3_mlp_pair", "transcoder"), ("layer4_mlp_pair", "transcoder"),
+    }  # fmt: skip
+    assert {kind[0] for kind in experiment.seed_groups} == {"layer3", "layer4"}
+    assert Pages(experiment).sites == ["layer3", "layer4"]
+    assert not experiment.evals("layer3_mlp_pair")
+
+
+PAIR_METHODS = {
+    "topk-sae": {"algorithm": "sae", "architecture": "topk"},
+    "transcoder": {"algorithm": "sae", "architecture": "transcoder"},
+}
+
+
+@pytest.mark.parametrize(
+    ("sites", "fitted", "problems"),
+    [
+        (["residual"], ["topk-sae", "transcoder"], ["fits[0].methods: expected mlp_pair in activations.sites for transcoder, which fits pairs, got ['residual']"]),
+        (["mlp_pair"], ["topk-sae", "transcoder"], ["fits[0].methods: expected another place than mlp_pair in activations.sites for topk-sae, which fits no pairs, got ['mlp_pair']"]),
+        (["residual", "mlp_pair"], ["topk-sae"], ["activations.sites[1]: expected a transcoder in fits, which mlp_pair is read for, got topk-sae"]),
+        (["mlp_pair", "mlp"], ["transcoder"], ["activations.sites[1]: expected a method that is no transcoder in fits, which mlp is read for, got transcoder"]),
+    ],
+)  # fmt: skip
+def test_pairs_without_transcoders_are_refused(
+    config: dict[str, Any], sites: list[str], fitted: list[str], problems: list[str]
+):
+    config["activations"]["sites"] = sites
+    config["methods"] = PAIR_METHODS
+    config["fits"] = [{"methods": fitted, "n_atoms": [64], "k": [4]}]
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == problems
+
+
+def test_nothing_begins_from_a_transcoder(config: dict[str, Any]):
+    config["activations"]["sites"] = ["residual", "mlp_pair"]
+    config["methods"] = {**PAIR_METHODS, "permuted": {"algorithm": "permuted", "of": "transcoder"}}
+    config["fits"] = [{"methods": [*config["methods"]], "n_atoms": [64], "k": [4]}]
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == [
+        "methods.permuted.of: expected a method that reconstructs what it encodes, got 'transcoder'"
+    ]
 
 
 def test_a_slice_is_one_job_for_all_places(config: dict[str, Any], tmp_path: Path):

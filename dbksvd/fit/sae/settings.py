@@ -22,6 +22,8 @@ class TrainingSettings(MethodSettings):
     steered: ClassVar[str | None] = None
     # Module of an architecture that is ours: it shapes the fits that use it, and no others.
     source: ClassVar[str | None] = None
+    # Whether it learns from pairs of an input and a target; `source` then has a loop of its own.
+    takes_pairs: ClassVar[bool] = False
 
     algorithm: Literal["sae"] = "sae"
     """The method's name in the registry."""
@@ -179,6 +181,20 @@ class BatchTopKSettings(_WithThreshold):
     """Kind of SAE."""
 
 
+class TranscoderSettings(_WithThreshold):
+    """BatchTopK latents of an MLP's input that reconstruct its output (Dunefsky et al. 2024).
+
+    For the site `mlp_pair` only. It is saved as SAELens's JumpReLU transcoder.
+    """
+
+    label = "transcoder"
+    source = "dbksvd.fit.sae.transcoder"
+    takes_pairs = True
+
+    architecture: Literal["transcoder"]
+    """Kind of SAE."""
+
+
 class MatryoshkaSettings(_WithThreshold):
     """Nested BatchTopK dictionaries (Bussmann et al. 2025)."""
 
@@ -255,6 +271,7 @@ SAESettings = Annotated[
     | TopKSettings
     | AbsTopKSettings
     | BatchTopKSettings
+    | TranscoderSettings
     | MatryoshkaSettings
     | MatchingPursuitSettings
     | SwitchSettings
