@@ -18,8 +18,8 @@ from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
 from dbksvd.base.settings_errors import Problems
-from dbksvd.base.site import PAIRS, Site
-from dbksvd.evaluation.saebench.checks import list_datasets
+from dbksvd.base.site import PAIRS, RESIDUAL, Site
+from dbksvd.evaluation.saebench.checks import list_datasets, scores_place
 from dbksvd.evaluation.saebench.data.settings import reads_heldout
 from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
@@ -275,13 +275,14 @@ class Experiment:
         return [name for name in self.config.methods if name not in self.controls]
 
     def evals(self, site: str) -> dict[str, Settings]:
-        """Return SAEBench's evals at a site with their settings: of the residual stream alone."""
-        if not Site.parse(site).is_residual:
+        """Return SAEBench's evals at a site with their settings: those that can score it."""
+        parsed = Site.parse(site)
+        if not parsed.is_layer or parsed.place in getattr(self.config.activations, "modules", {}):
             return {}
         return {
             name: settings
             for name, settings in self.config.evaluation.list_evals().items()
-            if not find_eval(name).needs_truth
+            if not find_eval(name).needs_truth and scores_place(name, parsed.place)
         }
 
     def eval_files(self, name: str) -> list[str]:
@@ -301,8 +302,9 @@ class Experiment:
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""
         seed, settings = self.config.evaluation.seed, self.evals(site)[name].dump()
-        model = self._dump_model(site)
-        return as_param({"model": model, "layer": layer, "seed": seed, "settings": settings})
+        model, place = self._dump_model(site), Site.parse(site).place
+        own = {} if place == RESIDUAL else {"place": place}
+        return as_param({"model": model, "layer": layer, "seed": seed, "settings": settings, **own})
 
     def scoring(self, site: str) -> str:
         """Return the param that scores a dictionary at a site."""

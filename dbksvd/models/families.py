@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -71,6 +72,21 @@ def name_hook(layer: int, place: str = RESIDUAL) -> str | None:
     """
     name = HOOK_NAMES.get(place)
     return None if name is None else name.format(block=layer - 1)
+
+
+def parse_hook(name: str) -> tuple[int, str] | None:
+    """Return layer and place of TransformerLens's name; None for a name of no place.
+
+    Examples
+    --------
+    >>> parse_hook("blocks.14.hook_mlp_out"), parse_hook("blocks.14.hook_mlp_ou")
+    ((15, 'mlp'), None)
+    """
+    for place, hook in HOOK_NAMES.items():
+        found = re.fullmatch(re.escape(hook).replace(re.escape(BLOCK), r"(\d+)"), name)
+        if found:
+            return int(found[1]) + 1, place
+    return None
 
 
 def check_place(model_type: str, place: str) -> None:

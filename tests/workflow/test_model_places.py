@@ -40,12 +40,19 @@ def test_every_place_at_every_layer_is_a_site(config: dict[str, Any]):
         section = experiment.extraction(site)
         assert (section["layer"], section["place"]) == (Site.parse(site).layer, Site.parse(site).place)  # fmt: skip
         assert (section["model"]["randomise"] is not None) == site.startswith("random_")
-        # SAEBench's evals read the residual stream
-        assert bool(experiment.evals(site)) == site.endswith(("layer3", "layer4"))
+        # some evals mean something of the residual stream alone
+        elsewhere = {"core", "sparse_probing_sae_probes"}
+        asked = set(config["evaluation"]["evals"])
+        is_residual = site.endswith(("layer3", "layer4"))
+        assert set(experiment.evals(site)) == (asked if is_residual else asked & elsewhere)
+        for name in experiment.evals(site):
+            told = json.loads(experiment.preparation(name, site, 3))
+            assert told.get("place") == (None if is_residual else Site.parse(site).place)
     assert json.loads(Pages(experiment).extraction("layer3_mlp"))["place"] == "mlp"
 
 
 def test_a_module_of_one_s_own_is_a_place(config: dict[str, Any]):
+    config["evaluation"]["evals"] = {}
     config["activations"] |= {
         "sites": ["mlp", "wide"],
         "modules": {
@@ -79,6 +86,7 @@ def test_a_place_that_is_not_there_is_told(
     config: dict[str, Any], changes: dict[str, Any], problem: str
 ):
     config["activations"] |= changes
+    config["evaluation"]["evals"] = {}
     with pytest.raises(SettingsError) as caught:
         Experiment(config)
     assert [*caught.value.problems] == [problem]
@@ -134,11 +142,41 @@ def test_pairs_without_transcoders_are_refused(
     config: dict[str, Any], sites: list[str], fitted: list[str], problems: list[str]
 ):
     config["activations"]["sites"] = sites
+    config["evaluation"]["evals"] = {}
     config["methods"] = PAIR_METHODS
     config["fits"] = [{"methods": fitted, "n_atoms": [64], "k": [4]}]
     with pytest.raises(SettingsError) as caught:
         Experiment(config)
     assert [*caught.value.problems] == problems
+
+
+@pytest.mark.parametrize(
+    ("changes", "evals", "problem"),
+    [
+        ({"hook_module": "encoder.layer.3.output", "layers": [4]}, {"core": {}, "scr": {}}, "evaluation.evals: expected {} beside activations.hook_module, since evals read places of activations.sites, got core, scr"),
+        ({"sites": ["mlp"]}, {"core": {}, "scr": {}}, "evaluation.evals.scr: expected residual in activations.sites, whose dictionaries it can score, got ['mlp']"),
+        ({"sites": ["wide"], "modules": {"wide": "encoder.layer.{block}.intermediate"}}, {"core": {}}, "evaluation.evals.core: expected a place of the tables in activations.sites, whose dictionaries it can score, got ['wide']"),
+    ],
+)  # fmt: skip
+def test_an_eval_that_can_score_no_place_is_refused(
+    config: dict[str, Any], changes: dict[str, Any], evals: dict[str, Any], problem: str
+):
+    config["activations"] |= {"sites": ["residual"], **changes}
+    config["evaluation"]["evals"] = evals
+    config["text"]["held_out_datasets"] = None
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == [problem]
+
+
+def test_transcoders_are_scored_by_no_eval(config: dict[str, Any]):
+    config["activations"]["sites"] = ["mlp_pair"]
+    config["methods"] = {"transcoder": PAIR_METHODS["transcoder"]}
+    config["fits"] = [{"methods": ["transcoder"], "n_atoms": [64], "k": [4]}]
+    config["evaluation"]["evals"] = {"core": {}}
+    config["text"]["held_out_datasets"] = None
+    with pytest.raises(SettingsError, match=r"^evaluation\.evals\.core: expected a place of the tables in activations\.sites, whose dictionaries it can score, got \['mlp_pair'\]$"):  # fmt: skip
+        Experiment(config)
 
 
 def test_nothing_begins_from_a_transcoder(config: dict[str, Any]):
