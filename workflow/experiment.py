@@ -82,7 +82,8 @@ class Experiment:
         # One dictionary for a fit that several grids name.
         self.fits = sorted(set(self._list_fits(problems)))
         problems.catch(self._check_places)
-        problems.catch(check_pages, self.config, {fit.name for fit in self.fits})
+        paged = {fit.name for fit in self.fits if not Site.parse(fit.site).is_pair}
+        problems.catch(check_pages, self.config, paged)
         problems.tell()
         for fit in self.made:  # only of a config without circles, in which this would not end
             problems.catch(self._check_made, fit)

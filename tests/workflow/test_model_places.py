@@ -179,6 +179,25 @@ def test_transcoders_are_scored_by_no_eval(config: dict[str, Any]):
         Experiment(config)
 
 
+@pytest.mark.parametrize(
+    ("section", "given", "problem"),
+    [
+        ("pages", {"dictionaries": ["transcoder/m64-k4-s0"]}, "pages.dictionaries[0]: expected a dictionary of `fits`, close names: topk-sae/m64-k4-s0, got 'transcoder/m64-k4-s0'"),
+        ("encoders", {"methods": ["transcoder"], "probing": []}, "encoders.methods: expected methods that reconstruct what they encode, got 'transcoder'"),
+    ],
+)  # fmt: skip
+def test_what_reads_no_transcoder_says_so(
+    config: dict[str, Any], section: str, given: dict[str, Any], problem: str
+):
+    config["activations"]["sites"] = ["residual", "mlp_pair"]
+    config["methods"] = PAIR_METHODS
+    config["fits"] = [{"methods": [*PAIR_METHODS], "n_atoms": [64], "k": [4]}]
+    config[section] = given
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == [problem]
+
+
 def test_nothing_begins_from_a_transcoder(config: dict[str, Any]):
     config["activations"]["sites"] = ["residual", "mlp_pair"]
     config["methods"] = {**PAIR_METHODS, "permuted": {"algorithm": "permuted", "of": "transcoder"}}
@@ -198,7 +217,7 @@ def test_a_slice_is_one_job_for_all_places(config: dict[str, Any], tmp_path: Pat
     planned = plan(project)
     assert planned["extract_activations"] == 2 * 2  # slices, of two models
     assert planned["shard_activations"] == 12
-    assert planned["prepare_evaluation"] == 2 * 4
+    assert planned["prepare_evaluation"] == 2 * 12
     status, output = run_fork(project, "-n", "--cache", "extract_activations", "--quiet")
     assert status == 0, output
     del config["randomised"]
