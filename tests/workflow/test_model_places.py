@@ -182,7 +182,7 @@ def test_transcoders_are_scored_by_no_eval(config: dict[str, Any]):
 @pytest.mark.parametrize(
     ("section", "given", "problem"),
     [
-        ("pages", {"dictionaries": ["transcoder/m64-k4-s0"]}, "pages.dictionaries[0]: expected a dictionary of `fits`, close names: topk-sae/m64-k4-s0, got 'transcoder/m64-k4-s0'"),
+        ("pages", {"dictionaries": ["transcoder/m64-k4-s0"]}, "pages.dictionaries[0]: expected a dictionary of `fits`, did you mean 'topk-sae/m64-k4-s0'?, got 'transcoder/m64-k4-s0'"),
         ("encoders", {"methods": ["transcoder"], "probing": []}, "encoders.methods: expected methods that reconstruct what they encode, got 'transcoder'"),
     ],
 )  # fmt: skip
