@@ -89,7 +89,7 @@ class Site:
 
     @property
     def is_residual(self) -> bool:
-        """Whether they are the residual stream behind a block, which is where evals run."""
+        """Whether they are the residual stream behind a block."""
         return self.is_layer and self.place == RESIDUAL
 
     @property

@@ -193,6 +193,8 @@ class TranscoderSettings(_WithThreshold):
 
     architecture: Literal["transcoder"]
     """Kind of SAE."""
+    lr: Positive = 8e-3
+    """Largest learning rate of Adam."""
 
 
 class MatryoshkaSettings(_WithThreshold):
