@@ -341,6 +341,17 @@ def encoder_options(wildcards, input):
     return " ".join(found)
 
 
+def first_fit(wildcards):
+    """Priority of a fit: those of the first look come before all others."""
+    keys = (*(wildcards[key] for key in ("site", "method", "n_atoms", "k", "seed")),)
+    return 2 if keys in FIRST_KEYS else 0
+
+
+def first_site(wildcards):
+    """Priority of what a site's fits read: that of the first look comes first."""
+    return 2 if FIRST and wildcards.site == FIRST[0].site else 0
+
+
 def list_scored():
     """Positions of the fits whose scores there are: all, but in the table of a failed run."""
     failed = {tuple(keys) for *keys, _ in FAILED_FITS}
