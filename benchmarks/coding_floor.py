@@ -1,9 +1,10 @@
 """The floor of coding on the CPU: what any pursuit over a Gram matrix must do, each part timed.
 
-Legend: n samples, d width, m atoms, k non-zeros. The parts are the product X Dᵀ (2 n d m operations),
-the Gram matrix D Dᵀ (once a call), k − 1 of its rows added to the products of each sample, read from
-wherever they lie (caches here, so that no bandwidth of memory says what it takes), and the refit on
-the support, k³ / 3 + 2 k² operations in float64, counted at half the rate of the product.
+Legend: n samples, d width, m atoms, k non-zeros. The parts are the product X Dᵀ (2 n d m
+operations), the Gram matrix D Dᵀ (once a call), k − 1 of its rows added to the products of each
+sample, read from wherever they lie (caches here, so that no bandwidth of memory says what it
+takes), and the refit on the support: k³ / 3 + 2 k² operations in float64, counted at half the rate
+of the product.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.peers import GRAM, PRODUCT
 
-GRAM_ROWS = "k − 1 Gram rows a sample (torch)"
+GRAM_ROWS = "k - 1 Gram rows a sample (torch)"
 PARTS = (PRODUCT, GRAM, GRAM_ROWS)
 # Samples whose rows are added at once, as the pursuit does: the sums stay in cache.
 BLOCK = 512
