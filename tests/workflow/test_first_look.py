@@ -97,10 +97,11 @@ def test_table_and_figure_say_that_they_are_early(measured: pd.DataFrame, tmp_pa
     table += ["--csv", tmp_path / "table.csv", "--markdown", tmp_path / "table.md"]
     figure = ["--figure", "variance_explained", "--settings", settings, "--tables", scores]
     figure += ["--output", tmp_path / "figure.svg"]
+    environment = make_environment() | {"PYTHONPATH": str(ROOT)}
     for script, arguments in (("make_table", table), ("draw_figure", figure)):
         command = [sys.executable, ROOT / f"scripts/{script}.py", *arguments, "--note", note]
         done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, env=make_environment()
+            list(map(str, command)), capture_output=True, text=True, env=environment
         )
         assert done.returncode == 0, done.stderr
     lines = (tmp_path / "table.md").read_text().split("\n\n")

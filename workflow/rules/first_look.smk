@@ -8,7 +8,9 @@ FIRST_FOLDERS = [f"{RESULTS}/{fit.site}/dictionaries/{fit.name}" for fit in FIRS
 rule measure_first:
     input:
         seals=[f"{folder}/fit.json" for folder in FIRST_FOLDERS],
-        weights=ancient([f"{folder}/sae_weights.safetensors" for folder in FIRST_FOLDERS]),
+        weights=ancient(
+            [f"{folder}/sae_weights.safetensors" for folder in FIRST_FOLDERS]
+        ),
         shards=[f"{RESULTS}/{fit.site}/shards/manifest.json" for fit in FIRST[:1]],
     output:
         scores=f"{FIRST_LOOK}/scores.csv",
@@ -74,9 +76,7 @@ rule draw_first:
     params:
         cfg=EXPERIMENT.drawing_settings(),
         note=FIRST_NOTE,
-        code=code(
-            "scripts/draw_figure.py", find_source(FIGURES, "variance_explained")
-        ),
+        code=code("scripts/draw_figure.py", find_source(FIGURES, "variance_explained")),
     shell:
         'python "$DBKSVD/scripts/draw_figure.py" --figure variance_explained --settings {params.cfg:q}'
         " --tables {input.scores:q} --note {params.note:q} --output {output.png:q} > {log:q} 2>&1"
