@@ -77,6 +77,11 @@ MANIFESTS = [
     for site in sorted({fit.site for fit in EXPERIMENT.fits})
 ]
 
+# Of the jobs that could start, these come first: what the first look needs, then what many jobs
+# wait for, so that bad settings are found early. All fits come before all scores: the process that
+# a job of a script is a fork of ends where there is none in a while (workflow/warm/server.py).
+BEFORE_ALL, EARLY, PREPARING, FITTING, LONG = 5, 4, 3, 2, 1
+
 # Captions know the config alone; they are made when all results are there.
 try:
     config["norm_notes"] = list_norm_notes(MANIFESTS)

@@ -18,7 +18,7 @@ rule measure_first:
         f"{RESULTS}/logs/measure_first.log",
     benchmark:
         f"{RESULTS}/benchmarks/measure_first.jsonl"
-    priority: 4
+    priority: EARLY
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
@@ -47,7 +47,7 @@ use rule summarise_scores as tabulate_first with:
         f"{RESULTS}/logs/tabulate_first.log",
     benchmark:
         f"{RESULTS}/benchmarks/tabulate_first.jsonl"
-    priority: 4
+    priority: EARLY
     params:
         table="summary",
         cfg=as_param(list(CONFIG.methods)),
@@ -66,7 +66,7 @@ rule draw_first:
         f"{RESULTS}/logs/draw_first.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_first.jsonl"
-    priority: 4
+    priority: EARLY
     conda:
         "../../envs/figures.yaml"
     threads: 1
@@ -84,4 +84,6 @@ rule draw_first:
 
 
 # Only for a run that has no table yet: later, the whole table says more.
-EARLY = [rules.draw_first.output.png] if FIRST and not Path(TABLE).exists() else []
+FIRST_TARGETS = (
+    [rules.draw_first.output.png] if FIRST and not Path(TABLE).exists() else []
+)

@@ -344,12 +344,12 @@ def encoder_options(wildcards, input):
 def first_fit(wildcards):
     """Priority of a fit: those of the first look come before all others."""
     keys = (*(wildcards[key] for key in ("site", "method", "n_atoms", "k", "seed")),)
-    return 2 if keys in FIRST_KEYS else 0
+    return EARLY if keys in FIRST_KEYS else FITTING
 
 
 def first_site(wildcards):
     """Priority of what a site's fits read: that of the first look comes first."""
-    return 2 if FIRST and wildcards.site == FIRST[0].site else 0
+    return EARLY if FIRST and wildcards.site == FIRST[0].site else PREPARING
 
 
 def list_scored():

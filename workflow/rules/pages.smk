@@ -14,8 +14,7 @@ rule collect_examples:
         f"{RESULTS}/logs/{{site}}/collect_examples.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/collect_examples.jsonl"
-    # long, and one thing more waits for it
-    priority: 1
+    priority: LONG
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
