@@ -18,7 +18,8 @@ rule make_synthetic_model:
         f"{RESULTS}/logs/synthetic/make_synthetic_model.log",
     benchmark:
         f"{RESULTS}/benchmarks/synthetic/make_synthetic_model.jsonl"
-    priority: PREPARING
+    # short: something to do while the text is read
+    priority: EARLY
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
