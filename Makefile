@@ -107,6 +107,7 @@ BENCH := results/benchmarks
 bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks (30 minutes)
 	snakemake --cores $(CORES) results/minilm/layer4/shards/manifest.json
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_coding.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_fit.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_learning.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_scaling.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_kernels.py --output $(BENCH)

@@ -19,6 +19,7 @@ checkpoint shard_activations:
     log:
         f"{RESULTS}/logs/{{site}}/shard_activations.log",
     cache: bool(SHARED_SHARDS)
+    priority: first_site
     conda:
         "../../envs/activations.yaml"
     threads: 2

@@ -6,8 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from functools import partial
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
