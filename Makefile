@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The command of this clone, whichever is installed.
 DBKSVD := PYTHONPATH="$(CURDIR)" python -m dbksvd.command.main
 
-.PHONY: help env run report estimate explain test test-fast fuzz lint docs settings readme format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint docs notebooks settings readme format bench bench-memory soak gpu ranges dist lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ lint: env  ## check style, types and the workflow
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile experiments/tiny.yaml
 
+notebooks: env  ## run the notebooks of docs/ anew, and keep what they print
+	PYTHONPATH="$(CURDIR)" python -m workflow.notebooks
+
 # What builds the pages comes without dependencies too, so that nothing of the lock moves.
 PAGES := $(VENV)/.pages
 $(PAGES): docs/requirements.txt $(STAMP)
@@ -126,6 +129,11 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 gpu:  ## CUDA tests and benchmarks with the python3 at hand
 	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
+
+dist: env  ## build sdist and wheel in dist/, and check them as an index would
+	rm -rf dist
+	python -m build --no-isolation
+	python -m twine check --strict dist/*
 
 lock:  ## resolve requirements.in anew (needs uv)
 	uv pip compile --python-version 3.11 --no-annotate --no-header \
