@@ -130,6 +130,10 @@ gpu:  ## CUDA tests and benchmarks with the python3 at hand
 	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
 
+# Environments of their own, in build/ranges: torch of other versions is large where it has CUDA.
+ranges:  ## test the core at both ends of its ranges of Python, torch and NumPy (30 minutes, 15 GB)
+	$(PYTHON) tests/helpers/ranges.py
+
 dist: env  ## build sdist and wheel in dist/, and check them as an index would
 	rm -rf dist
 	python -m build --no-isolation

@@ -14,7 +14,7 @@ from dbksvd.base.errors import report_errors
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.version import __version__
 from dbksvd.command.engine import ENGINE
-from dbksvd.command.project import load_workflow
+from dbksvd.command.project import load_workflow, tell_missing
 
 Given = ParamSpec("Given")
 DEFAULT_CONFIG = Path("config.yaml")
@@ -36,7 +36,8 @@ def in_words(command: Callable[Given, None]) -> Callable[Given, None]:
     def run(*arguments: Given.args, **options: Given.kwargs) -> None:
         with report_errors():
             try:
-                command(*arguments, **options)
+                with tell_missing():
+                    command(*arguments, **options)
             except SettingsError as error:
                 sys.exit(error.tell("error: config"))
 
