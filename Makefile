@@ -139,7 +139,9 @@ dist: env  ## build sdist and wheel in dist/, and check them as an index would
 	python -m build --no-isolation
 	python -m twine check --strict dist/*
 
-lock:  ## resolve requirements.in anew (needs uv)
+# The resolver alone is not in the lock: nothing else needs it.
+lock: env  ## resolve requirements.in anew, into requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps uv==0.13.8
 	uv pip compile --python-version 3.11 --no-annotate --no-header \
 	  --override requirements.overrides requirements.in \
 	  | grep -vE '^(nvidia-|cuda-|triton==)' > requirements.lock.new

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
 from ranges import CORE as DECLARED
 from ranges import ENDS, TESTS
 

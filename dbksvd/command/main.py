@@ -14,7 +14,7 @@ from dbksvd.base.errors import report_errors
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.version import __version__
 from dbksvd.command.engine import ENGINE
-from dbksvd.command.project import load_workflow, tell_missing
+from dbksvd.command.project import find_carried, load_workflow, tell_missing
 
 Given = ParamSpec("Given")
 DEFAULT_CONFIG = Path("config.yaml")
@@ -55,7 +55,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def choose_configs(given: list[Path] | None) -> list[Path]:
-    """Return the config files that a command works on.
+    """Return the config files that a command works on; those of this package from any folder.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def choose_configs(given: list[Path] | None) -> list[Path]:
         If none is given and the current folder has no ``config.yaml``.
     """
     if given:
-        return given
+        return [path if path.exists() else find_carried(path) for path in given]
     if not DEFAULT_CONFIG.is_file():
         raise FileNotFoundError(
             f"{DEFAULT_CONFIG}: expected a config in this folder or the name of one (dbksvd init "

@@ -29,6 +29,15 @@ def find_project() -> Path:
     )
 
 
+def find_carried(path: Path) -> Path:
+    """Return a file of the project for a relative path such as ``experiments/tiny.yaml``.
+
+    A path that the project has no file for is returned as it is.
+    """
+    carried = find_project() / path
+    return carried if carried.is_file() else path
+
+
 def load_workflow(name: str) -> ModuleType:
     """Import ``workflow.commands.<name>``, which is no package of its own where it is installed.
 

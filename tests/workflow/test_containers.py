@@ -124,7 +124,7 @@ def test_every_job_is_handed_to_apptainer(tmp_path: Path):
         "APPTAINER_DOUBLE_LOG": str(log),
         "PATH": f"{ROOT}/tests/apptainer_double:{make_environment()['PATH']}",
     }
-    arguments = ("--cores", "1", "--sdm", "apptainer")
+    arguments = ("--sdm", "apptainer", "--cores", "1")
     refused = run_snakemake(folder, *arguments, config="small.yaml", environment=environment)
     assert "error: config: container: expected an image" in refused.stdout + refused.stderr
     config["container"] = "dbksvd.sif"
