@@ -113,6 +113,7 @@ bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_kernels.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_switch.py --output $(BENCH) --threads 1
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_ranks.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_disk.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/print_targets.py --output $(BENCH)
 
 bench-memory: env  ## peak memory of a fit on 10 million samples (35 GB of disk, 15 minutes)

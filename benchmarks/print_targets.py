@@ -59,6 +59,7 @@ def find_targets(folder: Path) -> Iterator[Target]:
     yield from find_fit_targets(read_rows(folder / "fit.csv"))
     yield from find_learning_targets(read_rows(folder / "learning.csv"))
     yield find_memory_target(read_rows(folder / "memory.csv"))
+    yield from find_disk_targets(read_rows(folder / "disk.csv"))
     yield from find_pass_targets(
         read_rows(folder / "pass-cuda.csv"), read_rows(folder / "pass-cpu.csv")
     )
@@ -200,6 +201,31 @@ def find_memory_target(rows: Rows) -> Target:
     peak, n = float(row["peak_mib"]) / 1024, int(row["n"])
     is_met = peak < 4 if n >= STREAMED_SAMPLES else None
     return Target(what, f"{peak:.2f} GiB at {n / 1e6:g} M samples", is_met)
+
+
+def find_disk_targets(rows: Rows) -> Iterator[Target]:
+    """Yield the shard stage in MiB a second, and what a second thread gains."""
+    what = "shards of float32 rows on one thread: at least 120 MiB/s"
+    alone, both = (select(rows, dtype="float32", threads=threads) for threads in (1, 2))
+    if alone is None:
+        yield Target(what)
+    else:
+        rate = float(alone["mib_per_s"])
+        text = f"{rate:.0f} MiB/s ({float(alone['times_copy']):.1f} x a copy)"
+        yield Target(what, text, rate >= 120)
+    gain = "shards on two threads: at least 1.7 x as fast as on one"
+    if alone is None or both is None:
+        yield Target(gain)
+    else:
+        ratio = float(alone["median_s"]) / float(both["median_s"])
+        yield Target(gain, f"{ratio:.2f} x", ratio >= 1.7)
+    half = "shards of float16 rows on one thread: as many rows a second as float32"
+    row = select(rows, dtype="float16", threads=1)
+    if alone is None or row is None:
+        yield Target(half)
+    else:
+        ratio = float(alone["median_s"]) / float(row["median_s"])
+        yield Target(half, f"{ratio:.2f} x", ratio >= 1)
 
 
 def find_pass_targets(cuda: Rows, cpu: Rows) -> Iterator[Target]:

@@ -15,7 +15,7 @@ def count_encoder_flops(cfg: Mapping[str, Any]) -> float:
     m = d_sae:
 
     - topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, standard: ``2·d·m``. (SAELens saves
-      BatchTopK and Matryoshka SAEs as jumprelu.)
+      BatchTopK and Matryoshka SAEs as jumprelu; so is Llama Scope's.)
     - gated: ``2·(d·m + m)``: the paths share one product, which one of them scales.
     - matching_pursuit: ``2·k·(d·m + 2·d)``, a full product, the coefficient and the residual for
       each of k = max_iterations picks (d picks where not set): an upper bound.
@@ -106,6 +106,7 @@ _COUNTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "batchtopk": _count_product,
     "matryoshka_batchtopk": _count_product,
     "jumprelu": _count_product,
+    "llama_scope": _count_product,
     "standard": _count_product,
     "gated": _count_gated,
     "matching_pursuit": _count_matching_pursuit,

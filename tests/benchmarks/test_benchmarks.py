@@ -19,6 +19,7 @@ from benchmarks import (
     print_targets,
     problems,
     run_coding,
+    run_disk,
     run_fit,
     run_kernels,
     run_learning,
@@ -486,3 +487,36 @@ def test_a_child_process_reports_json(capsys):
     point = json.dumps({"operation": "sparse_encode", "repeats": 1, "size": size})
     run_scaling.main(["--point", point, "--threads", "1"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["repeats"] == 1
+
+
+# disk
+
+
+def test_the_shard_stage_is_timed_beside_a_copy(tmp_path):
+    sizes = ["--rows", "300", "--width", "4", "--rounds", "1", "--threads", "1", "2"]
+    run_disk.main(["--output", str(tmp_path), "--folder", str(tmp_path), *sizes])
+    rows = read(tmp_path / "disk.csv")
+    assert [(row["dtype"], row["threads"]) for row in rows] == [
+        (dtype, threads) for dtype in ("float32", "float16") for threads in ("1", "2")
+    ]
+    for row in rows:
+        assert float(row["mib_per_s"]) == pytest.approx(float(row["mib"]) / float(row["median_s"]))
+        assert float(row["cpu_s"]) > 0 < float(row["times_copy"])
+    assert [path.name for path in tmp_path.iterdir()] == ["disk.csv"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdicts"),
+    [((1.0, 0.5, 0.9), ["yes"] * 3), ((3.0, 2.0, 3.1), ["no"] * 3)],
+)
+def test_disk_targets_are_rates_and_ratios(tmp_path, seconds, verdicts):
+    names = [("float32", 1), ("float32", 2), ("float16", 1)]
+    write(
+        tmp_path / "disk.csv",
+        [
+            {"dtype": d, "threads": t, "median_s": s, "mib_per_s": 150 / s, "times_copy": 2.0}
+            for (d, t), s in zip(names, seconds, strict=True)
+        ],
+    )
+    found = [v for what, v in find_verdicts(tmp_path).items() if what.startswith("shards ")]
+    assert found == verdicts
