@@ -100,6 +100,12 @@ class ActivationShards:
         return int(self.manifest["d"])
 
     @property
+    def input_width(self) -> int | None:
+        """Columns that are the input of a pair, the others its target; None for a single place."""
+        found = self.manifest["model"].get("input_width")
+        return None if found is None else int(found)
+
+    @property
     def mean(self) -> Tensor:
         """Mean of the training rows, float32 of shape (d,); the same for both splits."""
         return torch.tensor(self.manifest["mean"], dtype=torch.float32)
@@ -124,7 +130,8 @@ class ActivationShards:
         """Return where the activations come from, in SAELens's words for its metadata.
 
         ``hook_name`` is TransformerLens's name of the place (its blocks count from 0, our layers
-        from 1), or the module that was hooked.
+        from 1), or the module that was hooked; of a pair the input's, and ``hook_name_out`` the
+        target's.
         """
         model = self.manifest["model"]
         layer = model.get("layer", -1)
@@ -134,6 +141,7 @@ class ActivationShards:
         if layer < 0 or model.get("hook_module"):
             hook_name = model.get("hook_module")
         hook_name = model.get("hook_name", hook_name)  # of another place than a block's output
+        target = {"hook_name_out": model["hook_name_out"]} if "hook_name_out" in model else {}
         return {
             "model_name": model.get("model"),
             "model_revision": model.get("revision"),
@@ -143,6 +151,7 @@ class ActivationShards:
             "hook_layer": max(layer - 1, 0) if layer >= 0 else None,
             "context_size": model.get("context_length"),
             "prepend_bos": bool(model.get("prepend_bos", False)),
+            **target,
         }
 
     def verify(self, first: int = 0, step: int = 1) -> None:
