@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dbksvd.activations.norms import NORM_MULTIPLE
+from dbksvd.activations.shard_settings import NORM_MULTIPLE
 
 
 def describe_norms(manifest: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -17,10 +17,9 @@ import numpy as np
 from dbksvd.activations.hdf5 import RowBlock
 from dbksvd.activations.moments import Moments
 from dbksvd.activations.row_kernels import find_norms, widen
+from dbksvd.activations.shard_settings import NORM_MULTIPLE
 from dbksvd.base.files import read_json
 
-NORM_MULTIPLE = 10.0
-"""Multiple of the median norm over which a row counts as an outlier."""
 NORM_LIMIT_FILE = "norm_limit.json"
 MOST_LISTED = 10  # positions and tokens in a manifest
 

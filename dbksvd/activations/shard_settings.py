@@ -8,6 +8,9 @@ from pydantic import Field
 
 from dbksvd.base.settings import Count, Seed, Settings
 
+NORM_MULTIPLE = 10.0
+"""Multiple of the median norm over which a row counts as an outlier."""
+
 
 class ShardSettings(Settings):
     """How all rows are shuffled into shards."""

@@ -72,22 +72,25 @@ NEEDED = {
     "collect_stability": {"pandas"},
     "convert_model": {"torch"},
     "draw_figure": {"matplotlib", "pandas", "seaborn"},
-    "draw_synthetic_activations": {"sae_lens", "torch"},
-    "evaluate_dictionary": {"torch"},  # and SAEBench for the process that forks, by warm_up()
-    "extract_activations": {"torch"},
-    "extract_image_activations": {"torch"},
-    "fit_dictionary": {"pandas", "torch"},
+    "draw_synthetic_activations": {"numba", "sae_lens", "torch"},
+    "evaluate_dictionary": {
+        "numba",
+        "torch",
+    },  # and SAEBench for the process that forks, by warm_up()
+    "extract_activations": {"numba", "torch"},
+    "extract_image_activations": {"numba", "torch"},
+    "fit_dictionary": {"numba", "pandas", "torch"},
     "make_synthetic_model": {"sae_lens", "torch"},
     "make_table": {"pandas"},
-    "measure_first": {"pandas", "torch"},
-    "measure_stability": {"torch"},
-    "prepare_evaluation": {"torch"},
+    "measure_first": {"numba", "pandas", "torch"},
+    "measure_stability": {"numba", "torch"},
+    "prepare_evaluation": {"numba", "torch"},
     "prepare_images": set(),
     "prepare_text": set(),
     "render_pages": {"pandas"},
-    "score_encoders": {"sae_lens", "sklearn", "torch"},
-    "score_ground_truth": {"sae_lens", "sklearn", "torch"},
-    "shard_activations": {"torch"},
+    "score_encoders": {"numba", "sae_lens", "sklearn", "torch"},
+    "score_ground_truth": {"numba", "sae_lens", "sklearn", "torch"},
+    "shard_activations": {"numba", "torch"},
 }
 
 
