@@ -21,7 +21,7 @@ from workflow.config import ExperimentConfig
 from workflow.encoder_checks import check_encoders
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
-from workflow.method_checks import check_base, check_published, check_unused
+from workflow.method_checks import check_base, check_model, check_published, check_unused
 from workflow.place_checks import check_eval_places, check_places
 
 # Sections that each source of activations needs.
@@ -40,6 +40,7 @@ def check_consistency(config: ExperimentConfig) -> None:
     problems.catch(_check_sections, config)
     for name in config.methods:
         problems.catch(check_base, name, config.methods)
+        problems.catch(check_model, name, config)
         problems.catch(check_published, name, config)
         problems.catch(check_unused, name, config.methods[name])
     problems.catch(check_ground_truth, config)

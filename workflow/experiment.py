@@ -519,6 +519,8 @@ class Experiment:
             raise SettingsError(f"{place}.k: expected at most n_atoms = {n_atoms}, got {k}")
         if self.method(method).needs_truth:
             self._check_truth(method, n_atoms, place)
+        if self.method(method).needs_model and place.startswith("ground_truth"):
+            raise SettingsError(f"{place}.methods: expected one that runs no model, got {method!r}")
         check_sizes(methods[method], n_atoms, k, f"methods.{method}", place)
 
     def _check_truth(self, method: str, n_atoms: int, place: str) -> None:

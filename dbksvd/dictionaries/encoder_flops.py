@@ -15,8 +15,8 @@ def count_encoder_flops(cfg: Mapping[str, Any]) -> float:
     m = d_sae:
 
     - topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, standard, transcoder,
-      jumprelu_transcoder: ``2·d·m``. (SAELens saves BatchTopK and Matryoshka SAEs as jumprelu, and
-      our transcoders are saved as jumprelu_transcoder.)
+      jumprelu_transcoder: ``2·d·m``. (SAELens saves BatchTopK and Matryoshka SAEs as jumprelu, as
+      Llama Scope's are; our transcoders are saved as jumprelu_transcoder.)
     - gated: ``2·(d·m + m)``: the paths share one product, which one of them scales.
     - matching_pursuit: ``2·k·(d·m + 2·d)``, a full product, the coefficient and the residual for
       each of k = max_iterations picks (d picks where not set): an upper bound.
@@ -107,6 +107,7 @@ _COUNTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "batchtopk": _count_product,
     "matryoshka_batchtopk": _count_product,
     "jumprelu": _count_product,
+    "llama_scope": _count_product,
     "standard": _count_product,
     "transcoder": _count_product,
     "jumprelu_transcoder": _count_product,

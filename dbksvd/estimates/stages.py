@@ -6,7 +6,7 @@ Operations are counted from the config; seconds follow from assumed rates of a d
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dbksvd.activations.file_headers import check_ready
@@ -181,6 +181,12 @@ def _estimate_fits(
         if stream is not None and rows.site.is_layer:
             n_train = stream.n_tokens
         fit_sizes = FitSizes(fit.n_atoms, fit.k, rows.width, n_train, rows.n_heldout)
+        if sizes is not None and rows.site.is_layer:
+            fit_sizes = replace(
+                fit_sizes,
+                model_parameters=sizes.parameters or 0,
+                depth=(rows.site.layer or 0) / sizes.layers,
+            )
         work = entry.plan(settings, fit_sizes)
         if sizes is not None and n_train > rows.n_train:
             work += Work(model=_count_reading(rows, sizes, n_train))  # rows it extracts itself

@@ -39,6 +39,10 @@ class FitSizes:
         Width d of the activations.
     n_train, n_heldout : int
         Samples to learn from and to measure on.
+    model_parameters : int
+        Weights of the model that they are of; 0 where there is none, or it is not known.
+    depth : float
+        Share of its blocks up to the site.
     """
 
     n_atoms: int
@@ -46,6 +50,8 @@ class FitSizes:
     width: int
     n_train: int
     n_heldout: int
+    model_parameters: int = 0
+    depth: float = 1.0
 
 
 def _accept_sizes(_settings: Any, _n_atoms: int, _k: int) -> None:
@@ -139,6 +145,10 @@ class Method:
     needs_truth : bool
         Whether it is given the generative model that made the samples (``task.truth``), so that
         it fits at the site synthetic only. No other method sees the model.
+    needs_model : bool
+        Whether it is given the causal model that the samples are of and its documents
+        (``task.extraction``, ``task.text``), so that it fits the residual stream behind a block of
+        such a model only.
     is_data_parallel : bool
         Whether several processes can fit together.
     check_sizes : callable
@@ -174,6 +184,7 @@ class Method:
     is_control: bool | Callable[[Any], bool] = False
     is_floor: bool = False
     needs_truth: bool = False
+    needs_model: bool = False
     is_data_parallel: bool = False
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes
     check_rows: Callable[[Any, int, int, int], None] = _accept_rows

@@ -33,8 +33,13 @@ def train_short(x: torch.Tensor, folder: Path, **changes: object) -> SAELoop:
     return loop
 
 
-@pytest.mark.parametrize("centre", [True, False])
-@pytest.mark.parametrize("architecture", LEARNED)
+CENTRED = [name for name in LEARNED if name != "llama_scope"]  # whose recipe knows no centre
+
+
+@pytest.mark.parametrize(
+    ("architecture", "centre"),
+    [*((name, True) for name in CENTRED), *((name, False) for name in LEARNED)],
+)
 def test_a_saved_sae_is_that_of_the_training(architecture, centre, tmp_path):
     x = make_planted()
     changes = {**LEARNED[architecture][1], "architecture": architecture, "centre": centre, **SHORT}

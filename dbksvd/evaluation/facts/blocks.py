@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dbksvd.evaluation.facts.prompts import Prompt, count_shared
 from dbksvd.models.hooks import find_hook
 from dbksvd.models.loading import LoadedModel
-from dbksvd.models.skipping import find_rests, skip_blocks
+from dbksvd.models.skipped_blocks import SkippedBlocks
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class CutModel:
         self.batch_size = batch_size
         self.blocks = [find_hook(loaded, each).module for each in range(1, layer + 1)]
         self._caches: dict[tuple[int, ...], Any] = {}
-        self._rests: list[tuple[None, ...] | None] | None = None
+        self._skipped = SkippedBlocks(self.blocks, self._run_little)
 
     @torch.no_grad()
     def record(self, prompts: Sequence[Prompt]) -> tuple[Recorded, Tensor]:
@@ -122,12 +122,11 @@ class CutModel:
         activations = recorded.activations.to(self.device, changed.dtype)
         activations = activations.index_put((rows, recorded.positions), changed)
         cache = self._read(recorded.shared, len(rows))
-        if self._rests is None:
-            self._rests = find_rests(self.blocks, self._run_one_token)
-        with skip_blocks(self.blocks, activations, self._rests):
+        with self._skipped.skip(len(self.blocks), activations):
             return self._run(cache, recorded.ids, recorded.lengths)
 
-    def _run_one_token(self) -> None:
+    @torch.no_grad()
+    def _run_little(self) -> None:
         self.model(input_ids=torch.ones(1, 1, dtype=torch.int64, device=self.device))
 
     def _run(self, cache: Any, ids: Tensor, lengths: Tensor) -> Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from dbksvd.base.site import RESIDUAL
 from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
-from dbksvd.models.skipping import find_rests, skip_blocks
+from dbksvd.models.skipped_blocks import SkippedBlocks
 
 # Largest difference of logits at which two passes count as the same, relative to the largest logit.
 TOLERANCE = 1e-3
@@ -35,7 +34,7 @@ class ReplayedBlocks:
         self.model = model
         self.skips = skips
         self.last = len(model.blocks)
-        self._rests: list[tuple[None, ...] | None] | None = None
+        self._skipped = SkippedBlocks(model.blocks, self._run_little)
 
     def run(self, tokens: Tensor, layer: int, hidden: Tensor) -> Tensor:
         """Return the logits of a pass in which a block gives what is known.
@@ -102,13 +101,9 @@ class ReplayedBlocks:
             for used in [(hidden != 0).any(dim=-1)]
         )
 
-    @contextmanager
-    def skip(self, layer: int, hidden: Tensor) -> Iterator[None]:
+    def skip(self, layer: int, hidden: Tensor) -> AbstractContextManager[None]:
         """Let blocks 1 to `layer` give `hidden` (b, t, d) without running."""
-        if self._rests is None:
-            self._rests = find_rests(self.model.blocks, self._run_one_token)
-        with skip_blocks(self.model.blocks[:layer], hidden, self._rests):
-            yield
+        return self._skipped.skip(layer, hidden)
 
-    def _run_one_token(self) -> None:
+    def _run_little(self) -> None:
         self.model.run_with_hooks(torch.ones(1, 1, dtype=torch.int64), fwd_hooks=[])

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from dbksvd.fit.task import FitTask
 N_NORM_BATCHES = 20
 HELDOUT_ROWS = 4096
 INITIAL_ROWS = 4096
+THRESHOLD_ROWS = 32_768  # of SAEs whose inference form has a threshold that is set, not learned
 # A held-out gain says nothing of convergence while L0 still moves towards k.
 L0_TOLERANCE = 0.1
 
@@ -114,6 +116,8 @@ class SAELoop:
             train_batch_size_samples=self.batches.batch_size,
             lr=settings.lr,
             lr_end=settings.lr / 1000,
+            adam_beta1=settings.betas[0],
+            adam_beta2=settings.betas[1],
             lr_scheduler_name="cosineannealing" if is_cosine else "constant",
             lr_warm_up_steps=round(steps * settings.lr_warm_up),
             lr_decay_steps=0 if is_cosine else round(steps * settings.lr_decay),
@@ -128,6 +132,12 @@ class SAELoop:
             trainer = RankTrainer(config, sae, self.ranks)
         else:
             trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+        if settings.last_rate and config.lr_decay_steps:
+            # SAELens has no setting for it: its decay ends at 0
+            trainer.lr_scheduler._schedulers[-1].end_factor = settings.last_rate  # type: ignore[attr-defined]
+        if settings.clip is not None:
+            cut = partial(_cut_gradients, list(sae.parameters()), settings.clip)
+            trainer.optimizer.register_step_pre_hook(cut)
         trainer.activation_scaler = self.make_scaler()
         return trainer
 
@@ -256,6 +266,9 @@ class SAELoop:
     def measure(self) -> dict[str, Any]:
         """Return a row of the log: the SAE as it would be saved now, on held-out samples."""
         trainer = self.trainer
+        if hasattr(trainer.sae, "set_threshold_"):
+            rows = self.task.train.read(0, min(THRESHOLD_ROWS, len(self.task.train)))
+            trainer.sae.set_threshold_(trainer.activation_scaler(rows.to(self.task.device)))
         return {
             "iteration": trainer.n_training_steps,
             "samples_seen": trainer.n_training_samples,
@@ -303,3 +316,7 @@ class SAELoop:
             "device": task.device.type,
             "start": self.start and [float(w.double().sum()) for w in self.start.values()],
         }
+
+
+def _cut_gradients(weights: list[Tensor], norm: float, *_args: Any) -> None:
+    torch.nn.utils.clip_grad_norm_(weights, norm)
