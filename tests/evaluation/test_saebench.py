@@ -143,8 +143,8 @@ def test_places_inside_a_block_are_those_of_extraction(loaded, place):
 def test_an_eval_of_the_residual_stream_is_refused_elsewhere(tiny_causal, tmp_path):
     loaded = load_model({"name": str(tiny_causal), "device": "cpu"})
     site = EvalSite("tiny", 2, kind="causal", place="mlp")
-    with pytest.raises(ValueError, match=r"^evaluation\.evals\.factual_knowledge: expected the place residual, where alone it can score a dictionary, got mlp$"):  # fmt: skip
-        prepare_eval("factual_knowledge", loaded, site, {"data": "."}, tmp_path)
+    with pytest.raises(ValueError, match=r"^evaluation\.evals\.scr: expected the place residual, where alone it can score a dictionary, got mlp$"):  # fmt: skip
+        prepare_eval("scr", loaded, site, {}, tmp_path)
 
 
 def test_unknown_hook_and_missing_head_are_named(loaded):
