@@ -202,6 +202,17 @@ def test_clean_removes_results_only_when_told(tmp_path: Path):
     assert "expected the name of a folder" in run_dbksvd(tmp_path, "clean", "-y", status=1).stderr
 
 
+def test_experiments_of_the_package_are_found_from_any_folder(tmp_path: Path):
+    assert "tiny" in run_dbksvd(tmp_path, "check", "experiments/tiny.yaml").stdout
+    told = run_dbksvd(tmp_path, "check", "experiments/none.yaml", status=1).stderr
+    assert "experiments/none.yaml" in told
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/tiny.yaml").write_text("experiment: 3\n")  # one's own comes first
+    assert (
+        "error: config" in run_dbksvd(tmp_path, "check", "experiments/tiny.yaml", status=1).stderr
+    )
+
+
 def test_status_says_what_would_run(tmp_path: Path):
     write_rows(tmp_path / "acts.npy")
     run_dbksvd(tmp_path, "init", "--data", "acts.npy", "mine")

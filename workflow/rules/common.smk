@@ -26,6 +26,7 @@ from dbksvd.report.notes import read_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
+from workflow.containers import bind_project, choose_image
 from workflow.encoders import Encoders
 from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, Fit, as_param
@@ -71,6 +72,13 @@ FIRST = choose_first(EXPERIMENT)
 FIRST_KEYS = {tuple(map(str, astuple(fit))) for fit in FIRST}
 
 CONFIG = EXPERIMENT.config
+SDM = {method.name.lower() for method in workflow.deployment_settings.deployment_method}
+try:
+    IMAGE = choose_image(CONFIG.container, SDM)
+except ValueError as error:
+    sys.exit(f"error: config: {error}")
+if "apptainer" in SDM:
+    bind_project(workflow.deployment_settings, ROOT)
 RESULTS = EXPERIMENT.folder
 MANIFESTS = [
     f"{RESULTS}/{site}/shards/manifest.json"
