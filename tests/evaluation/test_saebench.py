@@ -39,6 +39,7 @@ from dbksvd.evaluation.saebench.results import read_metrics
 from dbksvd.evaluation.saebench.runner import run_evals
 from dbksvd.evaluation.saebench.task import EvalTask
 from dbksvd.models.access import check_access
+from dbksvd.models.hooks import capture_activations, find_hook
 from dbksvd.models.loading import load_model
 from dbksvd.models.sizes import find_kind
 
@@ -118,6 +119,32 @@ def test_blocks_behind_the_stop_are_not_run(loaded):
     handle = model.blocks[2].register_forward_hook(lambda *_: pytest.fail("block 3 was run"))
     model.run_with_cache(model.to_tokens(TEXTS), names_filter=HOOK, stop_at_layer=2)
     handle.remove()
+
+
+@pytest.mark.parametrize("place", ["residual_before", "attention", "mlp", "mlp_input"])
+def test_places_inside_a_block_are_those_of_extraction(loaded, place):
+    model = SAEBenchModel(loaded, "tiny")
+    tokens, site = model.to_tokens(TEXTS), EvalSite("tiny", 2, place=place)
+    _, cache = model.run_with_cache(tokens, names_filter=[site.hook, HOOK])
+    mask = (tokens != model.tokenizer.pad_token_id).long()
+    wanted = capture_activations(loaded, find_hook(loaded, 2, place=place), tokens, mask)
+    used = mask.bool()
+    torch.testing.assert_close(cache[site.hook][used], wanted[used], atol=1e-5, rtol=1e-5)
+    assert not cache[site.hook][~used].any()
+    changed = {}
+    hooks = [
+        (site.hook, lambda out, **_: torch.zeros_like(out)),
+        (HOOK, lambda out, **_: changed.update(out=out.clone())),
+    ]
+    model.run_with_hooks(tokens, fwd_hooks=hooks)
+    assert not torch.allclose(changed["out"][used], cache[HOOK][used], atol=1e-3)
+
+
+def test_an_eval_of_the_residual_stream_is_refused_elsewhere(tiny_causal, tmp_path):
+    loaded = load_model({"name": str(tiny_causal), "device": "cpu"})
+    site = EvalSite("tiny", 2, kind="causal", place="mlp")
+    with pytest.raises(ValueError, match=r"^evaluation\.evals\.scr: expected the place residual, where alone it can score a dictionary, got mlp$"):  # fmt: skip
+        prepare_eval("scr", loaded, site, {}, tmp_path)
 
 
 def test_unknown_hook_and_missing_head_are_named(loaded):
