@@ -95,6 +95,10 @@ def check_base(name: str, methods: dict[str, Any]) -> None:
             raise SettingsError(
                 f"{where}: expected a method that does not begin from this one, got {base!r}"
             )
+        if find_method(methods[base].algorithm).takes_pairs(methods[base]):
+            raise SettingsError(
+                f"{where}: expected a method that reconstructs what it encodes, got {base!r}"
+            )
         seen.append(base)
         found = find_method(methods[base].algorithm).find_base(methods[base])
     if len(seen) > 1:

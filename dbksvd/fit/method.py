@@ -105,6 +105,11 @@ def _accept_base(_settings: Any, _base: Any) -> None:
     """Accept any method to begin from."""
 
 
+def _take_no_pairs(_settings: Any) -> bool:
+    """Return that samples are rows of one place."""
+    return False
+
+
 def _list_no_sources(_settings: Any) -> tuple[str, ...]:
     """Return that no module beside the method's own shapes its fits."""
     return ()
@@ -162,6 +167,9 @@ class Method:
         ``check_base(settings, base)`` raises a ValueError that begins with a key of the settings
         where fits of the method that ``find_base`` names, whose settings `base` are, are none to
         begin from.
+    takes_pairs : callable
+        ``takes_pairs(settings)`` returns whether it fits pairs of an input and a target, as the
+        site ``mlp_pair`` has them, and nothing else.
     list_sources : callable
         ``list_sources(settings)`` returns further modules that shape fits with these settings,
         such as ``dbksvd.dictionaries.switch``.
@@ -183,6 +191,7 @@ class Method:
     find_unused: Callable[[Any], Mapping[str, str]] = _find_no_unused
     find_base: Callable[[Any], Base | None] = _find_no_base
     check_base: Callable[[Any, Any], None] = _accept_base
+    takes_pairs: Callable[[Any], bool] = _take_no_pairs
     list_sources: Callable[[Any], tuple[str, ...]] = _list_no_sources
 
     def makes_control(self, settings: Any) -> bool:

@@ -33,6 +33,7 @@ rule fit_dictionary:
         f"{RESULTS}/logs/{{site}}/fit_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/fit_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.jsonl"
+    priority: first_fit
     conda:
         "../../envs/fit.yaml"
     threads: 1

@@ -353,6 +353,17 @@ def encoder_options(wildcards, input):
     return " ".join(found)
 
 
+def first_fit(wildcards):
+    """Priority of a fit: those of the first look come before all others."""
+    keys = (*(wildcards[key] for key in ("site", "method", "n_atoms", "k", "seed")),)
+    return EARLY if keys in FIRST_KEYS else FITTING
+
+
+def first_site(wildcards):
+    """Priority of what a site's fits read: that of the first look comes first."""
+    return EARLY if FIRST and wildcards.site == FIRST[0].site else PREPARING
+
+
 def list_scored():
     """Positions of the fits whose scores there are: all, but in the table of a failed run."""
     failed = {tuple(keys) for *keys, _ in FAILED_FITS}

@@ -1,4 +1,4 @@
-"""A forward pass that begins behind a block whose output is known: those before it are skipped."""
+"""A forward pass that begins where activations are known: the blocks before are skipped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from dbksvd.evaluation.saebench.model import SAEBenchModel, name_hook
+from dbksvd.base.site import RESIDUAL
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
 from dbksvd.models.skipped_blocks import SkippedBlocks
 
 # Largest difference of logits at which two passes count as the same, relative to the largest logit.
@@ -56,6 +57,30 @@ class ReplayedBlocks:
             return self.model.run_with_hooks(tokens, fwd_hooks=[hook], return_type="logits")
         with self.skip(layer, hidden):
             return self.model.run_with_hooks(tokens, fwd_hooks=[], return_type="logits")
+
+    def run_at(self, tokens: Tensor, site: EvalSite, hidden: Tensor, below: Tensor) -> Tensor:
+        """Return the logits of a pass in which a place inside a block gives what is known.
+
+        Parameters
+        ----------
+        tokens : int64 tensor of shape (b, t)
+            Rows of tokens.
+        site : EvalSite
+            The place.
+        hidden : floating tensor of shape (b, t, d)
+            What it gives; its block is run.
+        below : floating tensor of shape (b, t, d)
+            What the block reads: the blocks before are skipped.
+
+        Returns
+        -------
+        float32 tensor of shape (b, t, vocabulary).
+        """
+        if site.place == RESIDUAL:
+            return self.run(tokens, site.layer, hidden)
+        hooks = [(site.hook, lambda _output, **_kwargs: hidden)]
+        with self.skip(site.layer - 1 if self.skips else 0, below):
+            return self.model.run_with_hooks(tokens, fwd_hooks=hooks, return_type="logits")
 
     def check(self, tokens: Tensor, known: dict[int, Tensor]) -> bool:
         """Return whether passes from known outputs give the logits of a whole pass.

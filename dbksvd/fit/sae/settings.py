@@ -27,6 +27,8 @@ class TrainingSettings(MethodSettings):
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     last_rate: ClassVar[float] = 0.0
     clip: ClassVar[float | None] = None
+    # Whether it learns from pairs of an input and a target; `source` then has a loop of its own.
+    takes_pairs: ClassVar[bool] = False
 
     algorithm: Literal["sae"] = "sae"
     """The method's name in the registry."""
@@ -184,6 +186,22 @@ class BatchTopKSettings(_WithThreshold):
     """Kind of SAE."""
 
 
+class TranscoderSettings(_WithThreshold):
+    """BatchTopK latents of an MLP's input that reconstruct its output (Dunefsky et al. 2024).
+
+    For the site `mlp_pair` only. It is saved as SAELens's JumpReLU transcoder.
+    """
+
+    label = "transcoder"
+    source = "dbksvd.fit.sae.transcoder"
+    takes_pairs = True
+
+    architecture: Literal["transcoder"]
+    """Kind of SAE."""
+    lr: Positive = 8e-3
+    """Largest learning rate of Adam."""
+
+
 class MatryoshkaSettings(_WithThreshold):
     """Nested BatchTopK dictionaries (Bussmann et al. 2025)."""
 
@@ -287,6 +305,7 @@ SAESettings = Annotated[
     | TopKSettings
     | AbsTopKSettings
     | BatchTopKSettings
+    | TranscoderSettings
     | MatryoshkaSettings
     | MatchingPursuitSettings
     | SwitchSettings

@@ -6,13 +6,15 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
-from sae_lens.saes.sae import SAEMetadata
+from sae_lens.saes.sae import SAEMetadata, TrainingSAE
+from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 from tqdm import tqdm
@@ -21,7 +23,7 @@ from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.clock import read_clock
 from dbksvd.fit.ksvd.checkpoint import check_same
 from dbksvd.fit.sae.batches import BatchStream
-from dbksvd.fit.sae.centring import CentredScaler, take_weights_
+from dbksvd.fit.sae.centring import CentredScaler, fold_scaler_, take_weights_
 from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
 from dbksvd.fit.sae.configure import configure_architecture, describe_settings
 from dbksvd.fit.sae.measure import count_active, measure_heldout
@@ -102,11 +104,10 @@ class SAELoop:
         task, settings, steps = self.task, self.settings, self.n_steps
         sae_class, config_class = get_sae_training_class(settings.architecture)
         sae_config = config_class(
-            d_in=task.train.width,
             d_sae=task.n_atoms,
             device=str(task.device),
-            normalize_activations="expected_average_only_in",
             metadata=SAEMetadata(**task.metadata),
+            **self.configure_inputs(),
             **configure_architecture(settings, task.n_atoms, task.k),
         )
         is_cosine = settings.lr_schedule == "cosine"
@@ -137,9 +138,27 @@ class SAELoop:
         if settings.clip is not None:
             cut = partial(_cut_gradients, list(sae.parameters()), settings.clip)
             trainer.optimizer.register_step_pre_hook(cut)
-        if settings.centre:
-            trainer.activation_scaler = CentredScaler(task.train.mean.to(task.device))
+        trainer.activation_scaler = self.make_scaler()
         return trainer
+
+    def configure_inputs(self) -> dict[str, Any]:
+        """Return what SAELens's config says of the inputs: width, and that they are scaled."""
+        width = self.task.train.width
+        return {"d_in": width, "normalize_activations": "expected_average_only_in"}
+
+    def make_scaler(self) -> ActivationScaler:
+        """Return what samples come through before they are learned from."""
+        if not self.settings.centre:
+            return ActivationScaler()
+        return CentredScaler(self.task.train.mean.to(self.task.device))
+
+    def finish(self) -> TrainingSAE[Any]:
+        """Return the SAE with unit atoms, for samples in their own unit."""
+        sae = self.trainer.sae
+        fold_scaler_(sae, self.trainer.activation_scaler)
+        with suppress(NotImplementedError):  # tied to its atoms, it has kept them at unit norm
+            sae.fold_W_dec_norm()
+        return sae
 
     def run(self) -> None:
         """Do all steps, from the checkpoint on if there is one."""
@@ -254,10 +273,14 @@ class SAELoop:
             "iteration": trainer.n_training_steps,
             "samples_seen": trainer.n_training_samples,
             "seconds": self.seconds,
-            **measure_heldout(trainer, self.heldout),
+            **self.measure_heldout(),
             "dead_atoms": int(trainer.dead_neurons.sum()),
             "coefficient": self.coefficient,
         }
+
+    def measure_heldout(self) -> dict[str, float]:
+        """Return variance explained and L0 on held-out samples."""
+        return measure_heldout(self.trainer, self.heldout)
 
     def has_converged(self) -> bool:
         """Return whether the last measurement gained less than ``tol`` on the one before."""
