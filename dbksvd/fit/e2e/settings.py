@@ -21,15 +21,16 @@ class SplicedSettings(MethodSettings):
     refit or by an SAE with a fixed number of non-zeros or thresholds. Its fits are made whether or
     not a grid names them."""
     training_tokens: Count = 30_000
-    """Tokens of the training documents, from the first on; the model reads each once an epoch. Per
-    token and epoch, gradients take about as long as three passes of the whole model."""
+    """Tokens of the training documents, from the first on; the model reads each once an epoch. With
+    gradients a token costs two to three passes of the whole model."""
     epochs: Count = 1
     """Times that the tokens are read."""
     batch_tokens: Count = 512
     """Tokens of a step, padding included; it has as many documents of about the same length as go
     in, one at least."""
-    lr: Positive = 1e-3
-    """Largest learning rate of Adam; it falls to a tenth as a cosine."""
+    lr: Positive = 3e-4
+    """Largest learning rate of Adam; it falls to a tenth as a cosine. The authors' .0005 goes with
+    steps of 16,000 tokens."""
     lr_warm_up: Fraction = 0.05
     """Fraction of the steps in which the learning rate rises."""
     clip: Positive = 10.0
