@@ -140,4 +140,5 @@ def test_every_job_is_handed_to_apptainer(tmp_path: Path):
     assert len(asked) == len(ran) > 1
     for line in asked:
         assert f"exec --home {folder}" in line
-        assert f"--bind {folder} dbksvd.sif bash -c" in line
+        assert f"--bind {folder}" in line
+        assert "dbksvd.sif bash -c" in line
