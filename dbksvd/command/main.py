@@ -146,8 +146,9 @@ def run(
 ) -> None:
     """Run an experiment: text, activations, dictionaries, scores, figures, pages, report.
 
-    Only what changed runs again. A terminal shows one line of progress, with the time left;
-    Snakemake's log is in .snakemake/log. What follows -- goes to Snakemake.
+    Only what changed runs again. A terminal shows one line of progress, with the time left, a file
+    or a pipe a line every 15 s; Snakemake's log is in .snakemake/log. What follows -- goes to
+    Snakemake.
 
     \b
     dbksvd run
