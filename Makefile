@@ -123,9 +123,8 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 
 # No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
 # pandas, pydantic, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
-gpu:  ## CUDA tests and benchmarks with the python3 at hand
-	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
+gpu:  ## CUDA tests, benchmarks and whole fits with the python3 at hand (8 minutes on one H200)
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_gpu.py --output $${OUT:-$(BENCH)}
 
 lock:  ## resolve requirements.in anew (needs uv)
 	uv pip compile --python-version 3.11 --no-annotate --no-header \
