@@ -59,7 +59,10 @@ PREDICTIONS = (
         *(0.8, 2.2),
     ),
     Prediction(
-        *("DB-KSVD, two iterations of non-negative ols: seconds", "whole-dbksvd-{}.csv"),
+        *(
+            "DB-KSVD, one iteration of non-negative ols: seconds",
+            "whole-dbksvd-{}.csv",
+        ),
         *({"part": "dbksvd", **SHAPE}, "seconds", 0, 75),
     ),
     Prediction(
@@ -97,13 +100,13 @@ def list_parts(output: Path, device: str, quick: bool) -> list[Part]:
         return [sys.executable, str(folder / script), *given, *more]
 
     return [
-        Part("kernel tests", 120, [*TESTS, "tests/ops"]),
-        Part("kernels", 150, benchmark("run_kernels.py", "--repeats", "3", "--pass-seconds", "8")),
-        Part("dbksvd", 110, benchmark("run_whole.py", "--part", "dbksvd")),
-        Part("topk", 60, benchmark("run_whole.py", "--part", "topk")),
-        Part("extraction", 30, benchmark("run_whole.py", "--part", "extraction")),
-        Part("ranks", 40, benchmark("run_whole.py", "--part", "ranks")),
-        Part("fit tests", 90, [*TESTS, "tests/fit"]),
+        Part("kernel tests", 90, [*TESTS, "tests/ops"]),
+        Part("kernels", 130, benchmark("run_kernels.py", "--repeats", "3", "--pass-seconds", "8")),
+        Part("dbksvd", 90, benchmark("run_whole.py", "--part", "dbksvd")),
+        Part("topk", 50, benchmark("run_whole.py", "--part", "topk")),
+        Part("extraction", 25, benchmark("run_whole.py", "--part", "extraction")),
+        Part("ranks", 30, benchmark("run_whole.py", "--part", "ranks")),
+        Part("fit tests", 60, [*TESTS, "tests/fit"]),
     ]
 
 

@@ -31,7 +31,7 @@ from dbksvd.ops.ranks import ALONE, Ranks
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("part", "n", "d", "m", "k", "seconds", "per_s", "fve", "peak_gib", "difference")
 HELDOUT = 4096
-ITERATIONS = 2
+ITERATIONS = 1
 RANKS = 2
 # Llama's shape at 135 million weights: layers, width, heads, MLP, vocabulary.
 MODEL = (30, 576, 9, 1536, 49152)

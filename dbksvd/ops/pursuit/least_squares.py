@@ -64,10 +64,10 @@ def solve_support(system: Tensor, b: Tensor, passive: Tensor, dependent: float) 
     factor, failed = torch.linalg.cholesky_ex(whole)
     # the squared distances to the spans of the atoms before, as long as all of these are kept
     pivots = torch.diagonal(factor, dim1=1, dim2=2) ** 2
-    is_sure = (failed == 0) & ((pivots > dependent) | ~passive).all(dim=1)
+    is_dependent = (failed != 0) | ~((pivots > dependent) | ~passive).all(dim=1)
     fit = torch.cholesky_solve((b * passive).unsqueeze(2), factor).squeeze(2) * passive
-    if not is_sure.all():
-        rows = (~is_sure).nonzero().squeeze(1)
+    if is_dependent.any():
+        rows = is_dependent.nonzero().squeeze(1)
         fit[rows] = solve_in_order(system[rows], b[rows], passive[rows], dependent)
     return fit
 
