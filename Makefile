@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The command of this clone, whichever is installed.
 DBKSVD := PYTHONPATH="$(CURDIR)" python -m dbksvd.command.main
 
-.PHONY: help env run report estimate explain test test-fast fuzz lint docs settings readme format bench bench-memory soak gpu lock clean
+.PHONY: help env run report estimate explain test test-fast fuzz lint docs notebooks settings readme format bench bench-memory soak gpu ranges dist lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ lint: env  ## check style, types and the workflow
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile experiments/tiny.yaml
 
+notebooks: env  ## run the notebooks of docs/ anew, and keep what they print
+	PYTHONPATH="$(CURDIR)" python -m workflow.notebooks
+
 # What builds the pages comes without dependencies too, so that nothing of the lock moves.
 PAGES := $(VENV)/.pages
 $(PAGES): docs/requirements.txt $(STAMP)
@@ -107,11 +110,13 @@ BENCH := results/benchmarks
 bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks (30 minutes)
 	snakemake --cores $(CORES) results/minilm/layer4/shards/manifest.json
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_coding.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_fit.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_learning.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_scaling.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_kernels.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_switch.py --output $(BENCH) --threads 1
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_ranks.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_disk.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/print_targets.py --output $(BENCH)
 
 bench-memory: env  ## peak memory of a fit on 10 million samples (35 GB of disk, 15 minutes)
@@ -126,7 +131,18 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 gpu:  ## CUDA tests, benchmarks and whole fits with the python3 at hand (8 minutes on one H200)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_gpu.py --output $${OUT:-$(BENCH)}
 
-lock:  ## resolve requirements.in anew (needs uv)
+# Environments of their own, in build/ranges: torch of other versions is large where it has CUDA.
+ranges:  ## test the core at both ends of its ranges of Python, torch and NumPy (30 minutes, 15 GB)
+	$(PYTHON) tests/helpers/ranges.py
+
+dist: env  ## build sdist and wheel in dist/, and check them as an index would
+	rm -rf dist
+	python -m build --no-isolation
+	python -m twine check --strict dist/*
+
+# The resolver alone is not in the lock: nothing else needs it.
+lock: env  ## resolve requirements.in anew, into requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps uv==0.13.8
 	uv pip compile --python-version 3.11 --no-annotate --no-header \
 	  --override requirements.overrides requirements.in \
 	  | grep -vE '^(nvidia-|cuda-|triton==)' > requirements.lock.new

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.coding_floor import GRAM_ROWS, prepare_row_sums
 from benchmarks.data import DEFAULT_SHARDS, draw_data, explain_variance, fit_atoms, load_activations
 from benchmarks.peers import CODERS, GRAM, PRODUCT, Coder, find_disagreement
 from benchmarks.timing import (
@@ -93,11 +94,12 @@ def compare_coders(
     # Into memory that is there already: the floor that coding is held against is a fair one.
     runs[PRODUCT], counts[PRODUCT] = lambda: torch.matmul(x, atoms.T, out=products), n
     runs[GRAM], counts[GRAM] = lambda: torch.matmul(atoms, atoms.T, out=gram), m
+    runs[GRAM_ROWS], counts[GRAM_ROWS] = prepare_row_sums(gram, n, k), n
     for coder in coders:
         coder.prepare(x[:2], atoms[:2], 1)  # imports, before threads are limited
     with limit_threads(threads):
-        for product in runs.values():
-            product()
+        for part in runs.values():
+            part()
         for coder in coders:
             counts[coder.name] = count_samples(coder, x, atoms, k)
             samples = x[: counts[coder.name]].contiguous()

@@ -21,11 +21,13 @@ def main() -> None:
     parser.add_argument(
         "--tables", type=Path, nargs="+", required=True, help="such as scores.csv: stem is the name"
     )
+    parser.add_argument("--note", default="", help="a line below the figure")
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
 
     settings: DrawingSettings = parse(DrawingSettings, arguments.settings, "settings")
-    draw_files(find_figure(arguments.figure), arguments.tables, settings, arguments.output)
+    figure = find_figure(arguments.figure)
+    draw_files(figure, arguments.tables, settings, arguments.output, note=arguments.note)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ def main() -> None:
     parser.add_argument(
         "--stream", type=json.loads, help="section of the config: extract the training rows here"
     )
-    parser.add_argument("--text", type=Path, help="folder of prepare_text, to stream from")
+    parser.add_argument(
+        "--model", type=json.loads, help="section of the config: the model is needed by the fit"
+    )
+    parser.add_argument("--text", type=Path, help="folder of prepare_text, for both of these")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -87,6 +90,9 @@ def fit(method: Method, settings: Any, arguments: argparse.Namespace, ranks: Ran
         metadata=train.describe(),
         bases=tuple(arguments.bases),
         truth=arguments.truth,
+        extraction=arguments.model,
+        text=arguments.text,
+        gpus=arguments.gpus,
         ranks=ranks,
     )
     result = method.fit(task)

@@ -17,10 +17,13 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, required=True, help='{"shards": {...}}')
     parser.add_argument("--parts", type=Path, nargs="+", required=True, help="all parts (.h5)")
     parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    manifest = write_shards(arguments.parts, arguments.settings["shards"], arguments.output)
+    manifest = write_shards(
+        arguments.parts, arguments.settings["shards"], arguments.output, threads=arguments.threads
+    )
     for split, content in manifest["splits"].items():
         print(
             f"{split}: {content['rows']} rows in {len(content['files'])} shards, "

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -16,6 +17,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ranges import CORE as DECLARED
+from ranges import ENDS, TESTS
+
+from dbksvd.base.version import __version__
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -51,6 +56,37 @@ with tempfile.TemporaryDirectory() as folder:
     assert torch.equal(loaded.encode(x).values, codes.values)
 assert dbksvd.KSVD(16, 2, max_iter=1).fit(x).dictionary_.atoms.shape == (16, 8)
 assert dbksvd.sparse_encode(x.numpy(), loaded.atoms.numpy(), 2).values.shape == (200, 2)
+numpy.save("rows.npy", x.numpy())
+call("fit", "rows.npy", "small", "--atoms", "16", "--k", "2")
+call("encode", "small", "rows.npy", "codes.safetensors")
+call("export", "small", "small.safetensors", "--format", "safetensors")
+try:
+    call("export", "small", "split", "--format", "sign-split")
+except AssertionError:
+    pass  # SAELens is not there, as one line says
+"""
+# The command, which ends by SystemExit.
+CALL = """
+def call(*words):
+    from dbksvd.command.main import main
+    try:
+        main(list(words))
+    except SystemExit as ended:
+        assert ended.code in (0, None), ended.code
+"""
+# Every module below some rooms; what runs on CUDA only is left out, since Triton comes with torch.
+IMPORT_ALL = """
+from importlib import import_module
+from pkgutil import walk_packages
+def import_all(*rooms):
+    count = 0
+    for room in rooms:
+        place = import_module(room)
+        for module in walk_packages(getattr(place, "__path__", []), f"{room}."):
+            if not module.name.rpartition(".")[2].startswith(("cuda", "triton")):
+                import_module(module.name)
+                count += 1
+    return count
 """
 SYNTHETIC = ("init", "--like", "synthetic", "mine")
 EXTRAS = {
@@ -65,6 +101,8 @@ with tempfile.TemporaryDirectory() as folder:
     dbksvd.Dictionary(atoms, torch.zeros(8), PursuitSettings(2)).save(f"{folder}/d")
     assert load_sae(f"{folder}/d").cfg.d_sae == 32
     assert SAE.load_from_disk(f"{folder}/d").cfg.d_sae == 16
+    call("export", f"{folder}/d", f"{folder}/split", "--format", "sign-split")
+    assert dbksvd.load_dictionary(f"{folder}/split").atoms.shape == (32, 8)
 """,
     "saebench": """
 import os
@@ -88,8 +126,17 @@ import torch
 from dbksvd.features.geometry import draw_map
 assert draw_map(torch.randn(9, 4), signed=False).shape == (9, 2)
 """,
-    "workflow": "import snakemake, yaml\n",
+    "workflow": """
+call("init", "--like", "synthetic", "mine")
+call("check", "mine/config.yaml")
+call("init", "--text", "notes.txt", "texts")
+rooms = ("text", "models", "images", "activations", "synthetic", "estimates")
+assert import_all("workflow", *(f"dbksvd.{room}" for room in rooms)) > 80
+import snakemake, gguf, accelerate, zstandard  # asked for by transformers, pandas and shells
+""",
 }
+# `all` is enough for every module there is.
+EXTRAS["all"] = "\n".join([*EXTRAS.values(), 'assert import_all("dbksvd", "workflow") > 300'])
 
 
 def find_closure(requirements: list[str]) -> set[str]:
@@ -122,8 +169,9 @@ def find_closure(requirements: list[str]) -> set[str]:
 
 def run_fenced(code: str, allowed: set[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `code` in `folder` with the distributions `allowed` only."""
+    prelude = f"{FENCE}sys.path.insert(0, {str(ROOT)!r})\n{CALL}{IMPORT_ALL}"
     return subprocess.run(
-        [sys.executable, "-c", FENCE + f"sys.path.insert(0, {str(ROOT)!r})\n" + code, *allowed],
+        [sys.executable, "-W", "ignore", "-c", prelude + code, *allowed],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -134,13 +182,34 @@ def run_fenced(code: str, allowed: set[str], folder: Path) -> subprocess.Complet
 def test_declared_dependencies_are_enough(tmp_path: Path):
     done = run_fenced(CORE, find_closure(PROJECT["dependencies"]), tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "error: sae_lens: expected what this command needs" in done.stderr
 
 
 @pytest.mark.parametrize("extra", sorted(PROJECT["optional-dependencies"]))
 def test_dependencies_of_an_extra_are_enough(extra: str, tmp_path: Path):
     allowed = find_closure([*PROJECT["dependencies"], f"dbksvd[{extra}]"])
-    done = run_fenced(EXTRAS.get(extra, "\n".join(EXTRAS.values())), allowed, tmp_path)
+    (tmp_path / "notes.txt").write_text("some words\nof mine\n")
+    done = run_fenced(EXTRAS[extra], allowed, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_ends_that_are_tested_are_those_declared():
+    """`make ranges` begins where the declared ranges begin, and has every Python that is named."""
+    least = {
+        canonicalize_name(need.name): str(need.specifier).removeprefix(">=")
+        for need in map(Requirement, DECLARED)
+        if need.name in ("torch", "numpy")
+    }
+    pins = dict(pin.split("==") for pin in ENDS["oldest"].pins)
+    assert {name: version.startswith(least[name]) for name, version in pins.items()} == {
+        "torch": True,
+        "numpy": True,
+    }
+    pythons = {end.python for end in ENDS.values()}
+    assert PROJECT["requires-python"] == f">={ENDS['oldest'].python}" == f">={min(pythons)}"
+    named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if " :: 3." in line}
+    assert named == pythons
+    assert all((ROOT / path).is_file() for path in TESTS)
 
 
 def test_fence_refuses_what_is_not_declared(tmp_path: Path):
@@ -183,23 +252,62 @@ def test_installed_package_works_from_any_folder(tmp_path: Path):
         assert names
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist, and the wheel that was built from it, as `make dist` makes them."""
+    folder = tmp_path_factory.mktemp("built")
+    left_out = shutil.ignore_patterns(".*", "results", "build", "dist", "*.egg-info", "__pycache__")
+    source = shutil.copytree(ROOT, folder / "source", ignore=left_out)
+    for name in ("results/mine/table.csv", "build/lib/dbksvd/old.py"):  # as in a clone after work
+        (source / name).parent.mkdir(parents=True)
+        (source / name).write_text("")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
+    subprocess.run(build, check=True, capture_output=True)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
+
+
 @pytest.mark.slow
-def test_the_wheel_carries_the_workflow(tmp_path: Path):
-    """From a folder that knows nothing of this clone: a config is made, and its run is planned."""
-    left_out = shutil.ignore_patterns(".*", "results", "tests", "build", "docs", "*.egg-info")
-    source = shutil.copytree(ROOT, tmp_path / "source", ignore=left_out)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path]
-    subprocess.run([*pip, *build, source], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 1_000_000
+def test_what_is_published_is_small_and_whole(built: tuple[Path, Path]):
+    sdist, wheel = built
+    for path in built:
+        assert path.name.startswith(f"dbksvd-{__version__}"), path.name
+        assert path.stat().st_size < 1_000_000, path.name
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    assert not [name for name in names if "test" in name.lower().split("/")[0]]
-    assert "dbksvd/py.typed" in names
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in packed | names}
+    assert not tops & {"tests", "results", "docs", "benchmarks", "build", ".test"}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dbksvd").rglob("*.py")}
+    carried = {"workflow/Snakefile", "config.yaml", "envs/fit.yaml", "profiles/slurm/config.yaml"}
+    carried |= {f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")}
+    assert {"dbksvd/py.typed", *modules} <= packed
+    assert carried | {"LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock"} <= packed
+    assert {"dbksvd/py.typed", *modules} <= names
+    assert {f"dbksvd/_project/{name}" for name in carried} <= names
+    assert "dbksvd/old.py" not in names
+
+
+@pytest.mark.slow
+def test_an_index_would_take_it(built: tuple[Path, Path]):
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *built],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_workflow(built: tuple[Path, Path], tmp_path: Path):
+    """From a folder that knows nothing of this clone: a config is made, and its run is planned."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     site = tmp_path / "site"
     install = ["install", "--quiet", "--no-deps", "--no-index", "--target", site]
-    subprocess.run([*pip, *install, wheel], check=True, capture_output=True)
+    subprocess.run([*pip, *install, built[1]], check=True, capture_output=True)
 
     def run(*arguments: str, folder: Path) -> str:
         program = "from dbksvd.command.main import main; main()"

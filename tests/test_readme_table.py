@@ -174,7 +174,7 @@ def test_command_writes_the_table_of_a_run(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "run").mkdir()
     for name, text in RUN.items():
         (tmp_path / "run" / name).write_text(text)
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN.format('minilm')}\nold\n{END}\nafter\n")
     monkeypatch.chdir(tmp_path)
     arguments = ["--config", str(ROOT / "config.yaml"), "--run", "run"]
     monkeypatch.setattr("sys.argv", ["readme", *arguments])
@@ -197,9 +197,24 @@ def test_command_writes_the_table_of_a_run(tmp_path: Path, monkeypatch: pytest.M
     assert {path.name for path in kept.iterdir()} == {*TABLES, BASELINES}
 
 
-def test_a_readme_without_marks_is_refused():
+TWO = f"{BEGIN.format('minilm')}\none\n{END}\n{BEGIN.format('smollm2')}\ntwo\n{END}\n"
+
+
+def test_each_experiment_has_its_own_table():
+    assert (find_table(TWO), find_table(TWO, "smollm2")) == ("one", "two")
+
+
+@pytest.mark.parametrize("readme", ["no table", f"{END} {BEGIN.format('minilm')}", TWO + TWO])
+def test_a_readme_without_its_marks_is_refused(readme: str):
     with pytest.raises(ValueError, match="expected one table between"):
-        find_table("no table")
+        find_table(readme)
+
+
+def test_an_experiment_without_a_table_in_readme_is_refused(monkeypatch: pytest.MonkeyPatch):
+    config = str(ROOT / "experiments" / "tiny.yaml")
+    monkeypatch.setattr("sys.argv", ["readme", "--config", config])
+    with pytest.raises(SystemExit, match="expected one of minilm, smollm2, got tiny"):
+        main()
 
 
 HEAD = 'site,method,n_atoms,k,seeds,variance explained,"probing, 1 atom","probing, 5 atoms"'

@@ -13,6 +13,7 @@ from dbksvd.evaluation.saebench.checks import (
     list_datasets,
     list_hub_reads,
 )
+from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.models.places import find_config, find_gguf
 from dbksvd.models.sizes import check_sizes as check_model_sizes
 from dbksvd.models.sizes import find_kind, read_model_type, read_positions, read_sizes
@@ -20,8 +21,8 @@ from workflow.config import ExperimentConfig
 from workflow.encoder_checks import check_encoders
 from workflow.ground_truth_checks import check_ground_truth
 from workflow.labels import find_labels
-from workflow.method_checks import check_base, check_published, check_unused
-from workflow.place_checks import check_places
+from workflow.method_checks import check_base, check_model, check_published, check_unused
+from workflow.place_checks import check_eval_places, check_places
 
 # Sections that each source of activations needs.
 NEEDED = {"model": ("text", "model"), "images": ("images", "model"), "files": (), "synthetic": ()}
@@ -39,6 +40,7 @@ def check_consistency(config: ExperimentConfig) -> None:
     problems.catch(_check_sections, config)
     for name in config.methods:
         problems.catch(check_base, name, config.methods)
+        problems.catch(check_model, name, config)
         problems.catch(check_published, name, config)
         problems.catch(check_unused, name, config.methods[name])
     problems.catch(check_ground_truth, config)
@@ -185,6 +187,8 @@ def _check_evals(config: ExperimentConfig) -> None:
     for name, settings in evals.items():
         problems.catch(_ask, check_eval, name, settings, kind)
         problems.catch(_ask, check_context, name, settings, most, of)
+    scored = [name for name in evals if not find_eval(name).needs_truth]
+    problems.catch(check_eval_places, config.activations, scored)
     if config.text is not None:
         problems.catch(_check_skipped, config.text.sources, evals)
         problems.catch(_check_held_out, config.text.held_out_datasets, evals)

@@ -133,6 +133,8 @@ class ExperimentConfig(Settings):
     """How figures look."""
     pages: PageSettings | None = PageSettings()
     """Feature pages, in results/<experiment>/site/; null makes none."""
+    container: Annotated[str, Field(pattern=r"^\S+$")] | None = None
+    """Image of all jobs under `--sdm apptainer`: a .sif file, or an address (docker://…)."""
 
 
 def make_schema() -> str:

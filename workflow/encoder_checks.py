@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbksvd.activations.settings import EXPECTED_UNSEEN
 from dbksvd.base.settings import SettingsError, suggest
+from dbksvd.fit.registry import find_method
 
 if TYPE_CHECKING:
     from workflow.config import ExperimentConfig
@@ -31,6 +32,12 @@ def check_encoders(config: ExperimentConfig) -> None:
                 raise SettingsError(
                     f"encoders.{key}: expected names from methods"
                     f"{suggest(name, config.methods)}, got {name!r}"
+                )
+            own = config.methods[name]
+            if find_method(own.algorithm).takes_pairs(own):
+                raise SettingsError(
+                    f"encoders.{key}: expected methods that reconstruct what they encode, got "
+                    f"{name!r}"
                 )
     if settings.probing and PROBING not in config.evaluation.list_evals():
         raise SettingsError(

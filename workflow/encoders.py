@@ -30,7 +30,7 @@ class Encoders:
         found = []
         for site in self.experiment.sites:
             here = [fit for fit in self.experiment.fits if fit.site == site]
-            if not here:
+            if not here or Site.parse(site).is_pair:  # a transcoder has no other encoder
                 continue
             (n_atoms, k), _ = Counter((fit.n_atoms, fit.k) for fit in here).most_common(1)[0]
             for method in wanted:

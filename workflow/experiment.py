@@ -18,8 +18,8 @@ from dbksvd.base.layout import name_fit
 from dbksvd.base.registry import find_source
 from dbksvd.base.settings import Settings, SettingsError, parse, suggest
 from dbksvd.base.settings_errors import Problems
-from dbksvd.base.site import Site
-from dbksvd.evaluation.saebench.checks import list_datasets
+from dbksvd.base.site import PAIRS, RESIDUAL, Site
+from dbksvd.evaluation.saebench.checks import list_datasets, scores_place
 from dbksvd.evaluation.saebench.data.settings import reads_heldout
 from dbksvd.evaluation.saebench.evals.core import wants_loss
 from dbksvd.evaluation.saebench.registry import EVALS, find_eval
@@ -81,7 +81,9 @@ class Experiment:
         problems.catch(check_consistency, self.config)
         # One dictionary for a fit that several grids name.
         self.fits = sorted(set(self._list_fits(problems)))
-        problems.catch(check_pages, self.config, {fit.name for fit in self.fits})
+        problems.catch(self._check_places)
+        paged = {fit.name for fit in self.fits if not Site.parse(fit.site).is_pair}
+        problems.catch(check_pages, self.config, paged)
         problems.tell()
         for fit in self.made:  # only of a config without circles, in which this would not end
             problems.catch(self._check_made, fit)
@@ -274,13 +276,14 @@ class Experiment:
         return [name for name in self.config.methods if name not in self.controls]
 
     def evals(self, site: str) -> dict[str, Settings]:
-        """Return SAEBench's evals at a site with their settings: of the residual stream alone."""
-        if not Site.parse(site).is_residual:
+        """Return SAEBench's evals at a site with their settings: those that can score it."""
+        parsed = Site.parse(site)
+        if not parsed.is_layer or parsed.place in getattr(self.config.activations, "modules", {}):
             return {}
         return {
             name: settings
             for name, settings in self.config.evaluation.list_evals().items()
-            if not find_eval(name).needs_truth
+            if not find_eval(name).needs_truth and scores_place(name, parsed.place)
         }
 
     def eval_files(self, name: str) -> list[str]:
@@ -300,8 +303,9 @@ class Experiment:
     def preparation(self, name: str, site: str, layer: int | None) -> str:
         """Return the param that prepares one eval at a site."""
         seed, settings = self.config.evaluation.seed, self.evals(site)[name].dump()
-        model = self._dump_model(site)
-        return as_param({"model": model, "layer": layer, "seed": seed, "settings": settings})
+        model, place = self._dump_model(site), Site.parse(site).place
+        own = {} if place == RESIDUAL else {"place": place}
+        return as_param({"model": model, "layer": layer, "seed": seed, "settings": settings, **own})
 
     def scoring(self, site: str) -> str:
         """Return the param that scores a dictionary at a site."""
@@ -345,7 +349,9 @@ class Experiment:
     @cached_property
     def seed_groups(self) -> SeedGroups:
         """The fits of each kind of dictionary whose seeds are compared."""
-        return {} if self.config.evaluation.stability is None else group_seeds(self.fits)
+        if self.config.evaluation.stability is None:
+            return {}
+        return group_seeds(fit for fit in self.fits if not Site.parse(fit.site).is_pair)
 
     def stability(self) -> str:
         """Return the param of comparing seeds."""
@@ -455,8 +461,44 @@ class Experiment:
         """Yield the fits of a list of grids, which stands at `where` in the config."""
         for position, grid in enumerate(grids):
             for method, m, k in product(grid.methods, grid.n_atoms, grid.k):
-                problems.catch(self._check_fit, method, m, k, f"{where}[{position}]")
-                yield from (Fit(*each) for each in product(sites, [method], [m], [k], grid.seeds))
+                place = f"{where}[{position}]"
+                problems.catch(self._check_fit, method, m, k, place)
+                if method not in self.config.methods:
+                    continue
+                taken = self._list_taken(method, sites)
+                problems.catch(self._check_taken, method, taken, place)
+                yield from (Fit(*each) for each in product(taken, [method], [m], [k], grid.seeds))
+
+    def _list_taken(self, method: str, sites: list[str]) -> list[str]:
+        """Return the sites that a method fits: those of pairs, or all others."""
+        settings = self.config.methods[method]
+        takes_pairs = self.method(method).takes_pairs(settings)
+        return [site for site in sites if Site.parse(site).is_pair == takes_pairs]
+
+    def _check_taken(self, method: str, taken: list[str], place: str) -> None:
+        """Refuse a method that fits none of the sites."""
+        if taken:
+            return
+        pairs, settings = ", ".join(PAIRS), self.config.methods[method]
+        takes_pairs = self.method(method).takes_pairs(settings)
+        wanted = pairs if takes_pairs else f"another place than {pairs}"
+        sites = getattr(self.config.activations, "sites", [])
+        raise SettingsError(
+            f"{place}.methods: expected {wanted} in activations.sites for {method}, which fits "
+            f"{'pairs' if takes_pairs else 'no pairs'}, got "
+            f"{sites or f'activations.source: {self.source}'}"
+        )
+
+    def _check_places(self) -> None:
+        """Check that each place is read for a fit, where there are fits at all."""
+        fitted = {Site.parse(fit.site).place for fit in self.fits}
+        for number, place in enumerate(getattr(self.config.activations, "sites", [])):
+            if fitted and place not in fitted:
+                needed = "a transcoder" if place in PAIRS else "a method that is no transcoder"
+                raise SettingsError(
+                    f"activations.sites[{number}]: expected {needed} in fits, which {place} is "
+                    f"read for, got {', '.join(sorted({fit.method for fit in self.fits}))}"
+                )
 
     def _check_made(self, fit: Fit) -> None:
         """Check a fit that another begins from, which no grid needs to name."""
@@ -477,6 +519,8 @@ class Experiment:
             raise SettingsError(f"{place}.k: expected at most n_atoms = {n_atoms}, got {k}")
         if self.method(method).needs_truth:
             self._check_truth(method, n_atoms, place)
+        if self.method(method).needs_model and place.startswith("ground_truth"):
+            raise SettingsError(f"{place}.methods: expected one that runs no model, got {method!r}")
         check_sizes(methods[method], n_atoms, k, f"methods.{method}", place)
 
     def _check_truth(self, method: str, n_atoms: int, place: str) -> None:

@@ -8,6 +8,7 @@ from dbksvd.base.settings import SettingsError, show, suggest
 from dbksvd.base.site import RESIDUAL
 from dbksvd.fit.baselines.pretrained import find_layer
 from dbksvd.fit.registry import find_method
+from dbksvd.models.sizes import find_kind
 
 if TYPE_CHECKING:
     from workflow.config import ExperimentConfig
@@ -50,6 +51,36 @@ def check_published(name: str, config: ExperimentConfig) -> None:
         )
 
 
+def check_model(name: str, config: ExperimentConfig) -> None:
+    """Check that a method which runs the model finds a causal one, and sites to splice into."""
+    activations, settings = config.activations, config.methods[name]
+    if not find_method(settings.algorithm).needs_model:
+        return
+    if activations.source != "model":
+        raise SettingsError(
+            f"methods.{name}: expected activations.source: model for {settings.algorithm}, which "
+            f"runs the model, got {activations.source}"
+        )
+    if config.model is not None and find_kind(config.model) == "encoder":
+        raise SettingsError(
+            f"methods.{name}: expected a causal language model for {settings.algorithm}, got "
+            f"{config.model.shown_name}, an encoder without a language-model head"
+        )
+    if activations.sites != [RESIDUAL] or activations.hook_module or 0 in activations.layers:
+        raise SettingsError(
+            f"methods.{name}: expected the residual stream behind blocks for "
+            f"{settings.algorithm}, got {_tell_place(activations)}"
+        )
+
+
+def _tell_place(activations: Any) -> str:
+    if activations.hook_module:
+        return f"activations.hook_module: {activations.hook_module}"
+    if activations.sites != [RESIDUAL]:
+        return f"activations.sites: {activations.sites}"
+    return f"activations.layers: {activations.layers}"
+
+
 def check_base(name: str, methods: dict[str, Any]) -> None:
     """Check that a method which begins from another's fit names one, and not in a circle."""
     settings = methods[name]
@@ -63,6 +94,10 @@ def check_base(name: str, methods: dict[str, Any]) -> None:
         if base in seen:
             raise SettingsError(
                 f"{where}: expected a method that does not begin from this one, got {base!r}"
+            )
+        if find_method(methods[base].algorithm).takes_pairs(methods[base]):
+            raise SettingsError(
+                f"{where}: expected a method that reconstructs what it encodes, got {base!r}"
             )
         seen.append(base)
         found = find_method(methods[base].algorithm).find_base(methods[base])

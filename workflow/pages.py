@@ -32,12 +32,13 @@ class Pages:
 
     @property
     def sites(self) -> list[str]:
-        """Sites with a dictionary that has pages: none of a model with random weights."""
+        """Sites with a dictionary that has pages: none of random weights, none of transcoders."""
         return [site for site in self.experiment.sites if self.list_fits(site)]
 
     def list_fits(self, site: str) -> list[Fit]:
         """Return the dictionaries of a site that have pages, in the order of methods."""
-        if self.settings is None or Site.parse(site).is_random:
+        parsed = Site.parse(site)
+        if self.settings is None or parsed.is_random or parsed.is_pair:
             return []
         here = [fit for fit in self.experiment.fits if fit.site == site]
         wanted = self.settings.dictionaries

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from dbksvd.activations.site_settings import LayerSettings
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.settings_errors import Problems
 from dbksvd.base.site import RESIDUAL
-from dbksvd.models.families import IN_EVERY_MODEL, find_module
+from dbksvd.evaluation.saebench.checks import scores_place
+from dbksvd.evaluation.saebench.registry import find_eval
+from dbksvd.models.families import IN_EVERY_MODEL, check_place
 
 
 def check_places(activations: Any, model_type: str | None) -> None:
@@ -42,8 +45,44 @@ def check_places(activations: Any, model_type: str | None) -> None:
     problems.tell()
 
 
+def check_eval_places(activations: Any, evals: Iterable[str]) -> None:
+    """Check that each eval can score the dictionaries of a site.
+
+    Parameters
+    ----------
+    activations : settings
+        Section ``activations`` of a config.
+    evals : iterable of str
+        Evals that the config asks for, those of known features left out.
+
+    Raises
+    ------
+    SettingsError
+        With a line for each that cannot: it would be run nowhere, or read another place.
+    """
+    hook_module, names = getattr(activations, "hook_module", None), list(evals)
+    if not isinstance(activations, LayerSettings) or not names:
+        return
+    if hook_module is not None:
+        raise SettingsError(
+            "evaluation.evals: expected {} beside activations.hook_module, since evals read places "
+            f"of activations.sites, got {', '.join(names)}"
+        )
+    own = [place for place in activations.sites if place not in activations.modules]
+    anywhere = "a place of the tables"
+    problems = [
+        f"evaluation.evals.{name}: expected "
+        f"{anywhere if find_eval(name).scores_places else RESIDUAL} in activations.sites, whose "
+        f"dictionaries it can score, got {activations.sites}"
+        for name in names
+        if not any(scores_place(name, place) for place in own)
+    ]
+    if problems:
+        raise SettingsError(*problems)
+
+
 def _check_place(where: str, model_type: str, place: str) -> None:
     try:
-        find_module(model_type, place)
+        check_place(model_type, place)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error

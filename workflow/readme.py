@@ -1,8 +1,8 @@
-"""README's table from a run of the default experiment, so that no number is typed by hand.
+"""README's tables from finished runs, so that no number is typed by hand.
 
-``python -m workflow.readme`` (``make readme``) copies the tables of the run to
-``results/reference/<experiment>/`` and writes README's table from the copies; a test compares
-README with them, and checks the sentences below the table.
+``python -m workflow.readme --config FILE`` (``make readme``) copies the tables of a run to
+``results/reference/<experiment>/`` and writes README's table of that experiment from the copies; a
+test compares README with them, and checks the sentences below each table.
 """
 
 from __future__ import annotations
@@ -19,25 +19,43 @@ from dbksvd.report.tables import BEST, write_csv
 from workflow.experiment import SYNTHETIC, Experiment
 from workflow.layers import read_layers
 
-BEGIN, END = "<!-- table of `make readme` -->", "<!-- end of the table -->"
+BEGIN, END = "<!-- table of `make readme`: {} -->", "<!-- end of the table -->"
 REFERENCE = Path("results/reference")
 TABLES = ("table.csv", "differences.csv", "matched.csv", "budgets.csv")
 BASELINES = "baselines.csv"  # scores that are reached without a dictionary
-# Columns of README: title in the tables, title in README.
-SHOWN = {
-    "variance explained": "variance explained",
+_PROBING = {
     "probing, 1 atom": "probing, 1 atom",
     "probing, 5 atoms": "probing, 5 atoms",
     "AG News, 1 atom": "AG News, 1",
     "AG News, 5 atoms": "AG News, 5",
-    "stability (PW-MCC)": "PW-MCC",
-    "F1": "F1",
-    "MCC": "MCC",
-    "encoder MFLOP a token": "encoder MFLOP a token",
-    "fit seconds": "fit seconds",
+}
+_COSTS = {"encoder MFLOP a token": "encoder MFLOP a token", "fit seconds": "fit seconds"}
+# Columns of each experiment: title in the tables, title in README.
+SHOWN = {
+    "minilm": {
+        "variance explained": "variance explained",
+        **_PROBING,
+        "stability (PW-MCC)": "PW-MCC",
+        "F1": "F1",
+        "MCC": "MCC",
+        **_COSTS,
+    },
+    "smollm2": {
+        "variance explained": "variance explained",
+        "CE loss score": "CE loss score",
+        **_PROBING,
+        "facts": "facts",
+        "RAVEL": "RAVEL",
+        "stability (PW-MCC)": "PW-MCC",
+        "fit seconds": "fit seconds",
+    },
+}
+# What the scores of the last row are reached by, without a dictionary.
+WITHOUT = {
+    "minilm": "probe on all raw activations",
+    "smollm2": "raw activations: probe on all; DAS, MDAS",
 }
 WITHOUT_SPREAD = ("stability (PW-MCC)", "encoder MFLOP a token", "fit seconds")
-RAW = "probe on all raw activations"
 
 
 def copy_tables(run: Path, reference: Path) -> None:
@@ -77,8 +95,10 @@ def render(reference: Path, experiment: Experiment) -> str:
     seeds = pd.to_numeric(here["seeds"])
     site, k = seeds.groupby([here["site"], here["k"]]).sum().idxmax()
     here = here[(here["site"] == site) & (here["k"] == k)]
-    shown = [title for title in SHOWN if title in table and (table[title] != "").any()]
-    lines = ["| " + " | ".join(["method", *(SHOWN[title] for title in shown)]) + " |"]
+    name = experiment.config.experiment
+    titles = SHOWN[name]
+    shown = [title for title in titles if title in table and (table[title] != "").any()]
+    lines = ["| " + " | ".join(["method", *(titles[title] for title in shown)]) + " |"]
     lines.append("| --- " * (len(shown) + 1) + "|")
     is_control = here["method"].isin(experiment.controls)
     for title in shown:
@@ -95,7 +115,7 @@ def render(reference: Path, experiment: Experiment) -> str:
         lines.append(f"| {experiment.labels[row['method']]} | {' | '.join(cells)} |")
     raw = pd.read_csv(reference / BASELINES).set_index("score")["value"]
     cells = [_format(f"{raw[title]:.3f}", title) if title in raw else "" for title in shown]
-    return "\n".join([*lines, f"| {RAW} | {' | '.join(cells)} |"])
+    return "\n".join([*lines, f"| {WITHOUT[name]} | {' | '.join(cells)} |"])
 
 
 def _format(cell: str, title: str) -> str:
@@ -107,17 +127,18 @@ def _format(cell: str, title: str) -> str:
     return f"**{text}**" if cell.endswith(BEST) else text
 
 
-def find_table(readme: str) -> str:
-    """Return the table between the marks.
+def find_table(readme: str, experiment: str = "minilm") -> str:
+    """Return the table of an experiment: what stands between its marks.
 
     Raises
     ------
     ValueError
-        If a mark is missing.
+        If its mark is not there once, or no end follows.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"README.md: expected one table between {BEGIN!r} and {END!r}, got none")
-    return readme.split(BEGIN)[1].split(END)[0].strip()
+    begin = BEGIN.format(experiment)
+    if readme.count(begin) != 1 or END not in readme.split(begin)[1]:
+        raise ValueError(f"README.md: expected one table between {begin!r} and {END!r}, got none")
+    return readme.split(begin)[1].split(END)[0].strip()
 
 
 def main() -> None:
@@ -128,12 +149,16 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="its folder; results/<experiment> by default")
     arguments = parser.parse_args()
     experiment = Experiment(read_layers([arguments.config], {}))
-    reference = REFERENCE / experiment.config.experiment
+    name = experiment.config.experiment
+    if name not in SHOWN:
+        raise SystemExit(f"{arguments.config}: expected one of {', '.join(SHOWN)}, got {name}")
+    reference = REFERENCE / name
     copy_tables(arguments.run or Path(experiment.folder), reference)
     text = arguments.readme.read_text()
+    old = find_table(text, name)
     table = render(reference, experiment)
     with replace_file(arguments.readme) as temporary:
-        temporary.write_text(text.replace(find_table(text), table))
+        temporary.write_text(text.replace(old, table))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dbksvd.base.files import write_json
 PACKAGES = ("dbksvd",)
 PACKAGE = Path(str(find_spec("dbksvd").origin)).parent  # type: ignore[union-attr]
 REGISTRY = "registry.py"
+VERSION = "dbksvd/base/version.py"
 
 
 def hash_sources(root: Path, entries: Iterable[str]) -> str:
@@ -127,6 +128,7 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
     Only import statements count, wherever they stand. A module named in a string is not followed:
     that is how ``dbksvd/__init__.py`` offers names without making every rule depend on every file.
     Nor is a registry: it only says where an entry is, and rules name the entries that they use.
+    Nor is the version: a release whose code is the same reruns nothing.
     A file that is no Python, such as a template, imports nothing.
     """
     if not path.endswith(".py"):
@@ -141,7 +143,7 @@ def _find_imports(root: Path, path: str) -> tuple[str, ...]:
                 for name in (f"{base}.py", f"{base}/__init__.py")
                 if _locate(root, name).is_file()
             )
-    return tuple(sorted(path for path in found if Path(path).name != REGISTRY))
+    return tuple(sorted(path for path in found if Path(path).name != REGISTRY and path != VERSION))
 
 
 def _list_modules(tree: ast.AST) -> Iterator[str]:

@@ -20,7 +20,7 @@ from dbksvd.activations.settings import (
 )
 from dbksvd.activations.slices import locate_slice
 from dbksvd.base.settings import parse
-from dbksvd.base.site import RESIDUAL
+from dbksvd.base.site import PAIRS, RESIDUAL
 from dbksvd.base.splits import SPLITS, Split
 from dbksvd.models.families import name_hook
 from dbksvd.models.hooks import HookPoint, find_hook
@@ -235,5 +235,10 @@ def describe_site(
     }
     if settings.place == RESIDUAL:  # its parts name no place
         return described
-    hook_name = name_hook(settings.layer or 0, settings.place) or settings.hook_module
+    layer = settings.layer or 0
+    if settings.place in PAIRS:
+        source, target = (name_hook(layer, end) for end in PAIRS[settings.place])
+        described |= {"hook_name_out": target, "input_width": loaded.width}
+        return described | {"place": settings.place, "hook_name": source}
+    hook_name = name_hook(layer, settings.place) or settings.hook_module
     return described | {"place": settings.place, "hook_name": hook_name}

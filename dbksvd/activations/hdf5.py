@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
+from dbksvd.activations.row_kernels import copy_rows
 from dbksvd.base.files import check_hash, read_seal, replace_file
 
 SCHEMA_VERSION = 1
@@ -97,6 +98,28 @@ def write_rows(group: h5py.Group, start: int, rows: np.ndarray) -> None:
     """Write records (see :func:`record_dtype`) into a table from row `start` on."""
     for name in ("activations", *LABELS):
         group[name][start : start + len(rows)] = rows[name]
+
+
+def write_records(group: h5py.Group, records: np.ndarray, order: np.ndarray) -> None:
+    """Fill a table with records (see :func:`record_dtype`), of which `order` says which comes when.
+
+    Only one chunk is held beside the records.
+    """
+    width = group["activations"].shape[1]
+    kind = group["activations"].dtype
+    whole = records.view(np.uint8).reshape(len(records), records.itemsize)
+    activations, labels = np.split(whole, [width * kind.itemsize], axis=1)
+    step = group["activations"].chunks[0]
+    piece = np.empty((step, activations.shape[1]), np.uint8)
+    for start in range(0, len(order), step):
+        chosen = order[start : start + step]
+        copy_rows(activations, chosen, piece, 0, 0)
+        rows = piece[: len(chosen)].view(kind)
+        group["activations"].write_direct(rows, dest_sel=np.s_[start : start + len(chosen)])
+    own = np.empty((len(order), labels.shape[1]), np.uint8)
+    copy_rows(labels, order, own, 0, 0)
+    for name, column in zip(LABELS, own.view(np.int32).T, strict=True):
+        group[name][:] = column
 
 
 def read_rows(group: h5py.Group, start: int, stop: int) -> np.ndarray:
@@ -209,13 +232,45 @@ def _check_seal(path: Path) -> None:
         check_hash(path, read_seal(seal).get("sha256"), seal)
 
 
-def iterate_blocks(
+class RowBlock(NamedTuple):
+    """Consecutive rows of a part with where they come from.
+
+    Parameters
+    ----------
+    path : Path
+        The part.
+    start : int
+        First row in the part's table.
+    activations : float32 or float16 array of shape (rows, d)
+        The rows.
+    document, position, token : int32 arrays of shape (rows,)
+        Their labels.
+    """
+
+    path: Path
+    start: int
+    activations: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    token: np.ndarray
+
+
+def iterate_activations(
     paths: Sequence[Path], split: str, step: int
 ) -> Iterator[tuple[Path, int, np.ndarray]]:
-    """Yield (path, first row, records) over all parts, at most `step` rows at a time."""
+    """Yield (path, first row, activations) over all parts, at most `step` rows at a time."""
+    for path in paths:
+        with open_file(path) as file:
+            table = file[split]["activations"]
+            for start in range(0, len(table), step):
+                yield path, start, table[start : start + step]
+
+
+def iterate_blocks(paths: Sequence[Path], split: str, step: int) -> Iterator[RowBlock]:
+    """Yield the rows of all parts, at most `step` at a time."""
     for path in paths:
         with open_file(path) as file:
             table = file[split]
-            rows = len(table["activations"])
-            for start in range(0, rows, step):
-                yield path, start, read_rows(table, start, min(start + step, rows))
+            for start in range(0, len(table["activations"]), step):
+                rows = (table[name][start : start + step] for name in ("activations", *LABELS))
+                yield RowBlock(path, start, *rows)

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dbksvd.activations.hdf5 import RowBlock
 from dbksvd.activations.moments import Moments
+from dbksvd.activations.row_kernels import find_norms, widen
 from dbksvd.base.files import read_json
 
 NORM_MULTIPLE = 10.0
@@ -25,7 +27,7 @@ MOST_LISTED = 10  # positions and tokens in a manifest
 
 def measure_norms(rows: np.ndarray) -> np.ndarray:
     """Return the norm of each row (n, d), float64 of shape (n,)."""
-    norms: np.ndarray = np.linalg.norm(rows.astype(np.float64), axis=1)
+    norms: np.ndarray = find_norms(widen(rows))
     return norms
 
 
@@ -109,14 +111,14 @@ class RowCount:
     positions: Counter[int] = field(default_factory=Counter)
     tokens: Counter[int] = field(default_factory=Counter)
 
-    def add(self, records: np.ndarray, norms: np.ndarray) -> None:
-        """Take in records with their norms."""
-        if not len(records):
+    def add(self, block: RowBlock, rows: np.ndarray, norms: np.ndarray) -> None:
+        """Take in rows of a block with their norms."""
+        if not len(rows):
             return
-        self.moments.add(records["activations"])
-        self.largest = max(self.largest, float(norms.max()))
-        self.positions.update(records["position"].tolist())
-        self.tokens.update(records["token"].tolist())
+        self.moments.add(block.activations[rows])
+        self.largest = max(self.largest, float(norms[rows].max()))
+        self.positions.update(block.position[rows].tolist())
+        self.tokens.update(block.token[rows].tolist())
 
     def describe(self, others: Moments, *, labelled: bool) -> dict[str, Any]:
         """Return what the manifest says of the rows.
@@ -161,16 +163,13 @@ class NormTally:
         self._left_out = RowCount(Moments.empty(width))
         self._kept_outliers = RowCount(Moments.empty(width))
 
-    def take(self, start: int, records: np.ndarray) -> np.ndarray:
-        """Count the records from row `start` on; return those that are kept."""
-        rows = slice(start, start + len(records))
+    def take(self, start: int, block: RowBlock) -> np.ndarray:
+        """Count the rows of a block, row `start` of the split and on; return which are kept."""
+        rows = slice(start, start + len(block.activations))
         kept, norms = self.kept[rows], self.norms[rows]
-        outliers = self._outliers[rows] & kept
-        if not kept.all():
-            self._left_out.add(records[~kept], norms[~kept])
-        if outliers.any():
-            self._kept_outliers.add(records[outliers], norms[outliers])
-        return records[kept]
+        self._left_out.add(block, np.flatnonzero(~kept), norms)
+        self._kept_outliers.add(block, np.flatnonzero(self._outliers[rows] & kept), norms)
+        return np.flatnonzero(kept)
 
     def describe(self, kept: Moments, *, labelled: bool) -> dict[str, Any]:
         """Return what the manifest says of a split's norms.

@@ -16,6 +16,7 @@ from dbksvd.base.files import DamagedFileError, check_hash, hash_content, read_s
 from dbksvd.base.shapes import Activations
 
 MANIFEST_FILE = "manifest.json"
+SEEN = ".seen.json"  # beside a shard: its hash and the state of the file that had it
 SPLITS = ("train", "heldout")
 
 
@@ -67,8 +68,8 @@ class ActivationShards:
         split : {"train", "heldout"}
             Which rows.
         verify : bool
-            Check hash, rows and width of every shard of the split first. This reads all of it,
-            about 1 GB a second.
+            Check hash, rows and width of every shard of the split first. This reads all of a shard,
+            about 1 GB a second, unless its size, times and inode are those of an earlier check.
 
         Raises
         ------
@@ -99,6 +100,12 @@ class ActivationShards:
         return int(self.manifest["d"])
 
     @property
+    def input_width(self) -> int | None:
+        """Columns that are the input of a pair, the others its target; None for a single place."""
+        found = self.manifest["model"].get("input_width")
+        return None if found is None else int(found)
+
+    @property
     def mean(self) -> Tensor:
         """Mean of the training rows, float32 of shape (d,); the same for both splits."""
         return torch.tensor(self.manifest["mean"], dtype=torch.float32)
@@ -123,7 +130,8 @@ class ActivationShards:
         """Return where the activations come from, in SAELens's words for its metadata.
 
         ``hook_name`` is TransformerLens's name of the place (its blocks count from 0, our layers
-        from 1), or the module that was hooked.
+        from 1), or the module that was hooked; of a pair the input's, and ``hook_name_out`` the
+        target's.
         """
         model = self.manifest["model"]
         layer = model.get("layer", -1)
@@ -133,6 +141,7 @@ class ActivationShards:
         if layer < 0 or model.get("hook_module"):
             hook_name = model.get("hook_module")
         hook_name = model.get("hook_name", hook_name)  # of another place than a block's output
+        target = {"hook_name_out": model["hook_name_out"]} if "hook_name_out" in model else {}
         return {
             "model_name": model.get("model"),
             "model_revision": model.get("revision"),
@@ -142,6 +151,7 @@ class ActivationShards:
             "hook_layer": max(layer - 1, 0) if layer >= 0 else None,
             "context_size": model.get("context_length"),
             "prepend_bos": bool(model.get("prepend_bos", False)),
+            **target,
         }
 
     def verify(self, first: int = 0, step: int = 1) -> None:
@@ -157,8 +167,10 @@ class ActivationShards:
         DamagedFileError
             For the first shard that is not.
         """
+        seal = self.folder / MANIFEST_FILE
         for shard in self._shards[first::step]:
-            check_hash(self.folder / shard["file"], shard["sha256"], self.folder / MANIFEST_FILE)
+            path = self.folder / shard["file"]
+            check_hash(path, shard["sha256"], seal, path.with_suffix(SEEN))
         for position in range(first, len(self._shards), step):
             self._handle(position)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dbksvd.base.settings import NonNegativeInt, Settings, Text, Unique
-from dbksvd.base.site import PLACE_NAME, RESIDUAL, Site
+from dbksvd.base.site import PAIRS, PLACE_NAME, RESIDUAL, Site
 from dbksvd.models.families import BLOCK, HOOK_NAMES, list_close_places
 
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1), *Unique]
@@ -26,7 +26,8 @@ class LayerSettings(Settings):
     sites: Places = [RESIDUAL]  # noqa: RUF012 - pydantic copies it
     """Places at each layer, all read in one forward pass: ``residual`` (behind the block),
     ``residual_before``, ``attention`` and ``mlp`` (what they add to the residual stream),
-    ``mlp_input`` (its norm applied), or names of `modules`.
+    ``mlp_input`` (its norm applied), ``mlp_pair`` (that input and the MLP's output side by side,
+    for transcoders), or names of `modules`.
     """
     modules: dict[Place, Text] = {}  # noqa: RUF012 - pydantic copies it
     """Modules whose outputs are places, such as ``{mlp: "model.layers.{block}.mlp"}``; the block is
@@ -39,13 +40,16 @@ class LayerSettings(Settings):
         for name, path in modules.items():
             if name == RESIDUAL:
                 raise ValueError(f"{name}: expected no entry, since it is the output of a block")
+            if name in PAIRS:
+                raise ValueError(f"{name}: expected no entry, since it is a pair of modules")
             if BLOCK not in path or re.search(r"[{}]", path.replace(BLOCK, "")):
                 raise ValueError(f"{name}: expected a path with {BLOCK} in it, got {path!r}")
         return modules
 
     @model_validator(mode="after")
     def _check_sites(self) -> LayerSettings:
-        known = [*HOOK_NAMES, *(name for name in self.modules if name not in HOOK_NAMES)]
+        given = [*HOOK_NAMES, *PAIRS]
+        known = [*given, *(name for name in self.modules if name not in given)]
         for position, place in enumerate(self.sites):
             if place not in known:
                 raise ValueError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from dbksvd.activations.moments import Moments
+from dbksvd.activations.row_kernels import hash_words
 
 logger = logging.getLogger(__name__)
 
@@ -20,20 +21,18 @@ FEW_ROWS = 100
 ROUNDING_MULTIPLE = 64
 
 
-def hash_rows(block: np.ndarray) -> np.ndarray:
-    """Return a number of 64 bits for each row of a floating block (rows, d), equal for equal rows.
+def hash_rows(block: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return a number of 64 bits for each row, equal for equal rows, and how many rows are zero.
 
-    Each is a sum of the row's bits with random odd weights, modulo 2⁶⁴.
+    Parameters
+    ----------
+    block : floating array of shape (rows, d)
+        The rows. A row's number is a sum of its bits with random odd weights, modulo 2⁶⁴.
     """
-    bits = np.ascontiguousarray(block + block.dtype.type(0))  # turns -0 into 0
-    words = bits.view(f"u{bits.itemsize}")
     weights = np.random.default_rng(0).integers(0, 2**64, block.shape[1], np.uint64) | np.uint64(1)
-    found = np.empty(len(words), np.uint64)
-    for start in range(0, len(words), 1024):  # numpy multiplies integers in 64 bits
-        rows = words[start : start + 1024].astype(np.uint64)
-        rows ^= rows >> np.uint64(4 * bits.itemsize)  # a bit that is high gets lost in products
-        found[start : start + 1024] = rows @ weights
-    return found
+    found = np.empty(len(block), np.uint64)
+    words = np.ascontiguousarray(block).view(f"u{block.itemsize}")
+    return found, hash_words(words, weights, 4 * block.itemsize, found)
 
 
 @dataclass
@@ -43,12 +42,20 @@ class KeptRows(Moments):
     zero_rows: int = 0
     hashes: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, block: np.ndarray) -> None:
-        """Take in a block of shape (rows, d)."""
-        super().add(block)
-        if len(block):
-            self.zero_rows += int((~block.any(axis=1)).sum())
-            self.hashes.append(hash_rows(block))
+    @classmethod
+    def of(cls, block: np.ndarray) -> Self:
+        """Return what there is to know of a block of shape (rows, d)."""
+        found = super().of(block)
+        hashes, found.zero_rows = hash_rows(block)
+        found.hashes = [hashes]
+        return found
+
+    def merge(self, other: Moments) -> None:
+        """Take in what is known of other rows."""
+        super().merge(other)
+        assert isinstance(other, KeptRows)
+        self.zero_rows += other.zero_rows
+        self.hashes += other.hashes
 
     def count_distinct(self) -> int:
         """Return how many rows differ from one another."""

@@ -95,7 +95,7 @@ class ActivationStream:
         self.stream = self.settings.stream
         self.path = Path(text) / DOCUMENTS_FILE
         self.sample, self.mean, self.width = sample, sample.mean, sample.width
-        self.norm_limit = sample.norm_limit
+        self.norm_limit, self.input_width = sample.norm_limit, sample.input_width
         manifest = check_documents(text)
         self._loaded = load_model(self.settings.model, gpus=gpus)
         site = self.settings

@@ -226,7 +226,12 @@ def check_folder(seal: str | os.PathLike[str]) -> Any:
     return content
 
 
-def check_hash(path: str | os.PathLike[str], sha256: Any, seal: str | os.PathLike[str]) -> None:
+def check_hash(
+    path: str | os.PathLike[str],
+    sha256: Any,
+    seal: str | os.PathLike[str],
+    record: str | os.PathLike[str] | None = None,
+) -> None:
     """Check that a file is the one that its seal describes.
 
     Parameters
@@ -235,6 +240,8 @@ def check_hash(path: str | os.PathLike[str], sha256: Any, seal: str | os.PathLik
         The file, and the JSON file that holds its hash.
     sha256 : str
         That hash.
+    record : path, optional
+        Where :func:`recall_hash` keeps it, so that an unchanged file is read once.
 
     Raises
     ------
@@ -243,6 +250,6 @@ def check_hash(path: str | os.PathLike[str], sha256: Any, seal: str | os.PathLik
     """
     if not Path(path).is_file():
         raise DamagedFileError(f"{path}: no such file", seal)
-    actual = hash_file(path)
+    actual = hash_file(path) if record is None else recall_hash(path, record)
     if actual != sha256:
         raise DamagedFileError(f"{path}: expected sha256 {sha256}, got {actual}", seal)

@@ -10,6 +10,8 @@ SiteKind = Literal["layer", "random_layer", "files", "synthetic"]
 
 LAYER_KINDS = ("layer", "random_layer")
 RESIDUAL = "residual"  # behind a block
+# Two places whose rows stand side by side: what a transcoder reads, and what it reconstructs.
+PAIRS = {"mlp_pair": ("mlp_input", "mlp")}
 PLACE_NAME = r"[a-z][a-z0-9_]*"
 _LAYER = re.compile(rf"(layer|random_layer)(0|[1-9]\d*)(?:_({PLACE_NAME}))?")
 
@@ -87,8 +89,13 @@ class Site:
 
     @property
     def is_residual(self) -> bool:
-        """Whether they are the residual stream behind a block, which is where evals run."""
+        """Whether they are the residual stream behind a block."""
         return self.is_layer and self.place == RESIDUAL
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether a row is an input and a target side by side, which only transcoders fit."""
+        return self.place in PAIRS
 
     @property
     def is_random(self) -> bool:

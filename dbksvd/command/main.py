@@ -14,7 +14,7 @@ from dbksvd.base.errors import report_errors
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.version import __version__
 from dbksvd.command.engine import ENGINE
-from dbksvd.command.project import load_workflow
+from dbksvd.command.project import find_carried, load_workflow, tell_missing
 
 Given = ParamSpec("Given")
 DEFAULT_CONFIG = Path("config.yaml")
@@ -36,7 +36,8 @@ def in_words(command: Callable[Given, None]) -> Callable[Given, None]:
     def run(*arguments: Given.args, **options: Given.kwargs) -> None:
         with report_errors():
             try:
-                command(*arguments, **options)
+                with tell_missing():
+                    command(*arguments, **options)
             except SettingsError as error:
                 sys.exit(error.tell("error: config"))
 
@@ -54,7 +55,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def choose_configs(given: list[Path] | None) -> list[Path]:
-    """Return the config files that a command works on.
+    """Return the config files that a command works on; those of this package from any folder.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def choose_configs(given: list[Path] | None) -> list[Path]:
         If none is given and the current folder has no ``config.yaml``.
     """
     if given:
-        return given
+        return [path if path.exists() else find_carried(path) for path in given]
     if not DEFAULT_CONFIG.is_file():
         raise FileNotFoundError(
             f"{DEFAULT_CONFIG}: expected a config in this folder or the name of one (dbksvd init "
@@ -145,8 +146,9 @@ def run(
 ) -> None:
     """Run an experiment: text, activations, dictionaries, scores, figures, pages, report.
 
-    Only what changed runs again. A terminal shows one line of progress, with the time left;
-    Snakemake's log is in .snakemake/log. What follows -- goes to Snakemake.
+    Only what changed runs again. A terminal shows one line of progress, with the time left, a file
+    or a pipe a line every 15 s; Snakemake's log is in .snakemake/log. What follows -- goes to
+    Snakemake.
 
     \b
     dbksvd run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,15 @@ def find_project() -> Path:
     )
 
 
+def find_carried(path: Path) -> Path:
+    """Return a file of the project for a relative path such as ``experiments/tiny.yaml``.
+
+    A path that the project has no file for is returned as it is.
+    """
+    carried = find_project() / path
+    return carried if carried.is_file() else path
+
+
 def load_workflow(name: str) -> ModuleType:
     """Import ``workflow.commands.<name>``, which is no package of its own where it is installed.
 
@@ -34,18 +45,28 @@ def load_workflow(name: str) -> ModuleType:
     ------
     FileNotFoundError
         As :func:`find_project`.
-    ValueError
-        If what the workflow needs beside the engine is not installed.
     """
     root = str(find_project())
     if root not in sys.path:
         sys.path.insert(0, root)
+    return import_module(f"workflow.commands.{name}")
+
+
+@contextmanager
+def tell_missing() -> Iterator[None]:
+    """Say in a line which package a command needs beside the engine's own.
+
+    Raises
+    ------
+    ValueError
+        If a package of an extra is not installed.
+    """
     try:
-        return import_module(f"workflow.commands.{name}")
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("dbksvd", "workflow"):
             raise
         raise ValueError(
-            f"{package}: expected what the workflow needs (pip install 'dbksvd[all]'), found none"
+            f"{package}: expected what this command needs (pip install 'dbksvd[all]'), found none"
         ) from error

@@ -14,8 +14,9 @@ def count_encoder_flops(cfg: Mapping[str, Any]) -> float:
     matrix), and the decoder, which is a separate 2·k·d for every architecture. With d = d_in and
     m = d_sae:
 
-    - topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, standard: ``2·d·m``. (SAELens saves
-      BatchTopK and Matryoshka SAEs as jumprelu.)
+    - topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, standard, transcoder,
+      jumprelu_transcoder: ``2·d·m``. (SAELens saves BatchTopK and Matryoshka SAEs as jumprelu, as
+      Llama Scope's are; our transcoders are saved as jumprelu_transcoder.)
     - gated: ``2·(d·m + m)``: the paths share one product, which one of them scales.
     - matching_pursuit: ``2·k·(d·m + 2·d)``, a full product, the coefficient and the residual for
       each of k = max_iterations picks (d picks where not set): an upper bound.
@@ -106,7 +107,10 @@ _COUNTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "batchtopk": _count_product,
     "matryoshka_batchtopk": _count_product,
     "jumprelu": _count_product,
+    "llama_scope": _count_product,
     "standard": _count_product,
+    "transcoder": _count_product,
+    "jumprelu_transcoder": _count_product,
     "gated": _count_gated,
     "matching_pursuit": _count_matching_pursuit,
     "switch": _count_switch,

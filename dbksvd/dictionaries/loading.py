@@ -16,6 +16,7 @@ from dbksvd.dictionaries.registration import register
 from dbksvd.dictionaries.sae_dictionary import NORMS, SAEDictionary
 from dbksvd.dictionaries.saved import ARCHITECTURE, check_config, read_config
 from dbksvd.dictionaries.signs import is_signed, split_signs
+from dbksvd.dictionaries.transcoder import TRANSCODERS, Transcoder
 from dbksvd.ops.inputs import pick_device
 
 if TYPE_CHECKING:
@@ -28,13 +29,12 @@ logger = logging.getLogger(__name__)
 NORM_TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 5e-3}
 USUAL_NORM_TOLERANCE = 1e-5
 # Their reconstructions are of something else than their inputs, or depend on the samples before.
-NO_DICTIONARIES = (
-    *("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"),
-    "temporal",
-)
+NO_DICTIONARIES = (*TRANSCODERS, "skip_transcoder", "jumprelu_skip_transcoder", "temporal")
 
 
-def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> SparseDictionary:
+def load_dictionary(
+    folder: str | Path, device: torch.device | str = "cpu", *, transcoders: bool = False
+) -> SparseDictionary:
     """Read a dictionary of any architecture that SAELens or this package knows.
 
     Parameters
@@ -43,11 +43,14 @@ def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> S
         Folder with ``cfg.json`` and ``sae_weights.safetensors``.
     device : torch.device or str
         Where the weights go.
+    transcoders : bool
+        Whether transcoders are read too, whose reconstructions are of something else than what
+        they encode.
 
     Returns
     -------
     SparseDictionary
-        A `Dictionary` for architecture "dbksvd", else an `SAEDictionary`.
+        A `Dictionary` for architecture "dbksvd", a `Transcoder`, else an `SAEDictionary`.
 
     Raises
     ------
@@ -57,8 +60,11 @@ def load_dictionary(folder: str | Path, device: torch.device | str = "cpu") -> S
     """
     _check_fit(Path(folder))
     config = read_config(Path(folder))
-    if config.get("architecture") == ARCHITECTURE and not config.get("sign_split", False):
+    architecture = config.get("architecture")
+    if architecture == ARCHITECTURE and not config.get("sign_split", False):
         return Dictionary.load(folder, device)
+    if transcoders and architecture in TRANSCODERS:
+        return Transcoder(_load_unit_norm(Path(folder), device, transcoders=True))
     return SAEDictionary(_load_unit_norm(Path(folder), device))
 
 
@@ -86,9 +92,11 @@ def _check_fit(folder: Path) -> None:
         check_folder(folder / SEAL_FILE)
 
 
-def _load_unit_norm(folder: Path, device: torch.device | str) -> SAE[Any]:
+def _load_unit_norm(
+    folder: Path, device: torch.device | str, *, transcoders: bool = False
+) -> SAE[Any]:
     """Load with SAELens's own call, and fold decoder norms into the encoder where it can."""
-    sae = _load_with_saelens(folder, device)
+    sae = _load_with_saelens(folder, device, transcoders)
     sae.eval().requires_grad_(False)
     if sae.cfg.reshape_activations != "none":
         # samples are flat here, as activations are: (n, heads · width of a head)
@@ -111,7 +119,7 @@ def _load_unit_norm(folder: Path, device: torch.device | str) -> SAE[Any]:
     return sae
 
 
-def _load_with_saelens(folder: Path, device: torch.device | str) -> SAE[Any]:
+def _load_with_saelens(folder: Path, device: torch.device | str, transcoders: bool) -> SAE[Any]:
     from sae_lens import SAE  # takes seconds to load, and not every dictionary needs it
     from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
 
@@ -120,7 +128,7 @@ def _load_with_saelens(folder: Path, device: torch.device | str) -> SAE[Any]:
     for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: expected a dictionary folder, no such file")
-    config = _check_for_saelens(folder)
+    config = _check_for_saelens(folder, transcoders)
 
     def read(*_args: Any, **_kwargs: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         given = {**config, "device": str(device)}
@@ -141,13 +149,13 @@ def _load_with_saelens(folder: Path, device: torch.device | str) -> SAE[Any]:
         ) from error
 
 
-def _check_for_saelens(folder: Path) -> dict[str, Any]:
+def _check_for_saelens(folder: Path, transcoders: bool) -> dict[str, Any]:
     """Return the config of a folder if SAELens has its architecture."""
     from sae_lens.registry import SAE_CLASS_REGISTRY
 
     config, path = read_config(folder), folder / CONFIG_FILE
     architecture = config.get("architecture")
-    if architecture in NO_DICTIONARIES:
+    if architecture in NO_DICTIONARIES and not transcoders:
         raise ValueError(
             f"{path}: architecture: expected an SAE that reconstructs each sample from itself, got "
             f"{architecture!r}"

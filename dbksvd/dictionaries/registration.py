@@ -22,7 +22,7 @@ def register() -> None:
         register_sae_training_class,
     )
 
-    from dbksvd.dictionaries import kron, switch
+    from dbksvd.dictionaries import kron, llama_scope, switch
     from dbksvd.dictionaries.pursuit_sae import PursuitSAE, PursuitSAEConfig
 
     for name, sae_class, config_class in (
@@ -35,6 +35,11 @@ def register() -> None:
     for name, training_class, training_config_class in (
         (switch.ARCHITECTURE, switch.SwitchTrainingSAE, switch.SwitchTrainingSAEConfig),
         (kron.ARCHITECTURE, kron.KronTrainingSAE, kron.KronTrainingSAEConfig),
+        (
+            llama_scope.ARCHITECTURE,
+            llama_scope.LlamaScopeTrainingSAE,
+            llama_scope.LlamaScopeTrainingSAEConfig,
+        ),
     ):
         if name not in SAE_TRAINING_CLASS_REGISTRY:
             register_sae_training_class(name, training_class, training_config_class)

@@ -84,7 +84,11 @@ class SAEDictionary:
         ValueError
             If `x` is no floating matrix of the SAE's width.
         """
-        x = as_samples(x, self.sae.W_dec).to(self.sae.dtype)
+        return self.encode_as(x, self.sae.W_dec)
+
+    def encode_as(self, x: Tensor | np.ndarray[Any, Any], rows: Tensor) -> SparseCodes:
+        """Return the codes of samples (n, d) that are as wide as the rows of a weight."""
+        x = as_samples(x, rows).to(self.sae.dtype)
         if not len(x):  # SAELens's layer_norm needs a row
             return self.encode(x.new_ones(1, x.shape[1]))[slice(0)]
         if hasattr(self.sae, "encode_sparse"):

@@ -6,7 +6,7 @@ Operations are counted from the config; seconds follow from assumed rates of a d
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dbksvd.activations.file_headers import check_ready
@@ -16,6 +16,7 @@ from dbksvd.base.work import FLOAT, Work
 from dbksvd.estimates.devices import Device
 from dbksvd.estimates.pages import count_collection, count_rendering
 from dbksvd.estimates.stability import count_comparisons
+from dbksvd.evaluation.saebench.checks import scores_place
 from dbksvd.evaluation.saebench.entry import EvalTexts
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.fit.method import FitSizes
@@ -79,8 +80,10 @@ def list_sites(config: Any, sizes: ModelSizes | None) -> list[SiteRows]:
             if getattr(config, "randomised", None) is not None:
                 sites += section.list_sites("random_layer")
         numbers = (section.n_train_tokens, section.n_heldout_tokens, section.slices)
-        row = width * _BYTES[section.storage_dtype] + LABEL_BYTES
-        found += [SiteRows(site, width, *numbers, row) for site in sites]
+        for site in sites:
+            stored = (2 if site.is_pair else 1) * width
+            row = stored * _BYTES[section.storage_dtype] + LABEL_BYTES
+            found.append(SiteRows(site, width, *numbers, row))
     return found
 
 
@@ -143,11 +146,10 @@ def estimate_stages(
         for name, settings in config.evaluation.list_evals().items()
         if sizes is not None
     }
-    layers = [rows for rows in sites.values() if rows.site.is_residual]
     prepared = [
         _count_preparation(rows, texts, sizes, dtype=config.model.dtype)
-        for rows in layers
-        for texts in evals.values()
+        for rows in sites.values()
+        for texts in _select_evals(rows, evals).values()
         if sizes is not None
     ]
     if prepared:
@@ -179,6 +181,12 @@ def _estimate_fits(
         if stream is not None and rows.site.is_layer:
             n_train = stream.n_tokens
         fit_sizes = FitSizes(fit.n_atoms, fit.k, rows.width, n_train, rows.n_heldout)
+        if sizes is not None and rows.site.is_layer:
+            fit_sizes = replace(
+                fit_sizes,
+                model_parameters=sizes.parameters or 0,
+                depth=(rows.site.layer or 0) / sizes.layers,
+            )
         work = entry.plan(settings, fit_sizes)
         if sizes is not None and n_train > rows.n_train:
             work += Work(model=_count_reading(rows, sizes, n_train))  # rows it extracts itself
@@ -275,11 +283,18 @@ def _count_preparation(rows: SiteRows, texts: EvalTexts, sizes: ModelSizes, dtyp
     )
 
 
+def _select_evals(rows: SiteRows, evals: Mapping[str, EvalTexts]) -> dict[str, EvalTexts]:
+    """Return the evals that score the dictionaries of a site."""
+    if not rows.site.is_layer:
+        return {}
+    return {name: texts for name, texts in evals.items() if scores_place(name, rows.site.place)}
+
+
 def _count_scoring(
     rows: SiteRows, fit: Any, one: Work, evals: Mapping[str, EvalTexts], parameters: float
 ) -> Work:
     """Return the work of scoring a dictionary; `one` is that of coding one sample."""
-    read = list(evals.values()) if rows.site.is_residual else []
+    read = list(_select_evals(rows, evals).values())
     coded = rows.n_heldout + sum(texts.coded for texts in read)
     # SAEBench decodes all latents, zeros too.
     decoded = 2.0 * fit.n_atoms * rows.width * sum(texts.coded for texts in read)

@@ -43,7 +43,8 @@ def measure_dictionary(
     """Measure how well, and with how much, a dictionary reconstructs activations.
 
     Variance explained is ``1 - Σ‖x - x̂‖² / Σ‖x - x̄‖²``, as in the logs of fits
-    (:class:`dbksvd.base.variance.ExplainedVariance`); x̂ is decoded in float64.
+    (:class:`dbksvd.base.variance.ExplainedVariance`); x̂ is decoded in float64. Of a transcoder x
+    is the target.
 
     Parameters
     ----------
@@ -73,12 +74,16 @@ def measure_dictionary(
     variance = ExplainedVariance(dictionary.atoms.shape[1], dictionary.atoms.device)
     groups = group_heldout(activations)
     grouped = None if groups is None else GroupedVariance(groups, *variance.mean.shape)
+    # the rows of a transcoder are inputs and targets side by side
+    split = getattr(dictionary, "split_rows", lambda rows: (rows, rows))
+    width = dictionary.atoms.shape[1] + getattr(dictionary, "input_width", 0)
     cosine_sum = 0.0
     l0: list[Tensor] = []
     usage = torch.zeros(len(dictionary.atoms), dtype=torch.int64)
     sample = SparsitySample()
-    for x in _read_blocks(activations, block, dictionary.atoms.shape[1]):
-        codes = dictionary.encode(x.to(dictionary.atoms))
+    for rows in _read_blocks(activations, block, width):
+        inputs, x = split(rows)
+        codes = dictionary.encode(inputs.to(dictionary.atoms))
         reconstruction = dictionary.decode(codes, torch.float64)
         if not torch.isfinite(reconstruction).all():
             raise ValueError("dictionary: its reconstruction holds NaN or infinity")
@@ -124,7 +129,7 @@ def measure_folder(
         As :func:`measure_dictionary`; and ``expert_duplicates`` where the dictionary has experts
         (:func:`dbksvd.evaluation.expert_duplicates.measure_expert_duplicates`).
     """
-    dictionary = load_dictionary(folder, device)
+    dictionary = load_dictionary(folder, device, transcoders=True)
     metrics = measure_dictionary(dictionary, activations)
     experts = read_json(Path(folder) / CONFIG_FILE).get("n_experts")
     if experts:

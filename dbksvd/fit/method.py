@@ -39,6 +39,10 @@ class FitSizes:
         Width d of the activations.
     n_train, n_heldout : int
         Samples to learn from and to measure on.
+    model_parameters : int
+        Weights of the model that they are of; 0 where there is none, or it is not known.
+    depth : float
+        Share of its blocks up to the site.
     """
 
     n_atoms: int
@@ -46,6 +50,8 @@ class FitSizes:
     width: int
     n_train: int
     n_heldout: int
+    model_parameters: int = 0
+    depth: float = 1.0
 
 
 def _accept_sizes(_settings: Any, _n_atoms: int, _k: int) -> None:
@@ -99,6 +105,11 @@ def _accept_base(_settings: Any, _base: Any) -> None:
     """Accept any method to begin from."""
 
 
+def _take_no_pairs(_settings: Any) -> bool:
+    """Return that samples are rows of one place."""
+    return False
+
+
 def _list_no_sources(_settings: Any) -> tuple[str, ...]:
     """Return that no module beside the method's own shapes its fits."""
     return ()
@@ -134,6 +145,10 @@ class Method:
     needs_truth : bool
         Whether it is given the generative model that made the samples (``task.truth``), so that
         it fits at the site synthetic only. No other method sees the model.
+    needs_model : bool
+        Whether it is given the causal model that the samples are of and its documents
+        (``task.extraction``, ``task.text``), so that it fits the residual stream behind a block of
+        such a model only.
     is_data_parallel : bool
         Whether several processes can fit together.
     check_sizes : callable
@@ -152,6 +167,9 @@ class Method:
         ``check_base(settings, base)`` raises a ValueError that begins with a key of the settings
         where fits of the method that ``find_base`` names, whose settings `base` are, are none to
         begin from.
+    takes_pairs : callable
+        ``takes_pairs(settings)`` returns whether it fits pairs of an input and a target, as the
+        site ``mlp_pair`` has them, and nothing else.
     list_sources : callable
         ``list_sources(settings)`` returns further modules that shape fits with these settings,
         such as ``dbksvd.dictionaries.switch``.
@@ -166,12 +184,14 @@ class Method:
     is_control: bool | Callable[[Any], bool] = False
     is_floor: bool = False
     needs_truth: bool = False
+    needs_model: bool = False
     is_data_parallel: bool = False
     check_sizes: Callable[[Any, int, int], None] = _accept_sizes
     check_rows: Callable[[Any, int, int, int], None] = _accept_rows
     find_unused: Callable[[Any], Mapping[str, str]] = _find_no_unused
     find_base: Callable[[Any], Base | None] = _find_no_base
     check_base: Callable[[Any, Any], None] = _accept_base
+    takes_pairs: Callable[[Any], bool] = _take_no_pairs
     list_sources: Callable[[Any], tuple[str, ...]] = _list_no_sources
 
     def makes_control(self, settings: Any) -> bool:

@@ -21,6 +21,8 @@ METHODS = {
     "itda": "dbksvd.fit.baselines.itda:METHOD",
     "consensus": "dbksvd.fit.consensus.method:METHOD",
     "mfr": "dbksvd.fit.mfr.method:METHOD",
+    "e2e": "dbksvd.fit.e2e.method:E2E",
+    "e2e_downstream": "dbksvd.fit.e2e.method:E2E_DOWNSTREAM",
     "permuted": "dbksvd.fit.baselines.permuted:METHOD",
     "true_features": "dbksvd.fit.baselines.true_features:METHOD",
     "pretrained": "dbksvd.fit.baselines.pretrained:METHOD",

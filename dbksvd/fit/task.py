@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,6 +55,13 @@ class FitTask:
         method.
     truth : Path, optional
         Folder of the generative model, for methods that need the truth.
+    extraction : mapping, optional
+        How the activations are extracted, as for :mod:`dbksvd.activations.from_text`, for methods
+        that need the model.
+    text : Path, optional
+        Folder of the documents, for methods that need the model.
+    gpus : int, optional
+        GPUs given to this job; None where there is no scheduler.
     ranks : Ranks
         The processes that fit together; all have the same task.
     """
@@ -69,6 +77,9 @@ class FitTask:
     metadata: dict[str, Any] = field(default_factory=dict)
     bases: tuple[Path, ...] = ()
     truth: Path | None = None
+    extraction: Mapping[str, Any] | None = None
+    text: Path | None = None
+    gpus: int | None = None
     ranks: Ranks = field(default_factory=_be_alone)
 
     @property
@@ -142,3 +153,21 @@ class FitResult:
         if "mean_k" in self.summary:
             cfg = cfg | {"k": self.summary["mean_k"]}
         return count_encoder_flops(cfg)
+
+
+def charge(result: FitResult, bases: Sequence[Path]) -> FitResult:
+    """Add what the fits that one began from have cost to its seconds and samples.
+
+    Parameters
+    ----------
+    result : FitResult
+        The fit, with its own costs; changed in place.
+    bases : sequence of path
+        Folders of the fits that it began from. A dictionary without a seal, which no fit of
+        the workflow wrote, counts nothing.
+    """
+    seals = [read_json(base / SEAL_FILE) for base in bases if (base / SEAL_FILE).is_file()]
+    for row in (*result.log, result.summary):
+        for cost in ("seconds", "samples_seen"):
+            row[cost] += sum(seal[cost] for seal in seals)
+    return result

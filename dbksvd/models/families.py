@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dbksvd.base.site import RESIDUAL
+from dbksvd.base.site import PAIRS, RESIDUAL
 
 # TransformerLens counts blocks from 0: our layer L is the output of its block L − 1. The name of
 # the MLP's input is SAELens's for what the MLP reads, its norm applied.
@@ -73,6 +74,33 @@ def name_hook(layer: int, place: str = RESIDUAL) -> str | None:
     return None if name is None else name.format(block=layer - 1)
 
 
+def parse_hook(name: str) -> tuple[int, str] | None:
+    """Return layer and place of TransformerLens's name; None for a name of no place.
+
+    Examples
+    --------
+    >>> parse_hook("blocks.14.hook_mlp_out"), parse_hook("blocks.14.hook_mlp_ou")
+    ((15, 'mlp'), None)
+    """
+    for place, hook in HOOK_NAMES.items():
+        found = re.fullmatch(re.escape(hook).replace(re.escape(BLOCK), r"(\d+)"), name)
+        if found:
+            return int(found[1]) + 1, place
+    return None
+
+
+def check_place(model_type: str, place: str) -> None:
+    """Check that the tables know a place, or both ends of a pair, in such a model.
+
+    Raises
+    ------
+    ValueError
+        As :func:`find_module`.
+    """
+    for end in PAIRS.get(place, (place,)) if model_type in FAMILIES else (place,):
+        find_module(model_type, end)
+
+
 def find_module(model_type: str, place: str) -> str:
     """Return the path inside a block of the module whose output a place is.
 
@@ -82,8 +110,13 @@ def find_module(model_type: str, place: str) -> str:
         If the tables do not know the place of such a model.
     """
     family = FAMILIES.get(model_type)
+    if place in PAIRS and family is None:
+        raise ValueError(
+            f"expected a model of a type that the tables know for {place}, {', '.join(FAMILIES)}, "
+            f"got {model_type!r}"
+        )
     if family is None or place not in BlockModules._fields:
-        known = [*IN_EVERY_MODEL, *(BlockModules._fields if family is not None else ())]
+        known = [*IN_EVERY_MODEL, *((*BlockModules._fields, *PAIRS) if family is not None else ())]
         raise ValueError(
             f"expected one of {', '.join(known)} for a model of type {model_type}, or the path of "
             f"a module in activations.modules.{place}, got {place!r}"

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dbksvd.base.site import RESIDUAL
-from dbksvd.models.families import find_module, list_close
+from dbksvd.base.site import PAIRS, RESIDUAL
+from dbksvd.models.families import check_place, find_module, list_close
 from dbksvd.models.loading import LoadedModel
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A site in a model, as PyTorch hooks it: the output of `module`, or its first input."""
+    """A site in a model, as PyTorch hooks it: the output of `module`, or its first input.
+
+    `target` is the second end of a pair of places: its activations stand behind those of the first.
+    """
 
     module: nn.Module
     takes_input: bool
     name: str  # such as "layer 4 (encoder.layer.3)", for messages
+    target: HookPoint | None = None
+
+    @property
+    def ends(self) -> tuple[HookPoint, ...]:
+        """The tensors that are read: one, or the two of a pair."""
+        return (self,) if self.target is None else (self, self.target)
 
 
 class _ReachedHookError(Exception):
@@ -43,8 +52,8 @@ def find_hook(
         Name of any submodule (``"encoder.layer.3.mlp"``); it goes before `layer` and `place`, which
         then are labels only.
     place : str
-        Where in block `layer`, by a name of :data:`dbksvd.models.families.HOOK_NAMES`; the default
-        is the block's output.
+        Where in block `layer`, by a name of :data:`dbksvd.models.families.HOOK_NAMES`, or a pair of
+        them (:data:`dbksvd.base.site.PAIRS`); the default is the block's output.
 
     Raises
     ------
@@ -70,12 +79,28 @@ def find_hook(
     if layer == 0:
         return HookPoint(blocks[0], takes_input=True, name=f"layer 0 (input of {name}.0)")
     block, name = blocks[layer - 1], f"{name}.{layer - 1}"
+    if place in PAIRS:
+        return _find_pair(loaded, block, name, place, layer)
     if place == RESIDUAL:
         return HookPoint(block, takes_input=False, name=f"layer {layer} ({name})")
     where = f"{place} of layer {layer}"
     if place == "residual_before":
         return HookPoint(block, takes_input=True, name=f"{where} (input of {name})")
     return _find_inside(loaded, block, name, place, where)
+
+
+def _find_pair(
+    loaded: LoadedModel, block: nn.Module, name: str, place: str, layer: int
+) -> HookPoint:
+    """Return the hook of two places whose rows stand side by side."""
+    try:
+        check_place(loaded.model.config.get_text_config().model_type, place)
+    except ValueError as error:
+        raise ValueError(f"activations.sites: {error}") from error
+    source, target = (
+        _find_inside(loaded, block, name, end, f"{end} of layer {layer}") for end in PAIRS[place]
+    )
+    return replace(source, target=target)
 
 
 def _find_inside(
@@ -134,7 +159,8 @@ def capture_sites(
 
     Returns
     -------
-    list of floating tensors of shape (batch, length, d), one a site, on the model's device.
+    list of floating tensors of shape (batch, length, d), one a site, on the model's device. At a
+    pair, d is the sum of both widths.
 
     Raises
     ------
@@ -142,14 +168,19 @@ def capture_sites(
         If a module gives something else than one vector for each token.
     """
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    found = run_to_hooks(loaded, hooks, inputs)
-    for hook, got in zip(hooks, found, strict=True):
+    ends = [end for hook in hooks for end in hook.ends]
+    found = run_to_hooks(loaded, ends, inputs)
+    for hook, got in zip(ends, found, strict=True):
         if not isinstance(got, Tensor) or got.ndim != 3 or got.shape[:2] != input_ids.shape:
             shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
             raise ValueError(
                 f"{hook.name}: expected activations of shape {(*input_ids.shape, 'd')}, got {shape}"
             )
-    return found
+    tensors = iter(found)
+    return [
+        next(tensors) if hook.target is None else torch.cat([next(tensors), next(tensors)], dim=-1)
+        for hook in hooks
+    ]
 
 
 def run_to_hook(loaded: LoadedModel, hook: HookPoint, inputs: Mapping[str, Tensor]) -> Any:

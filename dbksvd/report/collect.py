@@ -41,17 +41,26 @@ def collect_scores(rows: Sequence[Row]) -> pd.DataFrame:
             table.append([*keys, FAILED, row[FAILED], math.nan])
             continue
         for name, metrics in read_scores(row):
-            for metric, value in metrics.items():
-                if metric in KEYS or isinstance(value, bool):
-                    continue
-                if value is None or (isinstance(value, float) and not math.isfinite(value)):
-                    left_out += 1
-                elif isinstance(value, int | float):
-                    table.append([*keys, name, metric, float(value)])
+            numbers, empty = list_metrics(metrics)
+            table += [[*keys, name, metric, value] for metric, value in numbers]
+            left_out += empty
     logger.info(
         "%d dictionaries, %d rows, %d empty values left out", len(rows), len(table), left_out
     )
     return pd.DataFrame(table, columns=SCORE_COLUMNS)
+
+
+def list_metrics(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, float]], int]:
+    """Return the numbers among what a file says of a dictionary, and how many are null or NaN."""
+    numbers, empty = [], 0
+    for metric, value in metrics.items():
+        if metric in KEYS or isinstance(value, bool):
+            continue
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            empty += 1
+        elif isinstance(value, int | float):
+            numbers.append((metric, float(value)))
+    return numbers, empty
 
 
 def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -63,7 +72,7 @@ def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
     evaluation, dictionary = Path(row["evaluation"]), Path(row["dictionary"])
     heldout = read_seal(evaluation / "metrics.json")
     yield "heldout", heldout
-    yield "heldout", _name_parts(heldout.get("parts", {}))
+    yield "heldout", name_parts(heldout.get("parts", {}))
     for folder in sorted(path for path in evaluation.iterdir() if path.is_dir()):
         if (folder / SEAL).is_file():
             try:
@@ -71,7 +80,7 @@ def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
             except DamagedFileError as error:  # without its metrics.json, an evaluation runs again
                 raise DamagedFileError(error.reason, evaluation / "metrics.json") from error
         yield folder.name, read_metrics(folder)
-        yield folder.name, _name_parts(read_parts(folder))
+        yield folder.name, name_parts(read_parts(folder))
     if row.get("ground_truth"):
         yield "ground_truth", read_seal(row["ground_truth"])
     if row.get("stability"):
@@ -80,7 +89,8 @@ def read_scores(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield "fit", read_seal(dictionary / SEAL_FILE)
 
 
-def _name_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def name_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the parts of numbers as tables call them: ``metric@part``."""
     return {
         f"{metric}{PART}{part}": value
         for metric, values in parts.items()

@@ -8,6 +8,7 @@ from dbksvd.base.headline import Headline
 from dbksvd.base.layout import FAILED
 from dbksvd.report.eval_notes import list_eval_notes
 from dbksvd.report.headlines import list_headlines
+from dbksvd.report.loss_notes import list_loss_notes
 from dbksvd.report.measured import SIZES, Measured, align, find_families, pool_sites, read_measured
 from dbksvd.report.noise import SeedNoise, estimate, find_best, find_smallest
 from dbksvd.report.tables import BEST, add_notes, explain_empty, format_interval, format_spread
@@ -51,7 +52,8 @@ def summarise(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     optional = [FAILED, *(headline.title for headline in headlines)]
     empty = [title for title in optional if (table[title] == "").all()]
     warnings = {line.warning for line in headlines if line.title not in empty} - {""}
-    notes = [ABOUT, *tell_smallest(scored, families), *list_eval_notes(scores), *sorted(warnings)]
+    told = [*list_eval_notes(scores), *list_loss_notes(scores)]
+    notes = [ABOUT, *tell_smallest(scored, families), *told, *sorted(warnings)]
     return add_notes(table.drop(columns=["rank", *empty]), notes)
 
 

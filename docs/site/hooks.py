@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import posixpath
 import re
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
@@ -40,7 +42,10 @@ EQUATION = re.compile(
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the pages from elsewhere, and the files that any page links to."""
+    """Add notebooks, the pages from elsewhere, and the files that any page links to."""
+    for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        for name, content in write_pages(path).items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     for place, page in ELSEWHERE.items():
         if page not in files.src_uris and (ROOT / place).is_file():
             files.append(File.generated(config, page, abs_src_path=str(ROOT / place)))
@@ -84,6 +89,26 @@ def tell_default(match: re.Match[str]) -> str:
     return escape(repr(getattr(DBKSVDSettings(), match["listed"] or match["shown"])))
 
 
+def write_pages(path: Path) -> dict[str, str | bytes]:
+    """Return a notebook as a page of Markdown, and its pictures, by their names."""
+    stem, pictures, parts = path.stem, {}, []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{stem}-{len(pictures)}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![Output]({name})")
+            elif text := output.get("text") or data.get("text/plain"):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    parts.append(f'<a href="{path.name}" download>This notebook</a>, to be run and changed.')
+    return {f"{stem}.md": "\n\n".join(parts) + "\n", **pictures}
+
+
 def resolve(page: str, target: str) -> str:
     """Return the place in the repository that a page of the site means by a relative link."""
     origins = {site: place for place, site in ELSEWHERE.items() if site != "index.md"}
@@ -92,7 +117,9 @@ def resolve(page: str, target: str) -> str:
 
 
 def place_in_site(place: str) -> str:
-    """Return where the site has a file of the repository."""
+    """Return where the site has a file of the repository, or the page that shows it."""
+    if place.startswith("docs/notebooks/"):
+        place = place.replace(".ipynb", ".md")
     if place.startswith("docs/"):
         return place.removeprefix("docs/")
     return ELSEWHERE.get(place, f"files/{place}")

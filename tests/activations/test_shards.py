@@ -16,7 +16,7 @@ from dbksvd import ActivationShards
 from dbksvd.activations.hdf5 import create_file, record_dtype, write_rows
 from dbksvd.activations.moments import Moments
 from dbksvd.activations.sharding import write_shards
-from dbksvd.base.files import DamagedFileError, read_json, write_json
+from dbksvd.base.files import DamagedFileError, hash_file, hash_files, read_json, write_json
 from dbksvd.base.splits import SPLITS
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +63,38 @@ def read_all(files) -> dict[str, np.ndarray]:
 def read_shards(folder: Path, split: str) -> dict[str, np.ndarray]:
     files = read_json(folder / "manifest.json")["splits"][split]["files"]
     return read_all((folder / entry["file"], "/") for entry in files)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_shards_have_the_same_bytes_with_any_number_of_threads(tmp_path, dtype):
+    parts = [write_part(tmp_path / f"part-{i}.h5", i, dtype=dtype) for i in range(N_SLICES)]
+    for threads in (1, 3):
+        write_shards(parts, SETTINGS, tmp_path / str(threads), block_rows=9, threads=threads)
+    assert hash_files(tmp_path / "1") == hash_files(tmp_path / "3")
+
+
+def test_a_shard_is_read_again_only_where_it_has_changed(parts, tmp_path, monkeypatch):
+    folder = tmp_path / "shards"
+    write_shards(parts, SETTINGS, folder)
+    hashed: list[str] = []
+
+    def spy(path) -> str:
+        hashed.append(Path(path).name)
+        return hash_file(path)
+
+    monkeypatch.setattr("dbksvd.base.files.hash_file", spy)
+    for _ in range(3):
+        ActivationShards.open(folder)
+    assert hashed == [f"train-{i:05d}.h5" for i in range(5)]
+    damaged = folder / "train-00002.h5"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"train-00002\.h5: expected sha256"):
+        ActivationShards.open(folder)
+    assert hashed[5:] == ["train-00002.h5"]
+    write_shards(parts, SETTINGS, folder)  # what was seen of the old shards goes with them
+    assert not list(folder.glob("*.seen.json"))
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])

@@ -107,8 +107,12 @@ def test_good_splits_are_not_remarked_on(tmp_path, caplog):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_hashes_are_equal_for_equal_rows_only(dtype):
     rows = np.random.default_rng(0).choice([1.0, -1.0, 0.5, 0.0], size=(5000, 6)).astype(dtype)
-    assert len(np.unique(hash_rows(rows))) == len(np.unique(rows, axis=0))
-    assert (hash_rows(np.zeros((2, 3), dtype)) == hash_rows(-np.zeros((2, 3), dtype))).all()
+    hashes, zero_rows = hash_rows(rows)
+    assert len(np.unique(hashes)) == len(np.unique(rows, axis=0))
+    assert zero_rows == (~rows.any(axis=1)).sum() > 0
+    for zero in (np.zeros((2, 3), dtype), -np.zeros((2, 3), dtype)):
+        np.testing.assert_array_equal(hash_rows(zero)[0], 0)
+        assert hash_rows(zero)[1] == 2
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])

@@ -17,7 +17,7 @@ import dbksvd
 from dbksvd.base.version import __version__
 from dbksvd.command.main import app
 from workflow.commands.init import STARTERS
-from workflow.commands.progress import Progress
+from workflow.commands.progress import PlainBar, Progress
 from workflow.commands.status import REASONS, UNKNOWN, read_jobs, say_reason
 from workflow.experiment import Experiment
 from workflow.layers import read_layers
@@ -202,6 +202,17 @@ def test_clean_removes_results_only_when_told(tmp_path: Path):
     assert "expected the name of a folder" in run_dbksvd(tmp_path, "clean", "-y", status=1).stderr
 
 
+def test_experiments_of_the_package_are_found_from_any_folder(tmp_path: Path):
+    assert "tiny" in run_dbksvd(tmp_path, "check", "experiments/tiny.yaml").stdout
+    told = run_dbksvd(tmp_path, "check", "experiments/none.yaml", status=1).stderr
+    assert "experiments/none.yaml" in told
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/tiny.yaml").write_text("experiment: 3\n")  # one's own comes first
+    assert (
+        "error: config" in run_dbksvd(tmp_path, "check", "experiments/tiny.yaml", status=1).stderr
+    )
+
+
 def test_status_says_what_would_run(tmp_path: Path):
     write_rows(tmp_path / "acts.npy")
     run_dbksvd(tmp_path, "init", "--data", "acts.npy", "mine")
@@ -275,6 +286,27 @@ def test_progress_is_read_from_snakemakes_log():
     last = ["Complete log(s): x", "Elapsed time: 0:49:53", "site  method", "layer4  dbksvd"]
     assert [progress.read(line) for line in last] == [None, None, *last[2:]]
     assert list(progress.explain(1)) == []
+
+
+def test_progress_is_lines_where_there_is_no_terminal(capsys):
+    bar = PlainBar(seconds=0)
+    bar.total = 6
+    bar.set_postfix_str("fit_dictionary layer4")
+    bar.update(2)
+    bar.refresh()
+    line = capsys.readouterr().err
+    assert line.startswith("run: 2 of 6 jobs done, 00:00 spent, 00:00 left at this pace")
+    assert line.endswith("now fit_dictionary layer4\n")
+    assert "20:00 left" in bar.describe(600)
+    quiet = PlainBar(seconds=60)
+    quiet.update(1)
+    quiet.refresh()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_first_look_is_told():
+    line = "first look: results/mine/first-look/table.md, results/mine/first-look/x.png"
+    assert Progress(Bar()).read(line) == line
 
 
 def test_a_run_that_fails_early_says_why():

@@ -31,6 +31,7 @@ BASES = {
     "docs/from-others.md": "experiments/own-model.yaml",
     "docs/encoders.md#0": "experiments/unseen-pairs.yaml",
     "docs/encoders.md#1": "experiments/unseen-pairs.yaml",
+    "docs/methods.md#1": "experiments/smollm2.yaml",
     "docs/tutorial.md": "starter of default",
     "docs/howto/activations.md": "starter of files",
 }

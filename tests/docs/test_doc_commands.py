@@ -100,7 +100,7 @@ TAKERS: dict[str, Callable[[list[str]], None]] = {
     "python": take_python,
     "pip": take_pip,
     "source": take_source,
-    **dict.fromkeys(["cd", "export", "mkdir"], take_anything),
+    **dict.fromkeys(["cd", "export", "mkdir", "podman", "apptainer"], take_anything),
 }
 
 

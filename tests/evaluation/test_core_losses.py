@@ -14,7 +14,7 @@ import torch
 from conftest import WORDS
 
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
-from dbksvd.evaluation.saebench.losses import RecordedLosses, record_losses
+from dbksvd.evaluation.saebench.losses import RecordedLosses, list_hooks, measure_kl, record_losses
 from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
 from dbksvd.evaluation.saebench.replay import read_record, write_record
 from dbksvd.evaluation.saebench.replayed_blocks import ReplayedBlocks
@@ -114,14 +114,38 @@ def test_a_model_whose_blocks_read_more_than_their_input_is_run_whole(tiny_causa
     )
     model, tokens = SAEBenchModel(loaded, "leaking"), draw_tokens()
     _, cache = model.run_with_cache(tokens, names_filter=[name_hook(2), name_hook(3)])
-    record = record_losses(model, 2, tokens, cache[name_hook(2)], cache[name_hook(3)])
+    site = EvalSite("leaking", 2)
+    record = record_losses(model, site, tokens, cache)
     assert not record["skips"]
-    found = RecordedLosses(model, 2, {"ids": tokens, **record}).measure(
+    found = RecordedLosses(model, site, {"ids": tokens, **record}).measure(
         slice(0, 3), cache[name_hook(2)][:3]
     )
     _, loss = model(tokens[:3], return_type="both")
     torch.testing.assert_close(found["ce_loss_with_sae"], loss)
     assert found["kl_div_with_sae"].abs().max() < 1e-5
+
+
+PLACES = ["residual_before", "attention", "mlp", "mlp_input"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("kind", "layer"), [("neox", 2), ("gpt2", 3), ("llama", 1), ("gemma2", 2)])
+def test_losses_at_a_place_inside_a_block(kind, layer, place, tiny_causal):
+    model, tokens = SAEBenchModel(load(kind, tiny_causal), "tiny"), draw_tokens()
+    site = EvalSite("tiny", layer, place=place)
+    _, cache = model.run_with_cache(tokens, names_filter=list_hooks(model, site))
+    record = record_losses(model, site, tokens, cache)
+    assert record["skips"]
+    changed = cache[site.hook] * 0.5 + 0.1
+    found = RecordedLosses(model, site, {"ids": tokens, **record}).measure(slice(2, 5), changed[2:5])  # fmt: skip
+    logits, loss = model(tokens, return_type="both")
+    torch.testing.assert_close(found["ce_loss_without_sae"], loss[2:5])
+    for name, put in (("with_sae", changed), ("with_ablation", torch.zeros_like(changed))):
+        hook = (site.hook, lambda _out, put=put, **_: put)  # the whole model, no block skipped
+        other, whole = model.run_with_hooks(tokens, fwd_hooks=[hook], return_type="both")
+        assert not torch.allclose(whole, loss, atol=1e-3)
+        torch.testing.assert_close(found[f"ce_loss_{name}"], whole[2:5], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[f"kl_div_{name}"], measure_kl(logits, other)[2:5], atol=1e-5, rtol=1e-5)  # fmt: skip
 
 
 class _Whole:
@@ -138,8 +162,8 @@ class _Whole:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["neox", "llama"])
-def test_all_numbers_of_core_are_those_of_saebench(kind, tiny_causal, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "place"), [("neox", "residual"), ("llama", "mlp")])
+def test_all_numbers_of_core_are_those_of_saebench(kind, place, tiny_causal, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXTYPING_DISABLE", os.environ.get("JAXTYPING_DISABLE", "1"))
     from dbksvd.dictionaries.loading import load_sae
     from dbksvd.evaluation.saebench.evals import core
@@ -154,7 +178,7 @@ def test_all_numbers_of_core_are_those_of_saebench(kind, tiny_causal, tmp_path, 
     model = SAEBenchModel(loaded, "tiny")
     tokens = draw_tokens(7)
     tokens[1, 3] = tokens[4, 7] = 0  # padding in the middle is no text
-    site = EvalSite("tiny", LAYER, 0, "causal", norm_limit=None)
+    site = EvalSite("tiny", LAYER, 0, "causal", None, place)
     write_record(model, tokens, site, tmp_path, losses=True)
     record = read_record(tmp_path)
     limit = float(record["activations"].norm(dim=-1).quantile(0.9))
@@ -165,7 +189,7 @@ def test_all_numbers_of_core_are_those_of_saebench(kind, tiny_causal, tmp_path, 
 
     def score(name: str) -> dict[str, Any]:
         sae = load_sae(saved)
-        limited = EvalSite("tiny", LAYER, 0, "causal", norm_limit=limit)
+        limited = EvalSite("tiny", LAYER, 0, "causal", limit, place)
         place_sae(sae, limited)
         output = tmp_path / name
         output.mkdir()

@@ -125,6 +125,8 @@ def test_unknown_hook_and_missing_head_are_named(loaded):
     tokens = model.to_tokens(TEXTS)
     with pytest.raises(ValueError, match=r"N < 3, got 'blocks\.3"):
         model.run_with_cache(tokens, names_filter=name_hook(4))
+    with pytest.raises(ValueError, match=r"^hook: expected one of blocks\.N\.hook_resid_post, .* with N < 3, got 'blocks\.1\.hook_mlp_ou', close names: blocks\.1\.hook_mlp_out, "):  # fmt: skip
+        model.run_with_cache(tokens, names_filter="blocks.1.hook_mlp_ou")
     with pytest.raises(ValueError, match=r"return_type: expected None .* got 'loss' for tiny"):
         model.run_with_hooks(tokens, fwd_hooks=[], return_type="loss")
     if loaded.kind == "encoder":

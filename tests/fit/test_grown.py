@@ -210,6 +210,27 @@ def test_co_active_pairs_are_of_a_rarer_atom_and_a_likely_more_frequent_one():
     assert find_coactive(codes).tolist() == [True, True, False, True, False]
 
 
+@pytest.mark.parametrize("counted", [1 << 26, 0])
+def test_co_active_pairs_are_those_of_the_dense_codes(monkeypatch, counted):
+    monkeypatch.setattr("dbksvd.fit.grown.coactive.MOST_COUNTED", counted)
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.zeros(200, 12)
+    for row in dense:
+        used = torch.randperm(12, generator=generator)[
+            : int(torch.randint(0, 6, (1,), generator=generator))
+        ]
+        row[used] = 1.0
+    dense[:, 3] += (dense[:, 7] > 0) * 1.0  # whenever 7 is used, so is 3
+    codes = SparseCodes.from_dense(dense, 7)
+    together = (dense != 0).double().T @ (dense != 0).double()
+    probability, usage = together / together.diagonal()[:, None], together.diagonal()
+    expected = torch.nonzero((probability > 0.6) & (usage[None] > usage[:, None]))
+    i, j, found = find_coactive_pairs(codes)
+    assert [7, 3] in expected.tolist()
+    assert torch.stack([i, j], dim=1).tolist() == expected.tolist()
+    torch.testing.assert_close(found.double(), probability[i, j], check_dtype=False)
+
+
 def test_settling_frees_atoms_without_a_co_active_one(planted):
     """Features that are rough: free ones come near, those of the family stay where they are."""
     features, x = planted

@@ -141,6 +141,25 @@ def test_saved_sae_explains_what_the_log_says(tmp_path: Path):
     assert seal["encoder_flops"] == 2 * D * M
 
 
+def test_the_authors_recipe_has_one_rate_and_no_centre(tmp_path: Path):
+    recipe = {"match_every": 1, "lr_warm_up": 0.0, "lr_decay": 0.0, "centre": False}
+    task = make_task(tmp_path, make_samples() + 2.0, **recipe)
+    loop = MFRLoop(task)
+    rates = set()
+    for step in (0, 1, loop.n_steps // 2, loop.n_steps - 1):
+        loop.steps = step
+        rates.add(loop.find_rate())
+    assert rates == {1.0}
+    result = fit(task)
+    result.save(tmp_path / "sae")
+    dictionary = load_dictionary(tmp_path / "sae")
+    assert not dictionary.bias.any()
+    rows = task.heldout.read(0, len(task.heldout))
+    left = (rows - dictionary.decode(dictionary.encode(rows))).double().square().sum()
+    whole = (rows - rows.mean(dim=0)).double().square().sum()
+    assert 1 - float(left / whole) == pytest.approx(result.log[-1]["fve_heldout"], abs=1e-4)
+
+
 def test_penalty_draws_the_saes_together(tmp_path: Path):
     shared = {}
     for weight in (0.0, 1.0):

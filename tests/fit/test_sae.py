@@ -20,6 +20,7 @@ from dbksvd.fit.method import FitSizes
 from dbksvd.fit.sae.configure import complete_settings, find_widths
 from dbksvd.fit.sae.method import METHOD, fit
 from dbksvd.fit.sae.settings import TrainingSettings
+from dbksvd.fit.sae.trainer import SAELoop
 from dbksvd.fit.task import FitTask
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,7 @@ LEARNED = {
     "matching_pursuit": (0.7, {"training_samples": 30_000}),
     "switch": (0.5, {"n_experts": 4}),
     "kron": (0.5, {"base": 2, "extension": 2}),
+    "llama_scope": (0.0, {}),  # its rates are for a million times the samples
 }
 
 
@@ -253,6 +255,26 @@ def test_threshold_of_batchtopk_settles_within_the_training(samples, lr):
 )
 def test_matryoshka_widths_are_nested(groups, widths):
     assert find_widths(groups, 512) == widths
+
+
+def test_llama_scope_ends_at_a_hundredth_of_its_rate_with_gradients_cut(planted, tmp_path):
+    changes = {"architecture": "llama_scope", "training_samples": 5000, "measure_every": 100}
+    task = make_task(planted, tmp_path / "work", **changes)
+    loop = SAELoop(task, complete_settings(task.settings, 64, 3, 3500))
+    norms = []
+
+    def look(optimizer, *_args):
+        weights = optimizer.param_groups[0]["params"]
+        norms.append(float(torch.cat([weight.grad.flatten() for weight in weights]).norm()))
+
+    loop.trainer.optimizer.register_step_pre_hook(look)  # behind the cut
+    loop.run()
+    rates = [row["lr"] / 8e-4 for row in loop.log]
+    assert len(rates) == len(norms) == 50
+    assert rates[:41] == pytest.approx([1.0] * 41)
+    assert rates[41:] == pytest.approx([1 - 0.99 * step / 10 for step in range(1, 10)])
+    assert max(norms) <= 1.001e-3
+    assert loop.trainer.optimizer.param_groups[0]["betas"] == (0.9, 0.9999)
 
 
 def test_entry_needs_no_torch_and_names_each_architecture():

@@ -12,7 +12,7 @@ from dbksvd.fit.sae.centring import CentredScaler
 from dbksvd.fit.sae.configure import complete_settings
 from dbksvd.fit.sae.measure import make_inference_form
 from dbksvd.fit.sae.method import fit
-from dbksvd.fit.sae.train import finish_sae
+from dbksvd.fit.sae.train import SavableSAE
 from dbksvd.fit.sae.trainer import SAELoop
 
 SHORT = {"training_samples": 6000, "measure_every": 6000}
@@ -33,8 +33,13 @@ def train_short(x: torch.Tensor, folder: Path, **changes: object) -> SAELoop:
     return loop
 
 
-@pytest.mark.parametrize("centre", [True, False])
-@pytest.mark.parametrize("architecture", LEARNED)
+CENTRED = [name for name in LEARNED if name != "llama_scope"]  # whose recipe knows no centre
+
+
+@pytest.mark.parametrize(
+    ("architecture", "centre"),
+    [*((name, True) for name in CENTRED), *((name, False) for name in LEARNED)],
+)
 def test_a_saved_sae_is_that_of_the_training(architecture, centre, tmp_path):
     x = make_planted()
     changes = {**LEARNED[architecture][1], "architecture": architecture, "centre": centre, **SHORT}
@@ -46,7 +51,7 @@ def test_a_saved_sae_is_that_of_the_training(architecture, centre, tmp_path):
     with torch.no_grad():
         codes = trained.encode((rows - mean) * scaler.scaling_factor)
         expected = trained.decode(codes) / scaler.scaling_factor + mean
-        finish_sae(loop.trainer).save(tmp_path / "sae")
+        SavableSAE(loop.finish()).save(tmp_path / "sae")
         register()
         saved = SAE.load_from_disk(str(tmp_path / "sae"))
         found = saved.encode(rows)

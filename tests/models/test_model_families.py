@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -112,10 +113,13 @@ def test_a_place_that_the_model_has_not():
     one = r"^activations\.sites: expected one of residual, residual_before for a model of type opt"
     with pytest.raises(ValueError, match=rf"{one}, or the path .*modules\.mlp, got 'mlp'$"):
         find_hook(loaded, 2, place="mlp")
+    pair = r"^activations\.sites: expected a model of a type that the tables know for mlp_pair, gpt2, .*, got 'opt'$"  # fmt: skip
+    with pytest.raises(ValueError, match=pair):
+        find_hook(loaded, 2, place="mlp_pair")
     with pytest.raises(ValueError, match=r"^layer: expected 1 to 3 for attention, got 0$"):
         find_hook(loaded, 0, place="attention")
     with pytest.raises(
-        ValueError, match=r"^expected one of residual, .*, mlp_input for a .*'heads'"
+        ValueError, match=r"^expected one of residual, .*, mlp_pair for a .*'heads'"
     ):
         find_module("llama", "heads")
     odd = make_model("llama", {})
@@ -124,7 +128,7 @@ def test_a_place_that_the_model_has_not():
         find_hook(load(odd), 2, place="mlp")
 
 
-PLACES = [(2, "residual"), (1, "mlp"), (2, "attention"), (2, "residual_before"), (3, "mlp_input")]
+PLACES = [(2, "residual"), (1, "mlp"), (2, "attention"), (2, "residual_before"), (3, "mlp_input"), (3, "mlp_pair"), (3, "mlp")]  # fmt: skip
 
 
 def settings_for(folder, layer: int, place: str, **changes) -> dict:
@@ -173,8 +177,21 @@ def test_one_pass_writes_the_bytes_of_separate_runs(
         "blocks.1.hook_attn_out",
         "blocks.1.hook_resid_pre",
         "blocks.2.mlp.hook_in",
+        "blocks.2.mlp.hook_in",
+        "blocks.2.hook_mlp_out",
         f"{prefix}.1.{module}",
     ]
+    # a pair is the rows of its two places, side by side
+    pair = attributes[5]
+    width = int(pair["input_width"])
+    assert pair["hook_name_out"] == "blocks.2.hook_mlp_out"
+    for split in ("train", "heldout"):
+        rows = []
+        for path in paths[4:7]:
+            with open_file(path) as file:
+                rows.append(file[split]["activations"][:])
+        assert width == rows[0].shape[1]
+        assert rows[1].tobytes() == np.concatenate([rows[0], rows[2]], axis=1).tobytes()
 
 
 def test_sites_of_one_job_share_all_else(tiny_encoder, text_folder, tmp_path):

@@ -30,7 +30,7 @@ def scores() -> pd.DataFrame:
 def test_a_row_for_each_place_and_a_line_over_layers_for_each_method(scores: pd.DataFrame):
     figure = draw({"scores": scores}, STYLES)
     axes = np.reshape(figure.axes, (2, len(METRICS)))
-    assert [row[0].get_title() for row in axes] == ["residual", "attention"]
+    assert [row[0].get_title("left") for row in axes] == ["residual stream", "attention output"]
     assert [one.get_ylabel() for one in axes[0]] == list(METRICS.values())
     lines = {line.get_label(): line for line in axes[1, 0].lines}
     assert set(lines) == {"Method one", "two", "control"}

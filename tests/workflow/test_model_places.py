@@ -17,7 +17,7 @@ from workflow.pages import Pages
 
 ROOT = Path(__file__).parents[2]
 PLACES = ["residual", "attention", "mlp"]
-KNOWN = "residual, residual_before, attention, mlp, mlp_input"
+KNOWN = "residual, residual_before, attention, mlp, mlp_input, mlp_pair"
 
 
 @pytest.fixture
@@ -40,12 +40,19 @@ def test_every_place_at_every_layer_is_a_site(config: dict[str, Any]):
         section = experiment.extraction(site)
         assert (section["layer"], section["place"]) == (Site.parse(site).layer, Site.parse(site).place)  # fmt: skip
         assert (section["model"]["randomise"] is not None) == site.startswith("random_")
-        # SAEBench's evals read the residual stream
-        assert bool(experiment.evals(site)) == site.endswith(("layer3", "layer4"))
+        # some evals mean something of the residual stream alone
+        elsewhere = {"core", "sparse_probing_sae_probes"}
+        asked = set(config["evaluation"]["evals"])
+        is_residual = site.endswith(("layer3", "layer4"))
+        assert set(experiment.evals(site)) == (asked if is_residual else asked & elsewhere)
+        for name in experiment.evals(site):
+            told = json.loads(experiment.preparation(name, site, 3))
+            assert told.get("place") == (None if is_residual else Site.parse(site).place)
     assert json.loads(Pages(experiment).extraction("layer3_mlp"))["place"] == "mlp"
 
 
 def test_a_module_of_one_s_own_is_a_place(config: dict[str, Any]):
+    config["evaluation"]["evals"] = {}
     config["activations"] |= {
         "sites": ["mlp", "wide"],
         "modules": {
@@ -71,6 +78,7 @@ def test_a_module_of_one_s_own_is_a_place(config: dict[str, Any]):
         ({"layers": [4], "hook_module": "encoder.layer.3"}, "activations.sites: expected one beside activations.hook_module, for which the number of the layer is a label only, got ['residual', 'attention', 'mlp']"),
         ({"modules": {"gate": "encoder.{block}.x"}}, "activations.modules.gate: no effect without gate in sites, got sites: ['residual', 'attention', 'mlp']"),
         ({"modules": {"mlp": "encoder.3.x"}}, "activations.modules.mlp: expected a path with {block} in it, got 'encoder.3.x'"),
+        ({"modules": {"mlp_pair": "encoder.{block}"}}, "activations.modules.mlp_pair: expected no entry, since it is a pair of modules"),
         ({"modules": {"residual": "encoder.{block}"}}, "activations.modules.residual: expected no entry, since it is the output of a block"),
     ],
 )  # fmt: skip
@@ -78,6 +86,7 @@ def test_a_place_that_is_not_there_is_told(
     config: dict[str, Any], changes: dict[str, Any], problem: str
 ):
     config["activations"] |= changes
+    config["evaluation"]["evals"] = {}
     with pytest.raises(SettingsError) as caught:
         Experiment(config)
     assert [*caught.value.problems] == [problem]
@@ -100,6 +109,106 @@ def test_a_model_that_the_tables_do_not_know(config: dict[str, Any], tmp_path: P
     assert len(Experiment(config).model_sites) == 6
 
 
+def test_transcoders_are_fitted_at_pairs_and_all_else_elsewhere(config: dict[str, Any]):
+    config["activations"]["sites"] = ["residual", "mlp_pair"]
+    config["methods"]["transcoder"] = {"algorithm": "sae", "architecture": "transcoder"}
+    config["fits"] = [{"methods": ["topk-sae", "transcoder"], "n_atoms": [64], "k": [4], "seeds": [0, 1]}]  # fmt: skip
+    experiment = Experiment(config)
+    assert {(fit.site, fit.method) for fit in experiment.fits} == {
+        ("layer3", "topk-sae"), ("layer4", "topk-sae"),
+        ("layer3_mlp_pair", "transcoder"), ("layer4_mlp_pair", "transcoder"),
+    }  # fmt: skip
+    assert {kind[0] for kind in experiment.seed_groups} == {"layer3", "layer4"}
+    assert Pages(experiment).sites == ["layer3", "layer4"]
+    assert not experiment.evals("layer3_mlp_pair")
+
+
+PAIR_METHODS = {
+    "topk-sae": {"algorithm": "sae", "architecture": "topk"},
+    "transcoder": {"algorithm": "sae", "architecture": "transcoder"},
+}
+
+
+@pytest.mark.parametrize(
+    ("sites", "fitted", "problems"),
+    [
+        (["residual"], ["topk-sae", "transcoder"], ["fits[0].methods: expected mlp_pair in activations.sites for transcoder, which fits pairs, got ['residual']"]),
+        (["mlp_pair"], ["topk-sae", "transcoder"], ["fits[0].methods: expected another place than mlp_pair in activations.sites for topk-sae, which fits no pairs, got ['mlp_pair']"]),
+        (["residual", "mlp_pair"], ["topk-sae"], ["activations.sites[1]: expected a transcoder in fits, which mlp_pair is read for, got topk-sae"]),
+        (["mlp_pair", "mlp"], ["transcoder"], ["activations.sites[1]: expected a method that is no transcoder in fits, which mlp is read for, got transcoder"]),
+    ],
+)  # fmt: skip
+def test_pairs_without_transcoders_are_refused(
+    config: dict[str, Any], sites: list[str], fitted: list[str], problems: list[str]
+):
+    config["activations"]["sites"] = sites
+    config["evaluation"]["evals"] = {}
+    config["methods"] = PAIR_METHODS
+    config["fits"] = [{"methods": fitted, "n_atoms": [64], "k": [4]}]
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == problems
+
+
+@pytest.mark.parametrize(
+    ("changes", "evals", "problem"),
+    [
+        ({"hook_module": "encoder.layer.3.output", "layers": [4]}, {"core": {}, "scr": {}}, "evaluation.evals: expected {} beside activations.hook_module, since evals read places of activations.sites, got core, scr"),
+        ({"sites": ["mlp"]}, {"core": {}, "scr": {}}, "evaluation.evals.scr: expected residual in activations.sites, whose dictionaries it can score, got ['mlp']"),
+        ({"sites": ["wide"], "modules": {"wide": "encoder.layer.{block}.intermediate"}}, {"core": {}}, "evaluation.evals.core: expected a place of the tables in activations.sites, whose dictionaries it can score, got ['wide']"),
+    ],
+)  # fmt: skip
+def test_an_eval_that_can_score_no_place_is_refused(
+    config: dict[str, Any], changes: dict[str, Any], evals: dict[str, Any], problem: str
+):
+    config["activations"] |= {"sites": ["residual"], **changes}
+    config["evaluation"]["evals"] = evals
+    config["text"]["held_out_datasets"] = None
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == [problem]
+
+
+def test_transcoders_are_scored_by_no_eval(config: dict[str, Any]):
+    config["activations"]["sites"] = ["mlp_pair"]
+    config["methods"] = {"transcoder": PAIR_METHODS["transcoder"]}
+    config["fits"] = [{"methods": ["transcoder"], "n_atoms": [64], "k": [4]}]
+    config["evaluation"]["evals"] = {"core": {}}
+    config["text"]["held_out_datasets"] = None
+    with pytest.raises(SettingsError, match=r"^evaluation\.evals\.core: expected a place of the tables in activations\.sites, whose dictionaries it can score, got \['mlp_pair'\]$"):  # fmt: skip
+        Experiment(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "problem"),
+    [
+        ("pages", {"dictionaries": ["transcoder/m64-k4-s0"]}, "pages.dictionaries[0]: expected a dictionary of `fits`, did you mean 'topk-sae/m64-k4-s0'?, got 'transcoder/m64-k4-s0'"),
+        ("encoders", {"methods": ["transcoder"], "probing": []}, "encoders.methods: expected methods that reconstruct what they encode, got 'transcoder'"),
+    ],
+)  # fmt: skip
+def test_what_reads_no_transcoder_says_so(
+    config: dict[str, Any], section: str, given: dict[str, Any], problem: str
+):
+    config["activations"]["sites"] = ["residual", "mlp_pair"]
+    config["methods"] = PAIR_METHODS
+    config["fits"] = [{"methods": [*PAIR_METHODS], "n_atoms": [64], "k": [4]}]
+    config[section] = given
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == [problem]
+
+
+def test_nothing_begins_from_a_transcoder(config: dict[str, Any]):
+    config["activations"]["sites"] = ["residual", "mlp_pair"]
+    config["methods"] = {**PAIR_METHODS, "permuted": {"algorithm": "permuted", "of": "transcoder"}}
+    config["fits"] = [{"methods": [*config["methods"]], "n_atoms": [64], "k": [4]}]
+    with pytest.raises(SettingsError) as caught:
+        Experiment(config)
+    assert [*caught.value.problems] == [
+        "methods.permuted.of: expected a method that reconstructs what it encodes, got 'transcoder'"
+    ]
+
+
 def test_a_slice_is_one_job_for_all_places(config: dict[str, Any], tmp_path: Path):
     project = copy_project(tmp_path / "project")
     config["pages"] = None
@@ -108,7 +217,7 @@ def test_a_slice_is_one_job_for_all_places(config: dict[str, Any], tmp_path: Pat
     planned = plan(project)
     assert planned["extract_activations"] == 2 * 2  # slices, of two models
     assert planned["shard_activations"] == 12
-    assert planned["prepare_evaluation"] == 2 * 4
+    assert planned["prepare_evaluation"] == 2 * 12
     status, output = run_fork(project, "-n", "--cache", "extract_activations", "--quiet")
     assert status == 0, output
     del config["randomised"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,11 +16,13 @@ COUNT = re.compile(r"^total +(\d+)$")
 STARTED = re.compile(r"^local(?:rule|checkpoint) (\w+):$|^(?:rule|checkpoint) (\w+):$")
 WILDCARDS = re.compile(r"^    wildcards: (.*)$")
 # What our own rules and handlers say while Snakemake logs its jobs.
-OURS = ("error:", "note:", "warning:", "code of ")
+OURS = ("error:", "note:", "warning:", "code of ", "first look:")
 # From here on Snakemake has logged all; what follows is ours.
 LAST = "Complete log(s):"
 # Of a run that fails before its first job, the last lines say why.
 KEPT = 30
+# Least time between two lines of progress, where there is no terminal.
+PLAIN_SECONDS = 15.0
 
 
 class Progress:
@@ -71,9 +74,67 @@ class Progress:
         self.bar.refresh()
 
 
+class PlainBar:
+    """Progress as lines, where stderr is a file or a pipe: one in a while, of what is done.
+
+    Parameters
+    ----------
+    seconds : float
+        Least time between two lines.
+    """
+
+    def __init__(self, seconds: float = PLAIN_SECONDS) -> None:
+        self.n, self.total, self.seconds = 0, 0, seconds
+        self._start = self._told = time.monotonic()
+        self._postfix = ""
+
+    def __enter__(self) -> PlainBar:
+        """Return itself, as tqdm's bars do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do as `close`."""
+        self.close()
+
+    def update(self, count: int) -> None:
+        """Count jobs that have ended."""
+        self.n += count
+
+    def set_postfix_str(self, text: str) -> None:
+        """Take in what has just begun."""
+        self._postfix = text
+
+    def refresh(self) -> None:
+        """Print a line, if the last one is long ago."""
+        now = time.monotonic()
+        if now - self._told >= self.seconds:
+            self._told = now
+            tqdm.write(self.describe(now - self._start), file=sys.stderr)
+
+    def describe(self, seconds: float) -> str:
+        """Return the line after so many seconds."""
+        spent = tqdm.format_interval(seconds)
+        left = "?" if not self.n else tqdm.format_interval(seconds * (self.total - self.n) / self.n)
+        return (
+            f"run: {self.n} of {self.total} jobs done, {spent} spent, {left} left at this "
+            f"pace, now {self._postfix}"
+        )
+
+    def close(self) -> None:
+        """Do nothing: there is no line to end."""
+
+
 def follow(lines: Iterable[str]) -> Progress:
-    """Show progress on stderr while lines come; print those that people should see."""
-    with tqdm(unit="job", desc="run", dynamic_ncols=True, smoothing=0.1) as bar:
+    """Show progress on stderr while lines come; print those that people should see.
+
+    On a terminal it is one line that moves, elsewhere a new line in a while.
+    """
+    bar: Any
+    if sys.stderr.isatty():
+        bar = tqdm(unit="job", desc="run", dynamic_ncols=True, smoothing=0.1)
+    else:
+        bar = PlainBar()
+    with bar:
         progress = Progress(bar)
         for line in lines:
             shown = progress.read(line.rstrip("\n"))

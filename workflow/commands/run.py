@@ -29,7 +29,8 @@ def run(
 ) -> None:
     """Run to the end; with further arguments of Snakemake no report is made.
 
-    On a terminal, one line of progress takes the place of Snakemake's log, unless `verbose`.
+    Progress takes the place of Snakemake's log, unless `verbose`: one line on a terminal, a line in
+    a while elsewhere.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def run(
     experiment = load_experiment(configs)
     command = make_command(configs, cores, "--workflow-profile", str(find_profile(profile)), *extra)
     # Arguments of Snakemake's own ask for its own output.
-    is_followed = sys.stderr.isatty() and not extra and not verbose
+    is_followed = not extra and not verbose
     status = call(command, make_environment(experiment), is_followed=is_followed)
     if status:
         sys.exit(status)

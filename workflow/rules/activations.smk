@@ -25,7 +25,7 @@ rule extract_activations:
         random="(random_)?",
     cache: SHARED
     # Too little text is found here, in a fraction of the time in which evals are prepared.
-    priority: 1
+    priority: BEFORE_ALL
     conda:
         "../../envs/activations.yaml"
     threads: 1

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import shutil
 import tempfile
+from dataclasses import astuple
 from pathlib import Path
 
 from dbksvd.base.files import (
@@ -25,9 +26,11 @@ from dbksvd.report.notes import read_notes
 from dbksvd.report.registry import TABLES
 from dbksvd.text.sources.registry import find_text_source
 from workflow.caching import can_share_activations, list_shards
+from workflow.containers import bind_project, choose_image
 from workflow.encoders import Encoders
 from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, Fit, as_param
+from workflow.first_look import choose_first, describe_missing
 from workflow.last_good import LastGood
 from workflow.layers import read_layers
 from workflow.local_checks import check_local
@@ -64,12 +67,28 @@ if workflow.is_main_process and EXPERIMENT.idle_methods:
 FAILED_FITS = read_failed()
 IS_UNFINISHED = bool(FAILED_FITS)
 
+# The dictionaries that a run makes first (first_look.smk), and their wildcards.
+FIRST = choose_first(EXPERIMENT)
+FIRST_KEYS = {tuple(map(str, astuple(fit))) for fit in FIRST}
+
 CONFIG = EXPERIMENT.config
+SDM = {method.name.lower() for method in workflow.deployment_settings.deployment_method}
+try:
+    IMAGE = choose_image(CONFIG.container, SDM)
+except ValueError as error:
+    sys.exit(f"error: config: {error}")
+if "apptainer" in SDM:
+    bind_project(workflow.deployment_settings, ROOT)
 RESULTS = EXPERIMENT.folder
 MANIFESTS = [
     f"{RESULTS}/{site}/shards/manifest.json"
     for site in sorted({fit.site for fit in EXPERIMENT.fits})
 ]
+
+# Of the jobs that could start, these come first: what the first look needs, then what many jobs
+# wait for, so that bad settings are found early. All fits come before all scores: the process that
+# a job of a script is a fork of ends where there is none in a while (workflow/warm/server.py).
+BEFORE_ALL, EARLY, PREPARING, FITTING, LONG = 5, 4, 3, 2, 1
 
 # Captions know the config alone; they are made when all results are there.
 try:

@@ -84,4 +84,5 @@ use rule summarise_scores as compare_encoders with:
     params:
         table="encoders",
         cfg=as_param(list(CONFIG.methods)),
+        note="",
         code=table_code("encoders"),

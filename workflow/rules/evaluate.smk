@@ -20,6 +20,7 @@ rule prepare_evaluation:
         f"{RESULTS}/logs/{{site}}/prepare_evaluation-{{eval}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/prepare_evaluation-{{eval}}.jsonl"
+    priority: PREPARING
     conda:
         "../../envs/evaluation.yaml"
     threads: 1

@@ -33,6 +33,7 @@ rule fit_dictionary:
         f"{RESULTS}/logs/{{site}}/fit_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/fit_dictionary/{{method}}-m{{n_atoms}}-k{{k}}-s{{seed}}.jsonl"
+    priority: first_fit
     conda:
         "../../envs/fit.yaml"
     threads: 1
@@ -47,13 +48,14 @@ rule fit_dictionary:
         content=published_content,
         code=lambda wildcards: code(*fit_sources(wildcards)),
         stream=stream_option,
+        model=model_option,
         text=text_option,
         bases=base_option,
         truth=features_option,
         checkpoint=f"{RESULTS}/{{site}}/checkpoints/{{method}}/m{{n_atoms}}-k{{k}}-s{{seed}}",
     shell:
         f'{LAUNCH} "$DBKSVD/scripts/fit_dictionary.py" --settings {{params.cfg:q}}'
-        " {params.bases} {params.truth} {params.stream} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
+        " {params.bases} {params.truth} {params.stream} {params.model} {params.text} --n-atoms {wildcards.n_atoms} --k {wildcards.k} --seed {wildcards.seed}"
         ' --shards "$(dirname {input.manifest:q})" --checkpoint {params.checkpoint:q}'
         ' --output "$(dirname {output.seal:q})"'
         " --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

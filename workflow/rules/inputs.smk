@@ -242,8 +242,8 @@ def features_option(wildcards, input):
 
 
 def stream_inputs(wildcards):
-    """Text and model, where the fit extracts its training rows itself."""
-    if stream_of(wildcards) is None:
+    """Text and model, where the fit extracts its training rows itself or runs the model."""
+    if stream_of(wildcards) is None and not needs_model(wildcards):
         return {}
     found = text_inputs(wildcards)
     return {"text": found.pop("seal"), **found}
@@ -253,6 +253,18 @@ def stream_option(wildcards):
     """Argument of a fit that streams; empty for the others."""
     settings = stream_of(wildcards)
     return "" if settings is None else f"--stream {shlex.quote(settings)}"
+
+
+def needs_model(wildcards):
+    """Whether a fit runs the model over the documents."""
+    return EXPERIMENT.method(wildcards.method).needs_model
+
+
+def model_option(wildcards):
+    """Argument of a fit that runs the model; empty for the others."""
+    if not needs_model(wildcards):
+        return ""
+    return f"--model {shlex.quote(as_param(EXPERIMENT.extraction(wildcards.site)))}"
 
 
 def heldout_inputs(wildcards):
@@ -339,6 +351,17 @@ def encoder_options(wildcards, input):
     if "prepared" in input.keys():
         found.append(f"--prepared {shlex.quote(str(Path(input.prepared).parents[1]))}")
     return " ".join(found)
+
+
+def first_fit(wildcards):
+    """Priority of a fit: those of the first look come before all others."""
+    keys = (*(wildcards[key] for key in ("site", "method", "n_atoms", "k", "seed")),)
+    return EARLY if keys in FIRST_KEYS else FITTING
+
+
+def first_site(wildcards):
+    """Priority of what a site's fits read: that of the first look comes first."""
+    return EARLY if FIRST and wildcards.site == FIRST[0].site else PREPARING
 
 
 def list_scored():

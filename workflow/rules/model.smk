@@ -9,7 +9,7 @@ rule convert_model:
         f"{RESULTS}/logs/convert_model.log",
     benchmark:
         f"{RESULTS}/benchmarks/convert_model.jsonl"
-    priority: 1
+    priority: BEFORE_ALL
     conda:
         "../../envs/activations.yaml"
     threads: 1

@@ -14,6 +14,7 @@ rule collect_examples:
         f"{RESULTS}/logs/{{site}}/collect_examples.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{site}}/collect_examples.jsonl"
+    priority: LONG
     conda:
         "../../envs/evaluation.yaml"
     threads: 1

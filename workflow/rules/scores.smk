@@ -122,10 +122,11 @@ rule summarise_scores:
     params:
         table="summary",
         cfg=as_param(list(CONFIG.methods)),
+        note="",
         code=table_code("summary"),
     shell:
         'python "$DBKSVD/scripts/make_table.py" --table {params.table:q} --source {input.source:q}'
-        " --methods {params.cfg:q} --manifests {input.manifests:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        " --methods {params.cfg:q} --manifests {input.manifests:q} --note {params.note:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
 use rule summarise_scores as compare_methods with:
@@ -144,6 +145,7 @@ use rule summarise_scores as compare_methods with:
     params:
         table="differences",
         cfg=as_param(EXPERIMENT.rivals),
+        note="",
         code=table_code("differences"),
 
 
@@ -163,6 +165,7 @@ use rule summarise_scores as match_l0 with:
     params:
         table="matched",
         cfg=as_param(EXPERIMENT.rivals),
+        note="",
         code=table_code("matched"),
 
 
@@ -185,4 +188,5 @@ use rule summarise_scores as compare_budgets with:
     params:
         table="budgets",
         cfg=as_param(EXPERIMENT.rivals),
+        note="",
         code=table_code("budgets"),

@@ -19,9 +19,10 @@ checkpoint shard_activations:
     log:
         f"{RESULTS}/logs/{{site}}/shard_activations.log",
     cache: bool(SHARED_SHARDS)
+    priority: first_site
     conda:
         "../../envs/activations.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
@@ -30,4 +31,4 @@ checkpoint shard_activations:
         code=code("scripts/shard_activations.py"),
     shell:
         'python "$DBKSVD/scripts/shard_activations.py" --settings {params.cfg:q} --parts {input.parts:q}'
-        ' --output "$(dirname {output.manifest:q})" > {log:q} 2>&1'
+        ' --output "$(dirname {output.manifest:q})" --threads {threads} > {log:q} 2>&1'

@@ -18,6 +18,8 @@ rule make_synthetic_model:
         f"{RESULTS}/logs/synthetic/make_synthetic_model.log",
     benchmark:
         f"{RESULTS}/benchmarks/synthetic/make_synthetic_model.jsonl"
+    # short: something to do while the text is read
+    priority: EARLY
     conda:
         "../../envs/evaluation.yaml"
     threads: 1
@@ -47,6 +49,7 @@ rule draw_synthetic_activations:
         f"{RESULTS}/logs/synthetic/draw_synthetic_activations-{{slice}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/synthetic/draw_synthetic_activations-{{slice}}.jsonl"
+    priority: PREPARING
     conda:
         "../../envs/evaluation.yaml"
     threads: 1

@@ -14,7 +14,7 @@ checkpoint prepare_text:
         f"{RESULTS}/logs/prepare_text.log",
     benchmark:
         f"{RESULTS}/benchmarks/prepare_text.jsonl"
-    priority: 1
+    priority: BEFORE_ALL
     conda:
         "../../envs/activations.yaml"
     threads: 1

@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 from snakemake.benchmark import BenchmarkTimer
 
+from workflow.warm.processes import list_children, list_descendants, open_processes
 from workflow.warm.scripts import WarmScripts
 
 
@@ -15,8 +16,9 @@ def count_forks(warm: WarmScripts) -> None:
 
     class JobProcess(psutil.Process):
         def children(self, recursive: bool = False) -> list[psutil.Process]:
-            found = list(super().children(recursive=recursive))
-            return found + [fork for one in (self, *found) for fork in warm.find_children(one.pid)]
+            pids = list_descendants(self.pid) if recursive else iter(list_children(self.pid))
+            found = open_processes(pids)
+            return found + warm.find_children(self.pid, *(one.pid for one in found))
 
     original = BenchmarkTimer.__init__
 

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from workflow.warm.client import VARIABLE, name_socket
+from workflow.warm.processes import list_children, list_descendants, open_processes, read_name
 
 SERVER = Path(__file__).with_name("server.py")
 OFF = "off"
@@ -56,17 +56,15 @@ class WarmScripts:
         os.environ[VARIABLE] = self.name
         threading.Thread(target=self._run, name="warm scripts", daemon=True).start()
 
-    def find_children(self, pid: int) -> list[psutil.Process]:
-        """Return the processes that work for a job of this process."""
+    def find_children(self, *pids: int) -> list[psutil.Process]:
+        """Return the processes that work for a job of any of these processes."""
         from workflow.warm.server import name_job
 
-        found: list[psutil.Process] = []
-        for process in list(self.processes.values()):
-            with suppress(psutil.NoSuchProcess):
-                for fork in psutil.Process(process.pid).children():
-                    if fork.name() == name_job(pid):
-                        found += [fork, *fork.children(recursive=True)]
-        return found
+        names = {name_job(pid) for pid in pids}
+        servers = [process.pid for process in list(self.processes.values())]
+        forks = [fork for server in servers for fork in list_children(server)]
+        own = [fork for fork in forks if read_name(fork) in names]
+        return open_processes(pid for fork in own for pid in (fork, *list_descendants(fork)))
 
     def _listen(self, script: Path, listener: socket.socket) -> None:
         def begin() -> None:

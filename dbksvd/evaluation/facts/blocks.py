@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dbksvd.evaluation.facts.prompts import Prompt, count_shared
 from dbksvd.models.hooks import find_hook
 from dbksvd.models.loading import LoadedModel
+from dbksvd.models.skipped_blocks import SkippedBlocks
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class CutModel:
         self.batch_size = batch_size
         self.blocks = [find_hook(loaded, each).module for each in range(1, layer + 1)]
         self._caches: dict[tuple[int, ...], Any] = {}
-        self._rests: list[tuple[None, ...] | None] | None = None
+        self._skipped = SkippedBlocks(self.blocks, self._run_little)
 
     @torch.no_grad()
     def record(self, prompts: Sequence[Prompt]) -> tuple[Recorded, Tensor]:
@@ -122,43 +122,12 @@ class CutModel:
         activations = recorded.activations.to(self.device, changed.dtype)
         activations = activations.index_put((rows, recorded.positions), changed)
         cache = self._read(recorded.shared, len(rows))
-        with self._start_at(activations):
+        with self._skipped.skip(len(self.blocks), activations):
             return self._run(cache, recorded.ids, recorded.lengths)
 
-    @contextmanager
-    def _start_at(self, activations: Tensor) -> Iterator[None]:
-        """Let the blocks up to the site hand on what they get, and the last of them this."""
-        rests = self._find_rests()
-
-        def replace(block: int, own: bool) -> Callable[..., Any]:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                state, rest = args[0] if args else kwargs["hidden_states"], rests[block]
-                state = activations.to(state.dtype) if own else state
-                return state if rest is None else (state, *rest)
-
-            return forward
-
-        with ExitStack() as stack:
-            for place, block in enumerate(self.blocks):
-                function = replace(place, own=block is self.blocks[-1])
-                stack.enter_context(patch.object(block, "forward", function))
-            yield
-
-    def _find_rests(self) -> list[tuple[None, ...] | None]:
-        """Return what stands behind each block's output; None where it gives a bare tensor."""
-        if self._rests is None:
-            found: list[tuple[None, ...] | None] = []
-
-            def look(_block: nn.Module, _inputs: Any, output: Any) -> None:
-                bare = isinstance(output, Tensor)
-                found.append(None if bare else (None,) * (len(output) - 1))
-
-            with ExitStack() as stack, torch.no_grad():
-                for block in self.blocks:
-                    stack.callback(block.register_forward_hook(look).remove)
-                self.model(input_ids=torch.ones(1, 1, dtype=torch.int64, device=self.device))
-            self._rests = found
-        return self._rests
+    @torch.no_grad()
+    def _run_little(self) -> None:
+        self.model(input_ids=torch.ones(1, 1, dtype=torch.int64, device=self.device))
 
     def _run(self, cache: Any, ids: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits (n, V) at the last token of each row (n, t) behind cached tokens."""

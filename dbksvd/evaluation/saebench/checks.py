@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dbksvd.base.settings import Settings
+from dbksvd.base.site import PAIRS, RESIDUAL
 from dbksvd.evaluation.saebench.data.names import find_repository, is_streamed
 from dbksvd.evaluation.saebench.registry import find_eval
 from dbksvd.models.sizes import ModelKind
@@ -81,6 +82,26 @@ def check_context(name: str, settings: Settings, most: int | None, model: str) -
         raise ValueError(
             f"evaluation.evals.{name}.context_length: expected at most {most}, the positions of "
             f"{model}, got {length}"
+        )
+
+
+def scores_place(name: str, place: str) -> bool:
+    """Say whether an eval means something for dictionaries of a place (base.site)."""
+    return place == RESIDUAL or (place not in PAIRS and find_eval(name).scores_places)
+
+
+def check_eval_place(name: str, place: str) -> None:
+    """Refuse an eval at a place where its numbers would mean nothing.
+
+    Raises
+    ------
+    ValueError
+        If it does not score dictionaries of the place.
+    """
+    if not scores_place(name, place):
+        raise ValueError(
+            f"evaluation.evals.{name}: expected the place {RESIDUAL}, where alone it can score a "
+            f"dictionary, got {place}"
         )
 
 

@@ -136,6 +136,9 @@ class Eval:
     needs_norm_limit : bool
         Whether its preparation pools raw activations or trains on them, so that it has to leave out
         what fits leave out for its norm (``site.norm_limit``) and waits for the shards to say it.
+    scores_places : bool
+        Whether it also scores dictionaries of what a block's attention or MLP reads or adds; else
+        those of the residual stream behind a block alone.
     needs_truth : bool
         Whether it scores samples with known features, at the site ``synthetic``, instead of a
         language model's activations. It is then prepared and run by no rule of SAEBench's.
@@ -155,6 +158,7 @@ class Eval:
     not_for_encoders: str = ""
     refusal: str = ""
     needs_norm_limit: bool = False
+    scores_places: bool = False
     needs_truth: bool = False
 
 

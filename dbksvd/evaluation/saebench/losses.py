@@ -8,10 +8,14 @@ the logits themselves would take gigabytes. For a dictionary only the blocks abo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from dbksvd.evaluation.saebench.model import SAEBenchModel
+from dbksvd.base.site import RESIDUAL
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
 from dbksvd.evaluation.saebench.replayed_blocks import ReplayedBlocks
 
 LOGITS = 2**25  # of one pass: 128 MiB
@@ -19,7 +23,7 @@ CHUNK = 128  # tokens whose logits are compared at a time
 
 
 def record_losses(
-    model: SAEBenchModel, layer: int, tokens: Tensor, activations: Tensor, final: Tensor
+    model: SAEBenchModel, site: EvalSite, tokens: Tensor, known: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return what `RecordedLosses` needs beside tokens and activations.
 
@@ -27,24 +31,30 @@ def record_losses(
     ----------
     model : SAEBenchModel
         A causal model.
-    layer : int
-        The block whose output is the site, counted from 1.
+    site : EvalSite
+        Where dictionaries are put.
     tokens : int64 tensor of shape (b, t)
         Rows of tokens, none of them padded.
-    activations, final : float32 tensors of shape (b, t, d)
-        Outputs of that block and of the last one.
+    known : mapping of str to float32 tensor of shape (b, t, d)
+        What is at the places that :func:`list_hooks` names.
 
     Returns
     -------
     dict of tensors
-        ``final``; ``ce_loss_without_sae`` and ``ce_loss_with_ablation`` (b, t - 1) and
+        ``final``, the last block's output; ``below`` for a place inside a block, what it reads;
+        ``ce_loss_without_sae`` and ``ce_loss_with_ablation`` (b, t - 1) and
         ``kl_div_with_ablation`` (b, t), in nats; ``skips`` (a bool), whether blocks may be skipped.
     """
     few = slice(0, 2)
     blocks = ReplayedBlocks(model)
-    known = {layer: activations[few], blocks.last: final[few]}
-    blocks.skips = blocks.check(tokens[few], known)
-    ablated = _Ablation(blocks, layer, tokens, activations)
+    final = known[name_hook(blocks.last)]
+    outputs = {blocks.last: final[few]}
+    if site.place == RESIDUAL:
+        outputs[site.layer] = known[site.hook][few]
+    elif site.layer > 1:
+        outputs[site.layer - 1] = known[site.below][few]
+    blocks.skips = blocks.check(tokens[few], outputs)
+    ablated = _Ablation(blocks, site, tokens, known)
     found: dict[str, list[Tensor]] = {}
     for rows in _split(model, tokens):
         original = blocks.run(tokens[rows], blocks.last, final[rows])
@@ -57,7 +67,14 @@ def record_losses(
         for name, loss in losses.items():
             found.setdefault(name, []).append(loss.cpu())
     recorded = {name: torch.cat(losses) for name, losses in found.items()}
-    return recorded | {"final": final.cpu(), "skips": torch.tensor(blocks.skips)}
+    below = {} if site.place == RESIDUAL else {"below": known[site.below].cpu()}
+    return recorded | {"final": final.cpu(), "skips": torch.tensor(blocks.skips), **below}
+
+
+def list_hooks(model: SAEBenchModel, site: EvalSite) -> list[str]:
+    """Return the names of what has to be known of a pass for :func:`record_losses`."""
+    below = set() if site.place == RESIDUAL else {site.below}
+    return sorted({site.hook, name_hook(len(model.blocks)), *below})
 
 
 class RecordedLosses:
@@ -67,8 +84,8 @@ class RecordedLosses:
     ----------
     model : SAEBenchModel
         The causal model.
-    layer : int
-        The block whose output is the site, counted from 1.
+    site : EvalSite
+        Where dictionaries are put.
     record : dict of tensors
         ``ids`` (b, t), and what `record_losses` returned.
 
@@ -78,11 +95,11 @@ class RecordedLosses:
         If the record holds no losses.
     """
 
-    def __init__(self, model: SAEBenchModel, layer: int, record: dict[str, Tensor]) -> None:
+    def __init__(self, model: SAEBenchModel, site: EvalSite, record: dict[str, Tensor]) -> None:
         if "final" not in record:
             raise ValueError("record: expected the losses of the model, got activations alone")
         self._blocks = ReplayedBlocks(model, skips=bool(record["skips"]))
-        self._layer, self._record = layer, record
+        self._site, self._record = site, record
 
     def measure(self, rows: slice, spliced: Tensor) -> dict[str, Tensor]:
         """Return CE losses (b, t - 1) and KL (b, t) by SAEBench's names, in nats.
@@ -99,7 +116,8 @@ class RecordedLosses:
         for few in _split(self._blocks.model, record["ids"]):
             ids = record["ids"][few]
             original = self._blocks.run(ids, self._blocks.last, record["final"][few])
-            changed = self._blocks.run(ids, self._layer, spliced[few])
+            below = record.get("below", spliced)[few]  # read for a place inside a block only
+            changed = self._blocks.run_at(ids, self._site, spliced[few], below)
             losses["ce_loss_with_sae"].append(measure_ce(changed, ids))
             losses["kl_div_with_sae"].append(measure_kl(original, changed))
         names = ("ce_loss_without_sae", "ce_loss_with_ablation", "kl_div_with_ablation")
@@ -111,24 +129,29 @@ class RecordedLosses:
 class _Ablation:
     """Logits of the model with the site zeroed.
 
-    Nothing of a row's own is left above a site that is zero at all its positions, so that one row
-    stands for all, unless two rows differ (a model whose upper blocks read the tokens again).
+    Nothing of a row's own is left above a block whose output is zero at all its positions, so that
+    one row stands for all, unless two rows differ (a place inside a block, which the residual
+    stream passes by, or a model whose upper blocks read the tokens again).
     """
 
     def __init__(
-        self, blocks: ReplayedBlocks, layer: int, tokens: Tensor, activations: Tensor
+        self, blocks: ReplayedBlocks, site: EvalSite, tokens: Tensor, known: Mapping[str, Tensor]
     ) -> None:
-        self._blocks, self._layer, self._tokens = blocks, layer, tokens
-        self._zeros = torch.zeros_like(activations)
-        ends = [0, len(tokens) - 1]
-        first, last = blocks.run(tokens[ends], layer, self._zeros[ends])
+        self._blocks, self._site, self._tokens = blocks, site, tokens
+        self._zeros = torch.zeros_like(known[site.hook])
+        self._below = known.get(site.below, self._zeros)  # read for a place inside a block only
+        first, last = self._run([0, len(tokens) - 1])
         self._shared = first[None] if torch.allclose(first, last, rtol=0, atol=1e-4) else None
+
+    def _run(self, rows: Any) -> Tensor:
+        tokens, zeros, below = self._tokens[rows], self._zeros[rows], self._below[rows]
+        return self._blocks.run_at(tokens, self._site, zeros, below)
 
     def run(self, rows: slice) -> Tensor:
         """Return logits (b, t, vocabulary) of some rows."""
         if self._shared is not None:
             return self._shared.expand(len(self._tokens[rows]), -1, -1)
-        return self._blocks.run(self._tokens[rows], self._layer, self._zeros[rows])
+        return self._run(rows)
 
 
 def _split(model: SAEBenchModel, tokens: Tensor) -> list[slice]:

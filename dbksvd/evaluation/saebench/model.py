@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dbksvd.models.hooks import find_hook
+from dbksvd.base.site import RESIDUAL
+from dbksvd.models import families
+from dbksvd.models.families import HOOK_NAMES, list_close, parse_hook
+from dbksvd.models.hooks import HookPoint, find_hook
 from dbksvd.models.loading import LoadedModel
 from dbksvd.models.sizes import ModelKind
 
 
 def name_hook(layer: int) -> str:
     """Return TransformerLens's name for the output of block `layer`, counted from 1."""
-    return f"blocks.{layer - 1}.hook_resid_post"
+    return str(families.name_hook(layer))
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class EvalSite:
     model_name : str
         Model, as a name fit for file names.
     layer : int
-        Block whose output is meant, counted from 1.
+        Block whose output is meant, or a place inside it, counted from 1.
     seed : int
         Seed of everything random in an eval.
     kind : {"encoder", "causal"}
@@ -38,6 +41,8 @@ class EvalSite:
     norm_limit : float or None
         Positions whose activation has a larger norm are left as they are: no dictionary was fitted
         on them. None where there is no limit, and in preparations that do not need it.
+    place : str
+        Where in the block, by a name of :data:`dbksvd.models.families.HOOK_NAMES`.
     """
 
     model_name: str
@@ -45,11 +50,17 @@ class EvalSite:
     seed: int = 0
     kind: ModelKind = "encoder"
     norm_limit: float | None = None
+    place: str = RESIDUAL
 
     @property
     def hook(self) -> str:
         """TransformerLens's name of the site."""
-        return name_hook(self.layer)
+        return str(families.name_hook(self.layer, self.place))
+
+    @property
+    def below(self) -> str:
+        """TransformerLens's name of what the site's block reads, which no dictionary changes."""
+        return str(families.name_hook(self.layer, "residual_before"))
 
 
 class _StopForwardError(Exception):
@@ -78,7 +89,7 @@ class SAEBenchModel:
     """
 
     def __init__(self, loaded: LoadedModel, name: str, batch_size: int = 32) -> None:
-        self.model = loaded.model
+        self.loaded, self.model = loaded, loaded.model
         self.device = loaded.device
         self.is_causal = loaded.kind == "causal"
         self.batch_size = batch_size
@@ -150,15 +161,15 @@ class SAEBenchModel:
         return_type: str | None = None,
         **_kwargs: Any,
     ) -> Any:
-        """Run tokens through the model, calling hooks on block outputs.
+        """Run tokens through the model, calling hooks on block outputs, or other places in them.
 
         Parameters
         ----------
         tokens : int64 tensor of shape (b, t)
             Rows of tokens, padded on the right.
         fwd_hooks : list of (name, function)
-            A function sees a block's output (b, t, d) as float32; a tensor that it returns
-            replaces the output.
+            A function sees what is at a place (b, t, d) as float32; a tensor that it returns
+            replaces that.
         stop_at_layer : int, optional
             Blocks from here on, counted from 0, are not run.
         return_type : {"both", "logits"}, optional
@@ -178,8 +189,7 @@ class SAEBenchModel:
         handles = []
         try:
             for name, function in fwd_hooks:
-                block = self.blocks[self._find_block(name)]
-                handles.append(block.register_forward_hook(_adapt_hook(name, function)))
+                handles.append(_register(self._find_point(name), name, function))
             if stop_at_layer is not None:
                 handles.append(self.blocks[stop_at_layer - 1].register_forward_hook(_stop))
             tokens = tokens.to(self.device)
@@ -209,7 +219,7 @@ class SAEBenchModel:
         names_filter: str | Sequence[str],
         **_kwargs: Any,
     ) -> tuple[None, dict[str, Tensor]]:
-        """Return block outputs (b, t, d) by hook name; padded positions are zero.
+        """Return what is at places (b, t, d) by hook name; padded positions are zero.
 
         Rows are run in order of length and cut to their longest: padding costs as much as text.
         Blocks behind the last wanted one are not run.
@@ -217,7 +227,7 @@ class SAEBenchModel:
         if not isinstance(tokens, Tensor):
             tokens = self.to_tokens(tokens)
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-        stop_at_layer = 1 + max(map(self._find_block, names))
+        stop_at_layer = max(self._parse(name)[0] for name in names)
         lengths = self.measure_lengths(tokens)
         size = (*tokens.shape, self.cfg.d_model)
         cache = {name: torch.zeros(size, device=self.device) for name in names}
@@ -244,13 +254,23 @@ class SAEBenchModel:
         positions = torch.arange(1, tokens.shape[1] + 1)
         return (used * positions).max(dim=1).values.clamp(min=1)
 
-    def _find_block(self, name: str) -> int:
-        for index in range(len(self.blocks)):
-            if name == name_hook(index + 1):
-                return index
-        raise ValueError(
-            f"hook: expected blocks.N.hook_resid_post with N < {len(self.blocks)}, got {name!r}"
-        )
+    def _find_point(self, name: str) -> HookPoint:
+        """Return the module of a place."""
+        layer, place = self._parse(name)
+        return find_hook(self.loaded, layer, place=place)
+
+    def _parse(self, name: str) -> tuple[int, str]:
+        """Return layer and place of a hook's name."""
+        found = parse_hook(name)
+        if found is None or found[0] > len(self.blocks):
+            known = [hook.format(block="N") for hook in HOOK_NAMES.values()]
+            blocks = range(len(self.blocks))
+            names = [one.format(block=block) for one in HOOK_NAMES.values() for block in blocks]
+            raise ValueError(
+                f"hook: expected one of {', '.join(known)} with N < {len(self.blocks)}, got "
+                f"{name!r}{list_close(name, names)}"
+            )
+        return found
 
 
 def _name_first_token(tokenizer: Any) -> None:
@@ -261,6 +281,20 @@ def _name_first_token(tokenizer: Any) -> None:
     around = tokenizer("a", return_special_tokens_mask=True)
     if tokenizer.bos_token is None and around["special_tokens_mask"][:1] == [1]:
         tokenizer.bos_token = tokenizer.convert_ids_to_tokens(around["input_ids"][0])
+
+
+def _register(point: HookPoint, name: str, function: Callable[..., Tensor | None]) -> Any:
+    """Let a function see, and replace, what is at a place; return the handle of the hook."""
+    adapted = _adapt_hook(name, function)
+    if not point.takes_input:
+        return point.module.register_forward_hook(adapted)
+
+    def run(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (adapted(module, (), args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": adapted(module, (), kwargs["hidden_states"])}
+
+    return point.module.register_forward_pre_hook(run, with_kwargs=True)
 
 
 def _adapt_hook(name: str, function: Callable[..., Tensor | None]) -> Callable[..., Any]:

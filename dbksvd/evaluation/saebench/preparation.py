@@ -21,7 +21,8 @@ import torch
 from dbksvd.base.files import hash_files, read_seal, write_json
 from dbksvd.base.provenance import seed_everything
 from dbksvd.base.saving import Folder
-from dbksvd.evaluation.saebench.checks import check_context, check_eval
+from dbksvd.base.site import RESIDUAL
+from dbksvd.evaluation.saebench.checks import check_context, check_eval, check_eval_place
 from dbksvd.evaluation.saebench.data.heldout import serve_heldout
 from dbksvd.evaluation.saebench.model import EvalSite
 from dbksvd.evaluation.saebench.registry import find_eval, parse_eval
@@ -56,7 +57,8 @@ def prepare_folder(
     name : str
         The eval.
     param : mapping
-        ``model`` (section of the config), ``layer``, ``seed`` and ``settings`` of the eval.
+        ``model`` (section of the config), ``layer``, ``seed``, ``settings`` of the eval, and
+        ``place`` where it is another than the block's output.
     folder : path
         Where the result goes.
     gpus : int
@@ -74,7 +76,14 @@ def prepare_folder(
     settings = parse_eval(name, param["settings"])
     _list_own(name, folder).check(folder)
     loaded = load_model(param["model"], gpus=gpus)
-    site = EvalSite(name_model(loaded.name), param["layer"], param["seed"], loaded.kind, norm_limit)
+    site = EvalSite(
+        name_model(loaded.name),
+        param["layer"],
+        param["seed"],
+        loaded.kind,
+        norm_limit,
+        param.get("place", RESIDUAL),
+    )
     with _list_own(name, folder).replace(folder) as temporary:
         prepare_eval(name, loaded, site, settings, temporary, text=text)
         written = sorted(path.name for path in temporary.iterdir())
@@ -130,8 +139,9 @@ def prepare_eval(
         have, or texts longer than its positions.
     """
     entry, settings = find_eval(name), parse_eval(name, settings)
-    find_hook(loaded, site.layer)
+    find_hook(loaded, site.layer, place=site.place)
     check_eval(name, settings, loaded.kind)
+    check_eval_place(name, site.place)
     check_context(name, settings, loaded.max_length, loaded.name)
     start = time.perf_counter()
     folder = folder.resolve()

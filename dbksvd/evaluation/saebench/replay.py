@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dbksvd.evaluation.saebench.losses import RecordedLosses, record_losses
-from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
+from dbksvd.evaluation.saebench.losses import RecordedLosses, list_hooks, record_losses
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel
 from dbksvd.evaluation.saebench.shims.norm_limit import find_over
 from dbksvd.models.loading import LoadedModel
 
@@ -37,16 +37,15 @@ def write_record(
         Whether the losses of the model as it is and with the site zeroed are written too, and what
         the logits are made of (:mod:`dbksvd.evaluation.saebench.losses`).
     """
-    last = name_hook(len(model.blocks))
-    names = {site.hook, last} if losses else {site.hook}
-    _, cache = model.run_with_cache(tokens, names_filter=sorted(names))
+    names = list_hooks(model, site) if losses else [site.hook]
+    _, cache = model.run_with_cache(tokens, names_filter=names)
     record = {
         "ids": tokens.cpu(),
         "text": model.mask_text(tokens).cpu(),
         "activations": cache[site.hook].cpu(),
     }
     if losses:
-        record |= record_losses(model, site.layer, tokens, cache[site.hook], cache[last])
+        record |= record_losses(model, site, tokens, cache)
     save_file(record, folder / RECORD_FILE)
 
 
@@ -71,8 +70,8 @@ class ReplayModel:
         From :func:`read_record`.
     model : SAEBenchModel, optional
         The causal model itself, for CE loss and KL with the dictionary inside.
-    layer : int, optional
-        The block whose output was recorded, counted from 1; for the same.
+    site : EvalSite, optional
+        What was recorded; for the same.
     """
 
     IGNORED = -1
@@ -81,12 +80,12 @@ class ReplayModel:
         self,
         record: dict[str, Tensor],
         model: SAEBenchModel | None = None,
-        layer: int | None = None,
+        site: EvalSite | None = None,
     ) -> None:
         self.ids, self.activations = record["ids"], record["activations"]
         self._losses = None
-        if model is not None and layer is not None:
-            self._losses = RecordedLosses(model, layer, record)
+        if model is not None and site is not None:
+            self._losses = RecordedLosses(model, site, record)
         # bos, eos, pad and sinks are hidden behind one id, which SAEBench is told to ignore.
         self.tokens = self.ids.masked_fill(~record["text"], self.IGNORED)
         self.context_size = self.tokens.shape[1]

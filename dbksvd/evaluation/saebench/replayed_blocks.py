@@ -1,16 +1,15 @@
-"""A forward pass that begins behind a block whose output is known: those before it are skipped."""
+"""A forward pass that begins where activations are known: the blocks before are skipped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-from unittest.mock import patch
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from dbksvd.evaluation.saebench.model import SAEBenchModel, name_hook
+from dbksvd.base.site import RESIDUAL
+from dbksvd.evaluation.saebench.model import EvalSite, SAEBenchModel, name_hook
+from dbksvd.models.skipped_blocks import SkippedBlocks
 
 # Largest difference of logits at which two passes count as the same, relative to the largest logit.
 TOLERANCE = 1e-3
@@ -35,7 +34,7 @@ class ReplayedBlocks:
         self.model = model
         self.skips = skips
         self.last = len(model.blocks)
-        self._rests: list[tuple[Any, ...] | None] | None = None
+        self._skipped = SkippedBlocks(model.blocks, self._run_little)
 
     def run(self, tokens: Tensor, layer: int, hidden: Tensor) -> Tensor:
         """Return the logits of a pass in which a block gives what is known.
@@ -59,6 +58,30 @@ class ReplayedBlocks:
         with self.skip(layer, hidden):
             return self.model.run_with_hooks(tokens, fwd_hooks=[], return_type="logits")
 
+    def run_at(self, tokens: Tensor, site: EvalSite, hidden: Tensor, below: Tensor) -> Tensor:
+        """Return the logits of a pass in which a place inside a block gives what is known.
+
+        Parameters
+        ----------
+        tokens : int64 tensor of shape (b, t)
+            Rows of tokens.
+        site : EvalSite
+            The place.
+        hidden : floating tensor of shape (b, t, d)
+            What it gives; its block is run.
+        below : floating tensor of shape (b, t, d)
+            What the block reads: the blocks before are skipped.
+
+        Returns
+        -------
+        float32 tensor of shape (b, t, vocabulary).
+        """
+        if site.place == RESIDUAL:
+            return self.run(tokens, site.layer, hidden)
+        hooks = [(site.hook, lambda _output, **_kwargs: hidden)]
+        with self.skip(site.layer - 1 if self.skips else 0, below):
+            return self.model.run_with_hooks(tokens, fwd_hooks=hooks, return_type="logits")
+
     def check(self, tokens: Tensor, known: dict[int, Tensor]) -> bool:
         """Return whether passes from known outputs give the logits of a whole pass.
 
@@ -78,39 +101,9 @@ class ReplayedBlocks:
             for used in [(hidden != 0).any(dim=-1)]
         )
 
-    @contextmanager
-    def skip(self, layer: int, hidden: Tensor) -> Iterator[None]:
+    def skip(self, layer: int, hidden: Tensor) -> AbstractContextManager[None]:
         """Let blocks 1 to `layer` give `hidden` (b, t, d) without running."""
-        rests = self._find_rests()
+        return self._skipped.skip(layer, hidden)
 
-        def hand_on(block: int) -> Any:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                state = args[0] if args else kwargs["hidden_states"]
-                output, rest = hidden.to(state.dtype), rests[block]
-                return output if rest is None else (output, *rest)
-
-            return forward
-
-        with ExitStack() as stack:
-            for block in range(layer):
-                module = self.model.blocks[block]
-                stack.enter_context(patch.object(module, "forward", hand_on(block)))
-            yield
-
-    def _find_rests(self) -> list[tuple[Any, ...] | None]:
-        """Return what each block gives beside its output; None where it gives a bare tensor."""
-        if self._rests is None:
-            found: list[tuple[Any, ...] | None] = []
-
-            def look(_module: Any, _inputs: Any, output: Any) -> None:
-                bare = isinstance(output, Tensor)
-                found.append(None if bare else (None,) * (len(output) - 1))
-
-            handles = [block.register_forward_hook(look) for block in self.model.blocks]
-            try:
-                self.model.run_with_hooks(torch.ones(1, 1, dtype=torch.int64), fwd_hooks=[])
-            finally:
-                for handle in handles:
-                    handle.remove()
-            self._rests = found
-        return self._rests
+    def _run_little(self) -> None:
+        self.model.run_with_hooks(torch.ones(1, 1, dtype=torch.int64), fwd_hooks=[])

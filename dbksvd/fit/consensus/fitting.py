@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dbksvd.base.clock import read_clock
-from dbksvd.base.files import read_json
-from dbksvd.base.layout import SEAL_FILE
 from dbksvd.base.shapes import Atoms
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings
 from dbksvd.dictionaries.saved import ARCHITECTURE, read_config
@@ -19,7 +16,7 @@ from dbksvd.fit.consensus.pool import Pool, describe_pool, pool_atoms, take_grou
 from dbksvd.fit.consensus.settings import plan_refit
 from dbksvd.fit.ksvd.dbksvd import DBKSVD
 from dbksvd.fit.measure import measure_explained
-from dbksvd.fit.task import FitResult, FitTask
+from dbksvd.fit.task import FitResult, FitTask, charge
 
 
 def pool_and_refit(task: FitTask) -> FitResult:
@@ -55,24 +52,6 @@ def pool_and_refit(task: FitTask) -> FitResult:
         result.summary["mean_k"] = task.k
     result.summary |= describe_pool(task, pool)
     return charge(result, task.bases)
-
-
-def charge(result: FitResult, bases: Sequence[Path]) -> FitResult:
-    """Add what the pooled fits have cost to seconds and samples of a consensus.
-
-    Parameters
-    ----------
-    result : FitResult
-        The consensus, with its own costs; changed in place.
-    bases : sequence of path
-        Folders of the pooled fits. A dictionary without a seal, which no fit of the workflow
-        wrote, counts nothing.
-    """
-    seals = [read_json(base / SEAL_FILE) for base in bases if (base / SEAL_FILE).is_file()]
-    for row in (*result.log, result.summary):
-        for cost in ("seconds", "samples_seen"):
-            row[cost] += sum(seal[cost] for seal in seals)
-    return result
 
 
 def _refit(task: FitTask, coding: PursuitSettings, atoms: Atoms, pooling: float) -> FitResult:

@@ -14,6 +14,8 @@ angle to that mean: a share of r is missing in c_i.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -22,6 +24,8 @@ from dbksvd.base.codes import SparseCodes
 from dbksvd.base.shapes import Atoms
 
 LEAST_PROBABILITY = 0.6
+# Pairs of atoms of which each has a counter (0.5 GiB); of more, those that occur are sorted.
+MOST_COUNTED = 1 << 26
 
 
 def share_atoms_(atoms: Atoms, codes: SparseCodes, share: float) -> None:
@@ -55,13 +59,25 @@ def find_coactive(codes: SparseCodes) -> Tensor:
 def find_coactive_pairs(codes: SparseCodes) -> tuple[Tensor, Tensor, Tensor]:
     """Return i, j and P(j | i) of all co-active pairs, each of shape (pairs,)."""
     m, usage = codes.n_atoms, codes.count_usage()
-    pairs = []
-    for first in range(codes.indices.shape[1]):
-        both = (codes.values[:, first : first + 1] != 0) & (codes.values != 0)
-        keys = codes.indices[:, first : first + 1] * m + codes.indices
-        pairs.append(keys[both])
-    keys, together = torch.cat(pairs).unique(return_counts=True)
+    if m * m <= MOST_COUNTED:
+        counts = usage.new_zeros(m * m)
+        for part in _list_keys(codes):
+            counts += torch.bincount(part, minlength=m * m)
+        keys = torch.nonzero(counts).squeeze(1)
+        together = counts[keys]
+    else:
+        keys, together = torch.cat(list(_list_keys(codes))).unique(return_counts=True)
     i, j = keys // m, keys % m
     probability = together / usage[i]
     is_kept = (probability > LEAST_PROBABILITY) & (usage[j] > usage[i])
     return i[is_kept], j[is_kept], probability[is_kept]
+
+
+def _list_keys(codes: SparseCodes) -> Iterator[Tensor]:
+    """Yield i · m + j of all pairs of atoms that a sample uses, slot by slot of i."""
+    used = codes.values != 0
+    wide = int(used.sum(dim=1).max()) if len(codes) else 0  # used slots come first
+    for first in range(wide):
+        rows = torch.nonzero(used[:, first]).squeeze(1)
+        keys = codes.indices[rows, first, None] * codes.n_atoms + codes.indices[rows, :wide]
+        yield keys[used[rows, :wide]]

@@ -9,6 +9,7 @@ from dbksvd.base.codes import SparseCodes
 from dbksvd.base.shapes import Activations
 from dbksvd.fit.grown.plan import POWER_ITERATIONS
 from dbksvd.fit.grown.state import GrowthState, encode, move_bias_
+from dbksvd.fit.measure import sum_squares
 from dbksvd.ops.atom_update.update import compute_residual, update_atoms_
 
 
@@ -35,7 +36,7 @@ def iterate_(state: GrowthState, x: Activations, seed: int) -> SparseCodes:
         seed=seed + len(state.log),
         residual=residual,
     )
-    left, total = (float(part.double().square().sum()) for part in (residual, x))
+    left, total = sum_squares(residual), sum_squares(x)
     move_bias_(state, residual)
     state.log.append(
         {

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dbksvd.base.settings import Count, NonNegative, Positive
+from dbksvd.base.settings import Count, Fraction, NonNegative, Positive
 from dbksvd.fit.ksvd.schedule import count_samples
 from dbksvd.fit.method import MethodSettings
 
@@ -18,6 +18,12 @@ class MFRSettings(MethodSettings):
     samples, so a fit costs as many trainings as there are SAEs.
     """
 
+    # arXiv:2411.01220 and luke-marks0/mutual-feature-regularization, whole recipes:
+    # - known features (width 256, 512 features): n_atoms 512, k 32, n_saes 2, batch_size 10000,
+    #   lr .01;
+    # - GPT-2 small's MLP: n_atoms 3072, k 6, n_saes 10, weight .005, batch_size 500, lr .001;
+    # both with match_every 1, lr_warm_up 0, lr_decay 0, centre false. Samples are brought to a mean
+    # square of 1 here all the same.
     algorithm: Literal["mfr"] = "mfr"
     """The method's name in the registry."""
     n_saes: Annotated[int, Field(ge=2)] = 2
@@ -39,8 +45,14 @@ class MFRSettings(MethodSettings):
     batch_size: Count = 1024
     """Samples of a step; the authors' are 500 and 10,000."""
     lr: Positive = 4e-3
-    """Largest learning rate of Adam; the authors' are .001 and .01. It rises over the first
-    twentieth of the steps and falls over the last fifth, as for other SAEs here."""
+    """Largest learning rate of Adam; the authors' are .001 and .01."""
+    lr_warm_up: Fraction = 0.05
+    """Fraction of the steps in which the learning rate rises, as for other SAEs here; the authors'
+    is 0."""
+    lr_decay: Fraction = 0.2
+    """Fraction of the steps, at the end, in which the learning rate falls; the authors' is 0."""
+    centre: bool = True
+    """Whether the mean of the samples is subtracted; the authors do not."""
     checkpoint_seconds: NonNegative = 60.0
     """Seconds between two checkpoints."""
 

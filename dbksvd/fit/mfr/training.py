@@ -21,7 +21,6 @@ from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.task import FitResult, FitTask
 from dbksvd.ops.defaults import with_usual_defaults
 
-WARM_UP, DECAY = 0.05, 0.2  # fractions of the steps
 SCALE_ROWS = 4096
 MEASUREMENTS = 12
 HELDOUT_BLOCK = 1024
@@ -42,7 +41,7 @@ class MFRLoop:
         self.batches = BatchStream(task.train, self.settings.batch_size, seed=task.seed)
         samples = count_training_samples(self.settings, task.n_atoms, task.k, len(task.train))
         self.n_steps = max(1, samples // self.batches.batch_size)
-        self.mean = task.train.mean.float().to(task.device)
+        self.mean = task.train.mean.float().to(task.device) * self.settings.centre
         rows = task.train.read(0, min(SCALE_ROWS, len(task.train))).to(task.device) - self.mean
         self.scale = 1 / max(float(rows.double().square().mean().sqrt()), 1e-30)
         self.begun = 0
@@ -100,7 +99,9 @@ class MFRLoop:
                 f"lr: expected a rate at which training is stable, got {settings.lr}: the loss is "
                 f"{float(loss.detach())} after {self.steps * len(x)} samples"
             )
-        if self.steps % settings.ramp_steps == 0 and self.steps < self.n_steps * (1 - DECAY):
+        if self.steps % settings.ramp_steps == 0 and self.steps < self.n_steps * (
+            1 - self.settings.lr_decay
+        ):
             self.replace_unbalanced(latents)
         return {
             "iteration": self.steps,
@@ -120,8 +121,8 @@ class MFRLoop:
 
     def find_rate(self) -> float:
         """Return the learning rate of the next step as a fraction of the largest."""
-        rise = (self.steps + 1) / max(1, round(self.n_steps * WARM_UP))
-        fall = (self.n_steps - self.steps) / max(1, round(self.n_steps * DECAY))
+        rise = (self.steps + 1) / max(1, round(self.n_steps * self.settings.lr_warm_up))
+        fall = (self.n_steps - self.steps) / max(1, round(self.n_steps * self.settings.lr_decay))
         return min(1.0, rise, fall)
 
     def take(self, rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from dbksvd.fit.ksvd.schedule import count_samples, split_groups
 from dbksvd.fit.sae.settings import (
     KronSettings,
+    LlamaScopeSettings,
     MatchingPursuitSettings,
     MatryoshkaSettings,
     SwitchSettings,
@@ -87,6 +88,10 @@ def configure_architecture(settings: TrainingSettings, n_atoms: int, k: int) -> 
         own.setdefault("decoder_init_norm", 1.0)  # a frozen norm is never learned
     if isinstance(settings, SwitchSettings):
         _check_experts(settings.n_experts, n_atoms, k)
+    if isinstance(settings, LlamaScopeSettings):
+        steps = max(1, (settings.training_samples or 0) // settings.batch_size)
+        own |= {"k_anneal_steps": round(own.pop("k_anneal") * steps)}
+        own["decoder_init_norm"] = settings.largest_norm
     if isinstance(settings, KronSettings):
         own["n_heads"] = _count_heads(settings.base, settings.extension, n_atoms)
     return own

@@ -131,6 +131,7 @@ METHOD = Method(
     is_floor=True,
     is_data_parallel=True,
     check_sizes=_check_sizes,
+    takes_pairs=lambda settings: settings.takes_pairs,
     list_sources=_list_sources,
     find_unused=_find_unused,
 )

@@ -22,6 +22,13 @@ class TrainingSettings(MethodSettings):
     steered: ClassVar[str | None] = None
     # Module of an architecture that is ours: it shapes the fits that use it, and no others.
     source: ClassVar[str | None] = None
+    # Adam's two rates, what a falling learning rate ends at as a fraction of the largest, and the
+    # norm to which gradients are cut beside SAELens's own, 1.
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    last_rate: ClassVar[float] = 0.0
+    clip: ClassVar[float | None] = None
+    # Whether it learns from pairs of an input and a target; `source` then has a loop of its own.
+    takes_pairs: ClassVar[bool] = False
 
     algorithm: Literal["sae"] = "sae"
     """The method's name in the registry."""
@@ -179,6 +186,22 @@ class BatchTopKSettings(_WithThreshold):
     """Kind of SAE."""
 
 
+class TranscoderSettings(_WithThreshold):
+    """BatchTopK latents of an MLP's input that reconstruct its output (Dunefsky et al. 2024).
+
+    For the site `mlp_pair` only. It is saved as SAELens's JumpReLU transcoder.
+    """
+
+    label = "transcoder"
+    source = "dbksvd.fit.sae.transcoder"
+    takes_pairs = True
+
+    architecture: Literal["transcoder"]
+    """Kind of SAE."""
+    lr: Positive = 8e-3
+    """Largest learning rate of Adam."""
+
+
 class MatryoshkaSettings(_WithThreshold):
     """Nested BatchTopK dictionaries (Bussmann et al. 2025)."""
 
@@ -248,6 +271,33 @@ class KronSettings(TrainingSettings):
     """Weight of the auxiliary loss, which lets dead latents explain what the others leave."""
 
 
+class LlamaScopeSettings(TrainingSettings):
+    """Llama Scope's recipe (He et al. 2024): TopK by z |d|, saved with one JumpReLU threshold."""
+
+    label = "Llama Scope SAE"
+    source = "dbksvd.dictionaries.llama_scope"
+    # arXiv:2410.20526, training details of Llama-3.1-8B's SAEs: Adam (.9, .9999), gradients cut at
+    # .001, the last fifth of the steps down to a hundredth of the learning rate.
+    betas = (0.9, 0.9999)
+    last_rate = 0.01
+    clip = 0.001
+
+    architecture: Literal["llama_scope"]
+    """Kind of SAE."""
+    centre: Literal[False] = False
+    """Samples are divided by their mean norm as they are."""
+    batch_size: Count = 2048
+    """Samples of a step; the authors' is this one."""
+    lr: Positive = 8e-4
+    """Largest learning rate of Adam; the authors', for 800 million samples."""
+    lr_warm_up: Fraction = 0.0128
+    """Fraction of the steps in which the learning rate rises: 5,000 of the authors' 390,625."""
+    k_anneal: Fraction = 0.1
+    """Fraction of the steps in which k falls from half the width to its value."""
+    largest_norm: Positive = 0.5
+    """Largest norm of a decoder row in training; all start there."""
+
+
 SAESettings = Annotated[
     StandardSettings
     | GatedSettings
@@ -255,9 +305,11 @@ SAESettings = Annotated[
     | TopKSettings
     | AbsTopKSettings
     | BatchTopKSettings
+    | TranscoderSettings
     | MatryoshkaSettings
     | MatchingPursuitSettings
     | SwitchSettings
-    | KronSettings,
+    | KronSettings
+    | LlamaScopeSettings,
     Field(discriminator="architecture"),
 ]

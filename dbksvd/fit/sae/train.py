@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens.saes.sae import TrainingSAE
-from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from dbksvd.base.files import read_json, write_json
-from dbksvd.fit.sae.centring import fold_scaler_
 from dbksvd.fit.sae.configure import complete_settings, describe_settings
 from dbksvd.fit.sae.trainer import SAELoop
 from dbksvd.fit.task import FitResult, FitTask
@@ -34,15 +32,6 @@ class SavableSAE:
         write_json(config, dict(sorted(read_json(config).items())))
 
 
-def finish_sae(trainer: SAETrainer[Any, Any]) -> SavableSAE:
-    """Return a trainer's SAE with unit atoms, for samples in their own unit."""
-    sae = trainer.sae
-    fold_scaler_(sae, trainer.activation_scaler)
-    with suppress(NotImplementedError):  # an encoder tied to its atoms has kept them at unit norm
-        sae.fold_W_dec_norm()
-    return SavableSAE(sae)
-
-
 @with_usual_defaults
 @torch.inference_mode(False)
 @torch.enable_grad()
@@ -55,9 +44,14 @@ def train(task: FitTask, start: Mapping[str, Tensor] | None = None) -> FitResult
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(task.seed)
-        loop = SAELoop(task, settings, start)
+        loop_class = SAELoop
+        if settings.takes_pairs:
+            assert settings.source is not None
+            # by name: the fit of an SAE does not depend on it
+            loop_class = import_module(settings.source).TranscoderLoop
+        loop = loop_class(task, settings, start)
         loop.run()
-    savable = finish_sae(loop.trainer)
+    savable = SavableSAE(loop.finish())
     last = loop.log[-1]
     summary = {
         "seconds": last["seconds"],

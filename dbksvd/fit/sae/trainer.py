@@ -6,12 +6,15 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
-from sae_lens.saes.sae import SAEMetadata
+from sae_lens.saes.sae import SAEMetadata, TrainingSAE
+from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 from tqdm import tqdm
@@ -20,7 +23,7 @@ from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.clock import read_clock
 from dbksvd.fit.ksvd.checkpoint import check_same
 from dbksvd.fit.sae.batches import BatchStream
-from dbksvd.fit.sae.centring import CentredScaler, take_weights_
+from dbksvd.fit.sae.centring import CentredScaler, fold_scaler_, take_weights_
 from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
 from dbksvd.fit.sae.configure import configure_architecture, describe_settings
 from dbksvd.fit.sae.measure import count_active, measure_heldout
@@ -33,6 +36,7 @@ from dbksvd.fit.task import FitTask
 N_NORM_BATCHES = 20
 HELDOUT_ROWS = 4096
 INITIAL_ROWS = 4096
+THRESHOLD_ROWS = 32_768  # of SAEs whose inference form has a threshold that is set, not learned
 # A held-out gain says nothing of convergence while L0 still moves towards k.
 L0_TOLERANCE = 0.1
 
@@ -100,11 +104,10 @@ class SAELoop:
         task, settings, steps = self.task, self.settings, self.n_steps
         sae_class, config_class = get_sae_training_class(settings.architecture)
         sae_config = config_class(
-            d_in=task.train.width,
             d_sae=task.n_atoms,
             device=str(task.device),
-            normalize_activations="expected_average_only_in",
             metadata=SAEMetadata(**task.metadata),
+            **self.configure_inputs(),
             **configure_architecture(settings, task.n_atoms, task.k),
         )
         is_cosine = settings.lr_schedule == "cosine"
@@ -113,6 +116,8 @@ class SAELoop:
             train_batch_size_samples=self.batches.batch_size,
             lr=settings.lr,
             lr_end=settings.lr / 1000,
+            adam_beta1=settings.betas[0],
+            adam_beta2=settings.betas[1],
             lr_scheduler_name="cosineannealing" if is_cosine else "constant",
             lr_warm_up_steps=round(steps * settings.lr_warm_up),
             lr_decay_steps=0 if is_cosine else round(steps * settings.lr_decay),
@@ -127,9 +132,33 @@ class SAELoop:
             trainer = RankTrainer(config, sae, self.ranks)
         else:
             trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
-        if settings.centre:
-            trainer.activation_scaler = CentredScaler(task.train.mean.to(task.device))
+        if settings.last_rate and config.lr_decay_steps:
+            # SAELens has no setting for it: its decay ends at 0
+            trainer.lr_scheduler._schedulers[-1].end_factor = settings.last_rate  # type: ignore[attr-defined]
+        if settings.clip is not None:
+            cut = partial(_cut_gradients, list(sae.parameters()), settings.clip)
+            trainer.optimizer.register_step_pre_hook(cut)
+        trainer.activation_scaler = self.make_scaler()
         return trainer
+
+    def configure_inputs(self) -> dict[str, Any]:
+        """Return what SAELens's config says of the inputs: width, and that they are scaled."""
+        width = self.task.train.width
+        return {"d_in": width, "normalize_activations": "expected_average_only_in"}
+
+    def make_scaler(self) -> ActivationScaler:
+        """Return what samples come through before they are learned from."""
+        if not self.settings.centre:
+            return ActivationScaler()
+        return CentredScaler(self.task.train.mean.to(self.task.device))
+
+    def finish(self) -> TrainingSAE[Any]:
+        """Return the SAE with unit atoms, for samples in their own unit."""
+        sae = self.trainer.sae
+        fold_scaler_(sae, self.trainer.activation_scaler)
+        with suppress(NotImplementedError):  # tied to its atoms, it has kept them at unit norm
+            sae.fold_W_dec_norm()
+        return sae
 
     def run(self) -> None:
         """Do all steps, from the checkpoint on if there is one."""
@@ -237,14 +266,21 @@ class SAELoop:
     def measure(self) -> dict[str, Any]:
         """Return a row of the log: the SAE as it would be saved now, on held-out samples."""
         trainer = self.trainer
+        if hasattr(trainer.sae, "set_threshold_"):
+            rows = self.task.train.read(0, min(THRESHOLD_ROWS, len(self.task.train)))
+            trainer.sae.set_threshold_(trainer.activation_scaler(rows.to(self.task.device)))
         return {
             "iteration": trainer.n_training_steps,
             "samples_seen": trainer.n_training_samples,
             "seconds": self.seconds,
-            **measure_heldout(trainer, self.heldout),
+            **self.measure_heldout(),
             "dead_atoms": int(trainer.dead_neurons.sum()),
             "coefficient": self.coefficient,
         }
+
+    def measure_heldout(self) -> dict[str, float]:
+        """Return variance explained and L0 on held-out samples."""
+        return measure_heldout(self.trainer, self.heldout)
 
     def has_converged(self) -> bool:
         """Return whether the last measurement gained less than ``tol`` on the one before."""
@@ -280,3 +316,7 @@ class SAELoop:
             "device": task.device.type,
             "start": self.start and [float(w.double().sum()) for w in self.start.values()],
         }
+
+
+def _cut_gradients(weights: list[Tensor], norm: float, *_args: Any) -> None:
+    torch.nn.utils.clip_grad_norm_(weights, norm)

@@ -61,12 +61,26 @@ def subtract_row(p, v, g, nonnegative):
     return -1
 
 
+# What is known of a slot from the last solve: nothing; that it was left out; that its atom has a
+# row of the factor; that its atom was in the span of the atoms before it.
+UNKNOWN, LEFT_OUT, IN_FACTOR, DEPENDENT = -1, 0, 1, 2
+
+
 @njit(nogil=True, cache=True, fastmath=FAST)
-def solve_support(gram, b, passive, size, dependent, L, rows, s):
-    """Set s ← least squares on the passive atoms; atoms in the span of earlier ones get 0."""
-    count = 0
-    for i in range(size):
-        s[i] = 0.0
+def solve_support(gram, b, passive, size, dependent, L, rows, known, forward, s):
+    """Set s ← least squares on the passive atoms; atoms in the span of earlier ones get 0.
+
+    The factor L, its `rows` and `forward`, the result of the forward substitution, are those of the
+    last solve of this sample up to the first slot whose `known` state changes, and made from there
+    on: supports grow by one atom at a time. `known` is `UNKNOWN` before the first solve.
+    """
+    count = first = 0
+    while first < size and known[first] != UNKNOWN and (known[first] != LEFT_OUT) == passive[first]:
+        count += known[first] == IN_FACTOR
+        first += 1
+    start = count
+    for i in range(first, size):
+        known[i] = LEFT_OUT
         if not passive[i]:
             continue
         for a in range(count):
@@ -77,15 +91,21 @@ def solve_support(gram, b, passive, size, dependent, L, rows, s):
         pivot = gram[i, i]
         for a in range(count):
             pivot -= L[count, a] * L[count, a]
+        known[i] = DEPENDENT
         if pivot > dependent:
             L[count, count] = np.sqrt(pivot)
             rows[count] = i
+            known[i] = IN_FACTOR
             count += 1
-    for a in range(count):
+    for i in range(size, known.size):
+        known[i] = UNKNOWN
+    for a in range(start, count):
         total = b[rows[a]]
         for c in range(a):
-            total -= L[a, c] * s[rows[c]]
-        s[rows[a]] = total / L[a, a]
+            total -= L[a, c] * forward[rows[c]]
+        forward[rows[a]] = total / L[a, a]
+    for i in range(size):
+        s[i] = forward[i] if known[i] == IN_FACTOR else 0.0
     for a in range(count - 1, -1, -1):
         total = s[rows[a]]
         for c in range(a + 1, count):
@@ -94,13 +114,17 @@ def solve_support(gram, b, passive, size, dependent, L, rows, s):
 
 
 @njit(nogil=True, cache=True)
-def fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, s):
-    """Set z ← argmin over z ≥ 0 of ½ zᵀGz − bᵀz, by Lawson and Hanson's active set, from z ≥ 0."""
+def fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, known, forward, s):
+    """Set z ← argmin over z ≥ 0 of ½ zᵀGz − bᵀz, by Lawson and Hanson's active set, from z ≥ 0.
+
+    `L`, `rows`, `known` and `forward` go from one call to the next of a sample: see
+    :func:`solve_support`.
+    """
     passive = z[:size] > 0
     barred = np.zeros(size, np.bool_)
     newest = -1
     for _ in range(10 * size + 10):
-        solve_support(gram, b, passive, size, dependent, L, rows, s)
+        solve_support(gram, b, passive, size, dependent, L, rows, known, forward, s)
         step = 1.0
         blocked = False
         for i in range(size):
@@ -148,21 +172,45 @@ def write_codes(support, z, size, indices, values):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def find_worthiest(p, costs, scale, floor, nonnegative):
-    """Return the lowest index of the largest p² − scale · costs above 0, or −1.
+def subtract_worth(p, v, g, costs, scale, floor, nonnegative, gains):
+    """Set p ← p − v g; return the lowest index of the largest p² − scale · costs above 0, or −1.
 
-    Only atoms with |p| (p where `nonnegative`) above `floor` are eligible.
+    Only atoms with |p| (p where `nonnegative`) above `floor` are eligible. `gains` is room for as
+    many float64 as there are atoms.
     """
     best = 0.0
-    place = -1
-    low = -floor
-    for i in range(p.size):
-        gain = np.float64(p[i]) * p[i] - scale * costs[i]
-        # with abs(p[i]) in place of two comparisons the loop takes three times as long
-        if gain > best and (p[i] > floor or (p[i] < low and not nonnegative)):
-            best = gain
-            place = i
-    return place
+    none = 0.0
+    start = -1
+    for first in range(0, p.size, BLOCK):
+        block = p[first : first + BLOCK]
+        row = g[first : first + BLOCK]
+        cost = costs[first : first + BLOCK]
+        out = gains[first : first + BLOCK]
+        top = 0.0
+        if nonnegative:
+            for i in range(block.size):
+                q = block[i] - v * row[i]
+                block[i] = q
+                gain = np.float64(q) * q - scale * cost[i]
+                gain = gain if q > floor else none
+                out[i] = gain
+                top = fast_max(top, gain)  # type: ignore[call-arg]
+        else:
+            for i in range(block.size):
+                q = block[i] - v * row[i]
+                block[i] = q
+                gain = np.float64(q) * q - scale * cost[i]
+                gain = gain if abs(q) > floor else none
+                out[i] = gain
+                top = fast_max(top, gain)  # type: ignore[call-arg]
+        if top > best:
+            best = top
+            start = first
+    if start >= 0:
+        for i in range(start, min(start + BLOCK, p.size)):
+            if gains[i] == best:
+                return i
+    return -1
 
 
 @njit(nogil=True, cache=True)
@@ -190,14 +238,19 @@ def match(
     rows = np.empty(k, np.int64)
     passive = np.ones(k, np.bool_)
     b, z, s = np.empty(k), np.empty(k), np.empty(k)
+    known, forward = np.empty(k, np.int8), np.empty(k)
+    gains = np.empty(costs.size)
     for n in range(len(products)):
         p = products[n]
         size = 0
+        known[:] = UNKNOWN
         energy = norms[n] * norms[n]
-        j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
+        common = (costs, energy, floors[n], nonnegative, gains)
+        if costs.size:
+            j = subtract_worth(p, p.dtype.type(0), G[0], *common)
+        else:
+            j = subtract_row(p, p.dtype.type(0), G[0], nonnegative)
         for _ in range(STEPS_PER_ATOM * k):
-            if costs.size:
-                j = find_worthiest(p, costs, norms[n] * norms[n], floors[n], nonnegative)
             if j < 0 or abs(p[j]) <= floors[n]:
                 break
             v = p[j]
@@ -218,9 +271,13 @@ def match(
             energy -= np.float64(v) * v
             if size == k or (rtol > 0 and energy <= (rtol * norms[n]) ** 2):
                 break
-            j = subtract_row(p, v, G[j], nonnegative)
+            if costs.size:
+                j = subtract_worth(p, v, G[j], *common)
+            else:
+                j = subtract_row(p, v, G[j], nonnegative)
         if refit and nonnegative:
-            fit_nonnegative(gram, b, z, size, dependent, 1e-12 * norms[n], L, rows, s)
+            zero = 1e-12 * norms[n]
+            fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, known, forward, s)
         elif refit:
-            solve_support(gram, b, passive, size, dependent, L, rows, z)
+            solve_support(gram, b, passive, size, dependent, L, rows, known, forward, z)
         write_codes(support, z, size, indices[n], values[n])

@@ -15,6 +15,7 @@ from numba import njit
 from dbksvd.ops.pursuit.kernels import (
     FAST,
     STEPS_PER_ATOM,
+    UNKNOWN,
     fast_max,
     fit_nonnegative,
     write_codes,
@@ -182,6 +183,7 @@ def match_orthogonally(
     support, rows = np.empty(k, np.int64), np.empty(k, np.int64)
     gram, L, work = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
     b, c, z, s = np.empty(k), np.empty(k), np.zeros(k), np.empty(k)
+    known, forward = np.empty(k, np.int8), np.empty(k)
     u = np.zeros(((m + TILE - 1) // TILE, padded, TILE), products.dtype)
     weights, steps = np.empty(padded, products.dtype), np.empty(padded, products.dtype)
     p, e = np.empty(m, products.dtype), np.empty(m, products.dtype)
@@ -192,6 +194,7 @@ def match_orthogonally(
         p[:] = start
         e[:] = corners
         size = 0
+        known[:] = UNKNOWN
         energy = norms[n] * norms[n]
         rule = (recursive, nonnegative, kind(floors[n]), kind(dependent))
         j = find_best(p, e, scores, rule)
@@ -211,7 +214,8 @@ def match_orthogonally(
             size += 1
             if nonnegative:
                 z[size - 1] = 1e-300  # passive from the first solve on: its slope is positive
-                fit_nonnegative(gram, b, z, size, dependent, 1e-12 * norms[n], work, rows, s)
+                zero = 1e-12 * norms[n]
+                fit_nonnegative(gram, b, z, size, dependent, zero, work, rows, known, forward, s)
                 multiply_transposed(L, z, size, c)
                 energy = norms[n] * norms[n]
                 for i in range(size):

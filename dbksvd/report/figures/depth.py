@@ -18,6 +18,15 @@ METRICS = {
     "l0": "L0",
     "dead_fraction": "atoms that no token uses",
 }
+# What rows of panels are called; places of one's own keep their names.
+PLACES = {
+    "residual": "residual stream",
+    "residual_before": "residual stream before the block",
+    "attention": "attention output",
+    "mlp": "MLP output",
+    "mlp_input": "MLP input",
+    "mlp_pair": "MLP output from MLP input",
+}
 
 
 def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
@@ -40,7 +49,7 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
                 _draw_line(axes, here[here["label"] == label], metric, label, styles)
             axes.set(xlabel="layer" if place == places[-1] else "", ylabel=name)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_title(place.replace("_", " "), fontsize="medium")
+        row[0].set_title(PLACES.get(place, place), fontsize="medium", loc="left")
     for axes, metric in zip(panels[0], METRICS, strict=True):
         if metric == "l0":
             axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
@@ -92,8 +101,9 @@ FIGURE = Figure(
     caption=(
         "Held-out variance explained, non-zeros per token and the share of atoms that no held-out "
         "token uses, over the layers of the model, in a row for each place: the residual stream, "
-        "or what a block's attention or MLP adds to it. Lines are means over seeds, at the size "
-        "that most fits share. Dictionaries of attention outputs often leave most of their atoms "
-        "unused: the explained variance of a place does not tell, the third column does."
+        "or what a block's attention or MLP adds to it; transcoders make the latter from what the "
+        "MLP reads. Lines are means over seeds, at the size that most fits share. Dictionaries of "
+        "attention outputs often leave most of their atoms unused: the explained variance of a "
+        "place does not tell, the third column does."
     ),
 )

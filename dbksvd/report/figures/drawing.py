@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,9 +20,17 @@ from dbksvd.report.figures.styles import Styles
 from dbksvd.report.published import load_published
 from dbksvd.report.settings import DrawingSettings
 
+# A line of a note, at most: about the width of a figure of one panel.
+NOTE_CHARACTERS = 90
+
 
 def draw_files(
-    figure: Figure, tables: Iterable[Path], settings: DrawingSettings, outputs: Sequence[Path]
+    figure: Figure,
+    tables: Iterable[Path],
+    settings: DrawingSettings,
+    outputs: Sequence[Path],
+    *,
+    note: str = "",
 ) -> None:
     """Draw a figure and write it in several formats, each file atomically.
 
@@ -35,6 +44,8 @@ def draw_files(
         How methods look, the resolution, and the model.
     outputs : sequence of Path
         Files to write; their suffixes say the formats.
+    note : str
+        A line below the figure.
     """
     styles = Styles(
         settings.methods,
@@ -47,6 +58,9 @@ def draw_files(
     sns.set_theme(context=settings.figures.context, style="ticks")
     drawn = figure.draw({path.stem: _read_table(path, settings.model) for path in tables}, styles)
     sns.despine(drawn)
+    if note:
+        text = textwrap.fill(note, NOTE_CHARACTERS)
+        drawn.text(0, -0.02, text, va="top", fontsize="small", color="firebrick")
     for path in outputs:
         date = {"Date": None} if path.suffix == ".svg" else None
         with replace_file(path) as temporary:

@@ -159,4 +159,5 @@ EVAL = Eval(
     datasets=list_bundled_texts,
     hub=list_hub_data,
     keys=list_keys,
+    scores_places=True,
 )

@@ -125,7 +125,7 @@ def run(task: EvalTask) -> None:
     model = ReplayModel(
         read_record(task.prepared, task.device, task.site.norm_limit),
         SAEBenchModel(task.load_model(), task.site.model_name) if with_loss else None,
-        task.site.layer,
+        task.site,
     )
     config = _configure(task, model, with_loss=with_loss)
     sae_id, sae, _ = general_utils.load_and_format_sae(task.name, task.sae, task.device)  # type: ignore[misc]
@@ -198,4 +198,5 @@ EVAL = Eval(
     datasets=list_bundled_texts,
     hub=list_hub_data,
     check=check,
+    scores_places=True,
 )

@@ -43,6 +43,7 @@ def run(task: EvalTask) -> None:
 
 
 EVAL = Eval(
+    scores_places=True,
     settings=MetaStructureSettings,
     run=run,
     headlines=(

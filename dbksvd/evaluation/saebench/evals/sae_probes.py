@@ -151,4 +151,5 @@ EVAL = Eval(
     cost=cost,
     datasets=list_bundled,
     needs_norm_limit=True,
+    scores_places=True,
 )

@@ -85,4 +85,5 @@ EVAL = Eval(
     cost=cost,
     datasets=list_bundled_texts,
     hub=list_hub_data,
+    scores_places=True,
 )

@@ -1,0 +1,1 @@
+"""Dictionaries trained on by what they cost the language model."""
