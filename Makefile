@@ -128,7 +128,7 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 
 # No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
 # pandas, pydantic, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
-gpu:  ## CUDA tests, benchmarks and whole fits with the python3 at hand (8 minutes on one H200)
+gpu:  ## CUDA tests and benchmarks with the python3 at hand, part by part
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_gpu.py --output $${OUT:-$(BENCH)}
 
 # Environments of their own, in build/ranges: torch of other versions is large where it has CUDA.

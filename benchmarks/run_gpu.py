@@ -58,17 +58,6 @@ PREDICTIONS = (
         *({"operation": "ols, non-negative", "implementation": "cuda", **SHAPE}, "median_s"),
         *(0.8, 2.2),
     ),
-    Prediction(
-        *(
-            "DB-KSVD, one iteration of non-negative ols: seconds",
-            "whole-dbksvd-{}.csv",
-        ),
-        *({"part": "dbksvd", **SHAPE}, "seconds", 0, 75),
-    ),
-    Prediction(
-        *("two ranks on one device: largest difference of an atom", "whole-ranks-{}.csv"),
-        *({"part": "ranks"}, "difference", 0, 1e-3),
-    ),
 )
 
 
@@ -102,10 +91,6 @@ def list_parts(output: Path, device: str, quick: bool) -> list[Part]:
     return [
         Part("kernel tests", 90, [*TESTS, "tests/ops"]),
         Part("kernels", 130, benchmark("run_kernels.py", "--repeats", "3", "--pass-seconds", "8")),
-        Part("dbksvd", 90, benchmark("run_whole.py", "--part", "dbksvd")),
-        Part("topk", 50, benchmark("run_whole.py", "--part", "topk")),
-        Part("extraction", 25, benchmark("run_whole.py", "--part", "extraction")),
-        Part("ranks", 30, benchmark("run_whole.py", "--part", "ranks")),
         Part("fit tests", 60, [*TESTS, "tests/fit"]),
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run_gpu, run_whole
+from benchmarks import run_gpu
 from benchmarks.run_gpu import PREDICTIONS, Part, judge, list_parts, main, run_part
 
 
@@ -28,7 +28,6 @@ def test_all_parts_take_at_most_eight_minutes(tmp_path):
     parts = list_parts(tmp_path, "cuda", quick=False)
     assert sum(part.limit for part in parts) <= 480
     names = {part.name for part in parts}
-    assert set(run_whole.PARTS) < names
     assert len(names) == len(parts)
 
 
@@ -59,15 +58,3 @@ def test_predictions_are_judged(value, verdict, tmp_path):
     (line,) = [line for line in judge(tmp_path, "cuda") if line.startswith(verdict)]
     assert "ols, signed" in line
     assert f"{value:.4g}, predicted 0.8 to 1.7" in line
-
-
-@pytest.mark.parametrize("part", ["dbksvd", "topk", "extraction"])
-def test_whole_stages_at_a_toy_size(part, tmp_path):
-    run_whole.main(["--output", str(tmp_path), "--part", part, "--quick"])
-    (row,) = csv.DictReader((tmp_path / f"whole-{part}-cpu.csv").open())
-    assert row["part"] == part
-    assert float(row["seconds"]) > 0
-    if part == "extraction":
-        assert int(row["n"]) == 1024
-    else:
-        assert 0 < float(row["fve"]) < 1
