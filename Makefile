@@ -128,9 +128,8 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 
 # No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
 # pandas, pydantic, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
-gpu:  ## CUDA tests and benchmarks with the python3 at hand
-	python3 -m pytest -p no:cacheprovider -m cuda tests/ops tests/fit/test_ksvd.py
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_kernels.py --device cuda --output $${OUT:-$(BENCH)}
+gpu:  ## CUDA tests and benchmarks with the python3 at hand, part by part
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_gpu.py --output $${OUT:-$(BENCH)}
 
 # Environments of their own, in build/ranges: torch of other versions is large where it has CUDA.
 ranges:  ## test the core at both ends of its ranges of Python, torch and NumPy (30 minutes, 15 GB)

@@ -14,11 +14,9 @@ from dbksvd.ops.ranks import ALONE, Ranks
 
 
 def sum_squares(x: Tensor) -> float:
-    """Return Σ x², summed in float64."""
-    return sum(
-        float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
-        for rows in x.split(READ_ROWS)
-    )
+    """Return Σ x², summed in float64; a device is asked once."""
+    norms = [torch.linalg.vector_norm(rows, dtype=torch.float64) for rows in x.split(READ_ROWS)]
+    return float(sum(norm**2 for norm in torch.stack(norms).tolist()))
 
 
 def find_exponent(x: Tensor) -> int:

@@ -1,8 +1,8 @@
-"""Compile every Triton kernel for sm_90 as the host code would launch it; needs no device.
+"""Compile every Triton kernel as the host code would launch it; needs no device.
 
 The host functions are called with their kernels replaced by :class:`Compiled`, which compiles for
 the arguments it gets and runs nothing. Writes a JSON list, a row for each kernel and set of arguments,
-to the file that the command line names.
+to the file that the command line names, after the capability to compile for: 80 or 90.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dbksvd.ops.pursuit import cuda as pursuit
 
 TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 OPTIONS = ("num_warps", "maxnreg")
+CAPABILITY = int(sys.argv[1])
 
 rows: list[dict[str, Any]] = []
 
@@ -58,14 +59,14 @@ class Compiled:
             ):
                 attributes[(place,)] = [["tt.divisibility", 16]]
         source = triton.compiler.ASTSource(self.kernel, signature, constants, attributes)
-        found = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        found = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
         rows.append(
             {
                 "kernel": self.kernel.__name__,
                 "constants": {self.kernel.arg_names[place]: v for (place,), v in constants.items()},
                 "num_warps": options.get("num_warps", 4),
                 "shared": found.metadata.shared,
-                "ptx": ".target sm_90" in found.asm["ptx"],
+                "ptx": f".target sm_{CAPABILITY}" in found.asm["ptx"],
                 "cubin": len(found.asm["cubin"]),
                 **measure_registers(found.asm["ptx"]),
             }
@@ -77,7 +78,8 @@ def measure_registers(ptx: str) -> dict[str, int]:
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", "-o", "/dev/null", file.name]
+        name = f"--gpu-name=sm_{CAPABILITY}{'a' if CAPABILITY >= 90 else ''}"
+        command = [get_ptxas(CAPABILITY).path, "-v", name, "-o", "/dev/null", file.name]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     spills = re.search(r"(\d+) bytes spill stores", report)
     registers = re.search(r"Used (\d+) registers", report)
@@ -90,6 +92,7 @@ def replace_kernels() -> None:
     for module in (
         pursuit.triton_kernels,
         pursuit.triton_least_squares,
+        pursuit.triton_orthogonal,
         update.triton_kernels,
     ):
         for name in (
@@ -112,7 +115,10 @@ def compile_pursuit(m: int, k: int, dtype: torch.dtype, nonnegative: bool) -> No
     gram = torch.empty(m, m, dtype=dtype, device="meta")
     norm, floors = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     support, z = pursuit.match(products, gram, norm, floors, k, nonnegative, 0.0)
+    penalties = torch.zeros(m, dtype=torch.float64)
+    pursuit.match(products, gram, norm, floors, k, nonnegative, 0.0, penalties)
     pursuit.match_orthogonally(products, gram, norm, floors, k, nonnegative, 0.0)
+    pursuit.match_optimally(products, gram, norm, floors, k, nonnegative, 0.0)
     pursuit.fit_codes(support, z, z.to(dtype), gram, norm, True, nonnegative)
 
 
@@ -126,14 +132,16 @@ def compile_update(n: int, d: int, k: int, dtype: torch.dtype, nonnegative: bool
 if __name__ == "__main__":
     replace_kernels()
     single, double = torch.float32, torch.float64
-    compile_pursuit(1, 1, single, True)
-    compile_pursuit(1000, 20, double, False)
     compile_pursuit(2048, 20, single, False)
     compile_pursuit(16384, 40, single, True)
-    compile_pursuit(32768, 40, single, False)
-    compile_pursuit(65536, 128, single, False)
-    compile_update(4, 1, 1, single, False)
-    compile_update(500, 384, 2, double, True)
     compile_update(500, 2304, 2, single, False)
-    compile_update(4, 16384, 2, single, True)
-    Path(sys.argv[1]).write_text(json.dumps(rows))
+    if CAPABILITY == 90:
+        compile_pursuit(1, 1, single, True)
+        compile_pursuit(1000, 20, double, False)
+        compile_pursuit(32768, 40, single, False)
+        compile_pursuit(4096, 80, single, True)
+        compile_pursuit(65536, 128, single, False)
+        compile_update(4, 1, 1, single, False)
+        compile_update(500, 384, 2, double, True)
+        compile_update(4, 16384, 2, single, True)
+    Path(sys.argv[2]).write_text(json.dumps(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dbksvd.ops.pursuit.encode import choose_pursuit, sparse_encode
+from dbksvd.ops.pursuit.encode import sparse_encode
 
 
 def make_problem(dtype=torch.float64, n=40, d=16, m=70):
@@ -132,10 +132,3 @@ def test_bad_limits_are_refused(options, message):
     x, atoms, _ = make_problem()
     with pytest.raises(ValueError, match=message):
         sparse_encode(x, atoms, 3, **options)
-
-
-def test_penalties_on_cuda_are_left_to_torch():
-    device = torch.device("cuda")
-    assert choose_pursuit("auto", device, has_penalties=True) == "batched"
-    with pytest.raises(ValueError, match="implementation: expected 'auto' or 'batched' for penal"):
-        choose_pursuit("cuda", device, has_penalties=True)

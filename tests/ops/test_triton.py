@@ -71,6 +71,61 @@ def test_pursuit_agrees_with_reference(shape, method, nonnegative):
     assert_agrees(x, atoms, k, method, nonnegative, threshold=1.5)
 
 
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(6, 20, 37, 5), (1, 1, 1, 1), (3, 24, 130, 8)])
+def test_penalties_agree_with_reference(monkeypatch, shape, dtype, nonnegative):
+    monkeypatch.setattr(pursuit, "SMALL_CHUNK_BYTES", 512)
+    n, d, m, k = shape
+    x, atoms = make_problem(n, d, m, dtype)
+    penalties = 0.1 * torch.rand(m, generator=torch.Generator().manual_seed(1)).double()
+    for options in ({}, {"threshold": 1.5, "refit": False}, {"rtol": 0.5}):
+        settings = {"nonnegative": nonnegative, "refit": True, "rtol": 0.0, **options}
+        expected = reference.encode(x, atoms, k, method="mp", penalties=penalties, **settings)
+        found = encode(x, atoms, k, penalties=penalties.to(DEVICE), **settings)
+        torch.testing.assert_close(found[0], expected[0])
+        tolerance = TOLERANCE[dtype]
+        torch.testing.assert_close(found[1], expected[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("method", "nonnegative"), METHODS)
+@pytest.mark.parametrize("k", [16, 33])
+def test_long_supports_agree_with_batched_torch(method, nonnegative, k):
+    # beyond 32 the factor of a support has 64 × 64 numbers
+    x, atoms = make_problem(2, 48, 150, torch.float64)
+    settings = {"method": method, "nonnegative": nonnegative, "refit": True, "rtol": 0.0}
+    expected = batched.encode(x, atoms, k, **settings)
+    found = encode(x, atoms, k, **settings)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["omp", "ols"])
+def test_a_coefficient_that_a_later_pick_makes_negative_is_fitted_anew(method):
+    # the third atom is nearly the sum of the first two: once all are picked, one would be negative
+    generator = torch.Generator().manual_seed(5)
+    atoms = normalize(torch.rand(30, 6, generator=generator).double() + 0.1, dim=1)
+    x = torch.rand(40, 6, generator=generator).double()
+    settings = {"method": method, "nonnegative": True, "refit": True, "rtol": 0.0}
+    expected = reference.encode(x, atoms, 5, **settings)
+    free = reference.encode(x, atoms, 5, **settings | {"nonnegative": False})
+    assert (free[1] < 0).any()
+    assert ((expected[1] != 0).sum(1) < 5).any()
+    found = encode(x, atoms, 5, **settings)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_floors_are_rounded_to_the_side_where_comparisons_stay_the_same(dtype):
+    floors = torch.tensor([0.4, 0.5, 0.0, 1e-3, float(torch.tensor(0.4))], dtype=torch.float64)
+    rounded = pursuit.round_down(floors, dtype)
+    assert rounded.dtype == dtype
+    above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+    assert (rounded.double() <= floors).all()
+    assert (above.double() > floors).all()
+
+
 @pytest.mark.parametrize(("method", "nonnegative"), METHODS)
 def test_pursuit_in_float64(method, nonnegative):
     x, atoms = make_problem(4, 12, 40, torch.float64)
@@ -82,6 +137,7 @@ def test_pursuit_in_float64(method, nonnegative):
 def test_rows_of_products_that_do_not_fit_are_split(monkeypatch, m, method, nonnegative):
     monkeypatch.setattr(pursuit, "ON_CHIP_BYTES", 0)
     monkeypatch.setattr(pursuit, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(pursuit, "SMALL_CHUNK_BYTES", 64)
     x, atoms = make_problem(4, 16, m)
     assert_agrees(x, atoms, 3, method, nonnegative)
 
@@ -93,7 +149,7 @@ def test_large_systems_are_left_to_torch(monkeypatch, method, nonnegative):
     assert_agrees(x, atoms, 4, method, nonnegative)
 
 
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 @pytest.mark.parametrize("on_chip", [1 << 17, 0])
 def test_ties_go_to_the_lowest_atom(monkeypatch, method, on_chip):
     monkeypatch.setattr(pursuit, "ON_CHIP_BYTES", on_chip)
@@ -106,7 +162,7 @@ def test_ties_go_to_the_lowest_atom(monkeypatch, method, on_chip):
     assert not values.any()
 
 
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 def test_an_atom_gets_one_code_and_zero_none(method):
     _, atoms = make_problem(1, 20, 50)
     x = torch.cat([3 * atoms[7:8], torch.zeros(1, 20), -2 * atoms[9:10]])
@@ -163,7 +219,7 @@ def test_coefficients_that_underflow_leave_their_slots(method, nonnegative):
     torch.testing.assert_close((values != 0).sum(1), (expected[1] != 0).sum(1))
 
 
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 def test_bfloat16_products_are_refitted_exactly(method):
     x, atoms = make_problem(5, 24, 60)
     settings = {"method": method, "nonnegative": False, "refit": True, "rtol": 0.0}
@@ -175,7 +231,7 @@ def test_bfloat16_products_are_refitted_exactly(method):
     assert (atoms[indices] @ residual.unsqueeze(2)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("method", ["mp", "omp"])
+@pytest.mark.parametrize("method", ["mp", "omp", "ols"])
 def test_blocks_and_repetition_change_no_byte(monkeypatch, method):
     x, atoms = make_problem(7, 12, 30)
     whole = encode(x, atoms, 3, method, nonnegative=True)

@@ -1,6 +1,6 @@
 """Atom update on CUDA by Triton: 2 · power_iterations + 1 launches a batch, without waiting.
 
-Rows of R that do not fit on chip (`WIDEST_BYTES`) are left to batched torch.
+Rows of R that do not fit on chip (:func:`find_widest`) are left to batched torch.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ def compute_residual(x: Tensor, indices: Tensor, values: Tensor, atoms: Tensor) 
     return out
 
 
+def find_widest(device: torch.device) -> int:
+    """Return the bytes of the widest row of which a program has two in its shared memory."""
+    if device.type != "cuda":  # the interpreter
+        return WIDEST_BYTES
+    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return WIDEST_BYTES if shared > 2 * WIDEST_BYTES else WIDEST_BYTES // 2
+
+
 def update_(
     residual: Tensor,
     indices: Tensor,
@@ -58,7 +66,8 @@ def update_(
 ) -> None:
     """Update in place; see :func:`dbksvd.ops.atom_update.update_atoms_`."""
     settings = (order, atom_batch, power_iterations, nonnegative, ranks)
-    if triton.next_power_of_2(atoms.shape[1]) * atoms.element_size() > WIDEST_BYTES:
+    row_bytes = triton.next_power_of_2(atoms.shape[1]) * atoms.element_size()
+    if row_bytes > find_widest(atoms.device):
         batched.update_(residual, indices, values, atoms, *settings)
         return
     R = residual.contiguous()

@@ -2,11 +2,13 @@
 
 The host does not wait for the device inside a block, except once, in :func:`scale_rows`, to learn
 whether any row needs scaling. The systems of supports of more than `LARGEST_K` atoms do not fit on
-chip: batched torch fits them, and runs omp with that many atoms. Batched torch also runs all of
-ols. Batched torch waits for the device a few times.
+chip: batched torch fits them, and runs omp and ols with that many atoms. Batched torch waits for
+the device a few times.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import triton
@@ -18,6 +20,7 @@ from dbksvd.ops.pursuit import (
     batched_orthogonal,
     triton_kernels,
     triton_least_squares,
+    triton_orthogonal,
 )
 from dbksvd.ops.pursuit.batched import make_gram
 from dbksvd.ops.pursuit.checks import pack_codes, restore_scale, scale_rows
@@ -31,9 +34,12 @@ BLOCK_BYTES = 1 << 30
 ON_CHIP_BYTES = 1 << 17
 BYTES_PER_WARP = 1 << 13
 REGISTERS = 128
+REGISTERS_AT_ALL = 1 << 16
 # Bytes of a longer row that a program of `CHUNK_WARPS` warps has in hand at once.
 CHUNK_BYTES = 1 << 14
 CHUNK_WARPS = 8
+# The same of omp and ols, whose factor is on chip too, and with penalties, where gains are float64.
+SMALL_CHUNK_BYTES = 1 << 13
 LARGEST_K = 128
 
 
@@ -48,12 +54,13 @@ def encode(
     rtol: float,
     product_dtype: str | None = None,
     threshold: float = 0.0,
+    penalties: Tensor | None = None,
     gram: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values (n, k); see :func:`dbksvd.sparse_encode`."""
     m, d = atoms.shape
     rows = max(1, BLOCK_BYTES // (m * x.element_size()))
-    if method == "ols" or k > LARGEST_K:  # the work of batched torch
+    if k > LARGEST_K:  # the work of batched torch
         rows = min(rows, batched.count_systems(k, x.device))
     with torch.cuda.device_of(x):
         cosines = make_gram(atoms) if gram is None else gram
@@ -62,6 +69,7 @@ def encode(
                 *(x[block], atoms, cosines, k, method, nonnegative, refit, rtol),
                 product_dtype,
                 threshold,
+                penalties,
             ),
             len(x),
             rows,
@@ -81,6 +89,7 @@ def encode_block(
     rtol: float,
     product_dtype: str | None,
     threshold: float,
+    penalties: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Return indices and values of a block of samples.
 
@@ -90,11 +99,14 @@ def encode_block(
         As of :func:`dbksvd.sparse_encode`.
     gram : tensor of shape (m, m)
         Products of the atoms.
+    penalties : float64 tensor of shape (m,), or None
+        Penalties of the atoms, for mp.
     """
     scaled, exponents = scale_rows(x)
     products = batched.multiply(scaled, atoms, product_dtype)
     norm = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
-    pursue = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}[method]
+    pursuits = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}
+    pursue = pursuits[method] if penalties is None else partial(match, penalties=penalties)
     floors = find_floors(norm, x.dtype, threshold, exponents)
     support, z = pursue(products, gram, norm, floors, k, nonnegative, rtol)
     b = z
@@ -119,6 +131,7 @@ def match(
     k: int,
     nonnegative: bool,
     rtol: float,
+    penalties: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pursue a block of samples by mp.
 
@@ -132,6 +145,8 @@ def match(
         Norms of the samples, and the largest products that are not picked.
     k, nonnegative, rtol
         As of :func:`dbksvd.sparse_encode`.
+    penalties : float64 tensor of shape (m,), optional
+        Penalties of the atoms. The products then stay in memory, whatever their number.
 
     Returns
     -------
@@ -141,10 +156,11 @@ def match(
     n, m = products.shape
     block = triton.next_power_of_2(m)
     row_bytes = block * products.element_size()
-    on_chip = row_bytes <= ON_CHIP_BYTES
+    is_penalised = penalties is not None
+    on_chip = row_bytes <= ON_CHIP_BYTES and not is_penalised
     if not on_chip:
         products = products.clone()
-        block = CHUNK_BYTES // products.element_size()
+        block = (SMALL_CHUNK_BYTES if is_penalised else CHUNK_BYTES) // products.element_size()
     support = torch.empty(n, k, dtype=torch.int32, device=products.device)
     z = torch.empty(n, k, dtype=torch.float64, device=products.device)
     triton_kernels.match[(n,)](
@@ -154,10 +170,12 @@ def match(
         *find_limits(norm, rtol),
         support,
         z,
+        norm if penalties is None else penalties,
         m,
         k,
         STEPS_PER_ATOM * k,
         NONNEGATIVE=nonnegative,
+        PENALISED=is_penalised,
         ON_CHIP=on_chip,
         BLOCK=block,
         BLOCK_K=triton.next_power_of_2(k),
@@ -165,22 +183,6 @@ def match(
         maxnreg=REGISTERS,
     )
     return support, z
-
-
-def match_optimally(
-    products: Tensor,
-    gram: Tensor,
-    norm: Tensor,
-    floors: Tensor,
-    k: int,
-    nonnegative: bool,
-    rtol: float,
-) -> tuple[Tensor, Tensor]:
-    """Pursue by ols; parameters and result are those of :func:`match`."""
-    support, used, z = batched_orthogonal.match_optimally(
-        products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
-    )
-    return support.masked_fill(~used, -1).int(), z
 
 
 def match_orthogonally(
@@ -191,34 +193,54 @@ def match_orthogonally(
     k: int,
     nonnegative: bool,
     rtol: float,
+    is_recursive: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Pursue by omp; parameters and result are those of :func:`match`."""
+    """Pursue by omp, or by ols where `is_recursive`; the others are those of :func:`match`."""
     if k > LARGEST_K:
         support, used, z = batched_orthogonal.match_orthogonally(
-            products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol
+            *(products, gram, norm.unsqueeze(1), floors.unsqueeze(1), k, nonnegative, rtol),
+            is_recursive,
         )
         return support.masked_fill(~used, -1).int(), z
     n, m = products.shape
     support = torch.full((n, k), -1, dtype=torch.int32, device=products.device)
     z = torch.zeros(n, k, dtype=torch.float64, device=products.device)
     size = triton.next_power_of_2(k)
-    triton_kernels.match_orthogonally[(n,)](
-        products.clone(),
+    warps = max(count_warps(size), CHUNK_WARPS)
+    triton_orthogonal.match_orthogonally[(n,)](
+        # omp marks in its products which atoms are picked, ols in its distances
+        products if is_recursive else products.clone(),
         gram,
-        floors,
+        gram.diagonal().contiguous(),
+        round_down(floors, products.dtype),
         *find_limits(norm, rtol),
         support,
         z,
+        torch.empty_like(z),
+        torch.empty_like(products) if is_recursive else products,
         m,
         k,
         STEPS_PER_ATOM * k,
         find_tolerances(products.dtype)[1],
+        RECURSIVE=is_recursive,
         NONNEGATIVE=nonnegative,
-        BLOCK=min(triton.next_power_of_2(m), CHUNK_BYTES // products.element_size()),
+        BLOCK=min(triton.next_power_of_2(m), SMALL_CHUNK_BYTES // products.element_size()),
         BLOCK_K=size,
-        num_warps=max(count_warps(size), CHUNK_WARPS),
+        num_warps=warps,
+        # where non-negative, a fit has another matrix in hand, which is large beyond k = 32
+        maxnreg=min(count_registers(warps), 255 if nonnegative and size > 32 else REGISTERS),
     )
     return support, z
+
+
+match_optimally = partial(match_orthogonally, is_recursive=True)
+
+
+def round_down(floors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the largest numbers of `dtype` that are at most `floors`: p > both or p > neither."""
+    rounded = floors.to(dtype)
+    below = torch.nextafter(rounded, rounded.new_full((), -torch.inf))
+    return torch.where(rounded.to(floors.dtype) > floors, below, rounded)
 
 
 def fit_codes(
@@ -257,6 +279,7 @@ def fit_codes(
     indices = torch.empty(n, k, dtype=torch.int64, device=z.device)
     values = torch.empty(n, k, dtype=gram.dtype, device=z.device)
     size = triton.next_power_of_2(k)
+    warps = count_warps(size) if refit else 1
     triton_least_squares.fit_codes[(n,)](
         support,
         z,
@@ -271,7 +294,8 @@ def fit_codes(
         REFIT=refit,
         NONNEGATIVE=nonnegative,
         BLOCK_K=size,
-        num_warps=count_warps(size) if refit else 1,
+        num_warps=warps,
+        maxnreg=count_registers(warps),
     )
     return indices, values
 
@@ -279,3 +303,11 @@ def fit_codes(
 def count_warps(size: int) -> int:
     """Return warps for a float64 system of `size` unknowns: 16 of its numbers a thread."""
     return max(1, size * size // 512)
+
+
+def count_registers(warps: int) -> int:
+    """Return the registers that each thread of so many warps may have, if they are alone.
+
+    Said aloud, for ptxas may take half of them for a program of 1,024 threads.
+    """
+    return min(255, REGISTERS_AT_ALL // (32 * warps)) // 8 * 8

@@ -37,8 +37,6 @@ def choose_pursuit(
     implementation: str,
     device: torch.device,
     product_dtype: Literal["bfloat16"] | None = None,
-    *,
-    has_penalties: bool = False,
 ) -> str:
     """Return the implementation that :func:`sparse_encode` takes on a device.
 
@@ -50,19 +48,12 @@ def choose_pursuit(
         Where the samples are.
     product_dtype : {None, "bfloat16"}
         Dtype of the products; "auto" takes an implementation that has it.
-    has_penalties : bool
-        Whether there are penalties; "auto" takes an implementation that has them.
 
     Raises
     ------
     ValueError
-        If the implementation is not available there, has no products of that dtype, or has no
-        penalties.
+        If the implementation is not available there, or has no products of that dtype.
     """
-    if has_penalties and implementation == "cuda":
-        raise ValueError("implementation: expected 'auto' or 'batched' for penalties, got 'cuda'")
-    if has_penalties and implementation == "auto" and device.type == "cuda":
-        implementation = "batched"
     if product_dtype is not None and implementation == "auto" and device.type == "cpu":
         implementation = "batched"
     name = choose_implementation(__package__, implementation, device)
@@ -171,9 +162,7 @@ def sparse_encode(
     x = as_matrix(x, "x", may_be_empty=True)
     atoms = check_atoms(as_matrix(atoms, "atoms"), x)
     check_settings(k, tuple(atoms.shape), method, rtol, threshold)
-    name = choose_pursuit(
-        implementation, x.device, product_dtype, has_penalties=penalties is not None
-    )
+    name = choose_pursuit(implementation, x.device, product_dtype)
     options: dict[str, Any] = {} if product_dtype is None else {"product_dtype": product_dtype}
     if penalties is not None:
         options["penalties"] = check_penalties(penalties, len(atoms), method).to(x.device)

@@ -50,10 +50,7 @@ def encode_again(
     """
     gram = None
     if len(x) and len(atoms) ** 2 * x.element_size() <= KEPT_BYTES:
-        implementation = choose_pursuit(
-            *(implementation, x.device, settings.get("product_dtype")),
-            has_penalties=settings.get("penalties") is not None,
-        )
+        implementation = choose_pursuit(implementation, x.device, settings.get("product_dtype"))
         if atoms.device == x.device:  # else it is refused below
             gram = _recall_gram(atoms.detach().to(x.dtype).contiguous(), implementation)
     return sparse_encode(x, atoms, k, **settings, implementation=implementation, gram=gram)

@@ -59,6 +59,27 @@ def solve_support(system: Tensor, b: Tensor, passive: Tensor, dependent: float) 
     dependent : float
         Squared distance to the span up to which an atom is dependent.
     """
+    held = passive.unsqueeze(2) & passive.unsqueeze(1)
+    whole = torch.where(held, system, 0) + torch.diag_embed((~passive).double())
+    factor, failed = torch.linalg.cholesky_ex(whole)
+    # the squared distances to the spans of the atoms before, as long as all of these are kept
+    pivots = torch.diagonal(factor, dim1=1, dim2=2) ** 2
+    is_dependent = (failed != 0) | ~((pivots > dependent) | ~passive).all(dim=1)
+    fit = torch.cholesky_solve((b * passive).unsqueeze(2), factor).squeeze(2) * passive
+    if is_dependent.any():
+        rows = is_dependent.nonzero().squeeze(1)
+        fit[rows] = solve_in_order(system[rows], b[rows], passive[rows], dependent)
+    return fit
+
+
+def solve_in_order(system: Tensor, b: Tensor, passive: Tensor, dependent: float) -> Tensor:
+    """Return what :func:`solve_support` does, slot by slot, so that dependent atoms are left out.
+
+    Parameters
+    ----------
+    system, b, passive, dependent
+        As of :func:`solve_support`.
+    """
     factor = torch.zeros_like(system)
     kept = torch.zeros_like(passive)
     slots = torch.arange(system.shape[1], device=system.device)

@@ -5,15 +5,14 @@ samples; coefficients and what is left of the energy are carried in float64. A r
 may have more than 2³¹ elements, so offsets of rows are int64.
 
 Per sample come ``floors`` (a product up to it is not picked), ``energies`` (‖x‖²) and
-``goals`` (the pursuit ends when ‖r‖² is at most that; −inf where rtol is 0), all float64.
+``goals`` (the pursuit ends when ‖r‖² is at most that; −inf where rtol is 0), all float64. The
+orthogonal pursuits are in :mod:`dbksvd.ops.pursuit.triton_orthogonal`.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-from dbksvd.ops.pursuit.triton_least_squares import fit_nonnegative, solve_passive
 
 # More than any index.
 LAST = tl.constexpr(2147483647)
@@ -26,6 +25,12 @@ def find_largest(p, offsets, NONNEGATIVE: tl.constexpr):
     top = tl.max(score, 0)
     keys = 2 * offsets + (p < 0).to(tl.int32)
     return top, tl.min(tl.where(score == top, keys, LAST), 0)
+
+
+@triton.jit
+def split_key(top, key):
+    """Return the atom and its product of what :func:`find_largest` found."""
+    return key >> 1, tl.where((key & 1) == 1, -top, top)
 
 
 @triton.jit
@@ -50,6 +55,35 @@ def subtract_row(start, row, v, m, NONNEGATIVE: tl.constexpr, BLOCK: tl.constexp
 
 
 @triton.jit
+def weigh_row(
+    start, row, v, prices, energy, floor, m, NONNEGATIVE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Set p ← p − v g chunk by chunk in memory; return the largest gain, its atom and product.
+
+    The gain of atom j is p_j² − prices_j · energy in float64, or 0 where p_j is not above `floor`.
+    """
+    best = tl.zeros([BLOCK], tl.float64)
+    places = tl.full([BLOCK], LAST, tl.int32)
+    for low in range(0, m, BLOCK):
+        offsets = low + tl.arange(0, BLOCK)
+        inside = offsets < m
+        p = tl.load(start + offsets, inside, 0.0)
+        p -= v * tl.load(row + offsets, inside, 0.0)
+        tl.store(start + offsets, p, inside)
+        wide = p.to(tl.float64)
+        gain = wide * wide - tl.load(prices + offsets, inside, 0.0) * energy
+        gain = tl.where((wide if NONNEGATIVE else tl.abs(wide)) > floor, gain, 0.0)
+        better = gain > best
+        best = tl.where(better, gain, best)
+        places = tl.where(better, offsets, places)
+    # what one thread wrote another may read in the next pass, or just below
+    tl.debug_barrier()
+    top = tl.max(best, 0)
+    j = tl.min(tl.where(best == top, places, LAST), 0)
+    return top, j, tl.load(start + j, top > 0.0, 0.0)
+
+
+@triton.jit
 def match(
     products,
     gram,
@@ -58,10 +92,12 @@ def match(
     goals,
     supports,
     coefficients,
+    prices,
     m,
     k,
     max_steps,
     NONNEGATIVE: tl.constexpr,
+    PENALISED: tl.constexpr,
     ON_CHIP: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -70,11 +106,13 @@ def match(
 
     ``ON_CHIP`` keeps the row of products in registers for all picks (``BLOCK`` ≥ m); otherwise it
     is brought up to date in memory, chunk by chunk, in the pass that finds its largest entry.
+    ``PENALISED``, which is not for ``ON_CHIP``, picks by gains, with float64 ``prices`` (m,).
     """
     sample = tl.program_id(0).to(tl.int64)
     start = products + sample * m
     floor = tl.load(floors + sample)
-    energy = tl.load(energies + sample)
+    whole = tl.load(energies + sample)
+    energy = whole
     goal = tl.load(goals + sample)
     slots = tl.arange(0, BLOCK_K)
     offsets = tl.arange(0, BLOCK)
@@ -82,15 +120,18 @@ def match(
     z = tl.zeros([BLOCK_K], tl.float64)
     size = 0
     step = 0
-    if ON_CHIP:
-        p = tl.load(start + offsets, offsets < m, 0.0)
-        top, key = find_largest(p, offsets, NONNEGATIVE)
+    if PENALISED:
+        top, j, v = weigh_row(start, gram, 0.0, prices, whole, floor, m, NONNEGATIVE, BLOCK)
+        running = top > 0.0
     else:
-        top, key = subtract_row(start, gram, 0.0, m, NONNEGATIVE, BLOCK)
-    running = top.to(tl.float64) > floor
+        if ON_CHIP:
+            p = tl.load(start + offsets, offsets < m, 0.0)
+            top, key = find_largest(p, offsets, NONNEGATIVE)
+        else:
+            top, key = subtract_row(start, gram, 0.0, m, NONNEGATIVE, BLOCK)
+        j, v = split_key(top, key)
+        running = top.to(tl.float64) > floor
     while running:
-        j = key >> 1
-        v = tl.where((key & 1) == 1, -top, top)
         same = support == j
         is_new = tl.max(same.to(tl.int32), 0) == 0
         here = same | (is_new & (slots == size))
@@ -102,119 +143,16 @@ def match(
         running = (size < k) & (step < max_steps) & (energy > goal)
         if running:
             row = gram + j.to(tl.int64) * m
-            if ON_CHIP:
-                p -= v * tl.load(row + offsets, offsets < m, 0.0)
-                top, key = find_largest(p, offsets, NONNEGATIVE)
+            if PENALISED:
+                top, j, v = weigh_row(start, row, v, prices, whole, floor, m, NONNEGATIVE, BLOCK)
+                running = top > 0.0
             else:
-                top, key = subtract_row(start, row, v, m, NONNEGATIVE, BLOCK)
-            running = top.to(tl.float64) > floor
+                if ON_CHIP:
+                    p -= v * tl.load(row + offsets, offsets < m, 0.0)
+                    top, key = find_largest(p, offsets, NONNEGATIVE)
+                else:
+                    top, key = subtract_row(start, row, v, m, NONNEGATIVE, BLOCK)
+                j, v = split_key(top, key)
+                running = top.to(tl.float64) > floor
     tl.store(supports + sample * k + slots, support, slots < k)
     tl.store(coefficients + sample * k + slots, z, slots < k)
-
-
-@triton.jit
-def scan_products(
-    start,
-    gram,
-    support,
-    coefficients,
-    size,
-    m,
-    NONNEGATIVE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Return what :func:`find_largest` does of D x − G_S z; products of −inf are left out.
-
-    Support and coefficients are read from memory; the products are formed chunk by chunk and
-    never written.
-    """
-    best = tl.full([BLOCK], -1.0, start.dtype.element_ty)
-    keys = tl.zeros([BLOCK], tl.int32)
-    for low in range(0, m, BLOCK):
-        offsets = low + tl.arange(0, BLOCK)
-        inside = offsets < m
-        p = tl.load(start + offsets, inside, float("-inf"))
-        for slot in range(size):
-            row = gram + tl.load(support + slot).to(tl.int64) * m
-            v = tl.load(coefficients + slot).to(p.dtype)
-            p -= v * tl.load(row + offsets, inside, 0.0)
-        score = p if NONNEGATIVE else tl.abs(p)
-        score = tl.where(p == float("-inf"), -1.0, score)
-        better = score > best
-        best = tl.where(better, score, best)
-        keys = tl.where(better, 2 * offsets + (p < 0).to(tl.int32), keys)
-    top = tl.max(best, 0)
-    return top, tl.min(tl.where(best == top, keys, LAST), 0)
-
-
-@triton.jit
-def match_orthogonally(
-    products,
-    gram,
-    floors,
-    energies,
-    goals,
-    supports,
-    coefficients,
-    m,
-    k,
-    max_steps,
-    dependent,
-    NONNEGATIVE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """Write support and coefficients of a sample by orthogonal matching pursuit.
-
-    ``supports`` comes filled with −1, ``coefficients`` with 0. A pick reads the products once and
-    one Gram row for each atom of the support; the product of a picked atom is overwritten by −inf.
-    """
-    sample = tl.program_id(0).to(tl.int64)
-    start = products + sample * m
-    supports += sample * k
-    coefficients += sample * k
-    floor = tl.load(floors + sample)
-    energy = tl.load(energies + sample)
-    goal = tl.load(goals + sample)
-    slots = tl.arange(0, BLOCK_K)
-    support = tl.full([BLOCK_K], 0, tl.int32)
-    z = tl.zeros([BLOCK_K], tl.float64)
-    b = tl.zeros([BLOCK_K], tl.float64)
-    system = tl.zeros([BLOCK_K, BLOCK_K], tl.float64)
-    size = 0
-    step = 0
-    top, key = scan_products(start, gram, supports, coefficients, 0, m, NONNEGATIVE, BLOCK)
-    running = top.to(tl.float64) > floor
-    while running:
-        j = key >> 1
-        row = gram + j.to(tl.int64) * m
-        here = slots == size
-        g = tl.load(row + support, slots < size, 0.0).to(tl.float64)
-        g = tl.where(here, tl.load(row + j).to(tl.float64), g)
-        product = tl.load(start + j).to(tl.float64)
-        tl.debug_barrier()
-        tl.store(start + j, float("-inf"))
-        # a slot whose atom turns out dependent is overwritten by the next pick
-        system = tl.where(here[:, None], g[None, :], tl.where(here[None, :], g[:, None], system))
-        b = tl.where(here, product, b)
-        support = tl.where(here, j, support)
-        solution, _slope, kept = solve_passive(
-            system, b, slots <= size, size + 1, dependent, BLOCK_K
-        )
-        if tl.max((kept & here).to(tl.int32), 0) == 1:
-            size += 1
-            if NONNEGATIVE:
-                z = fit_nonnegative(system, b, z, slots < size, size, dependent, energy, BLOCK_K)
-            else:
-                z = solution
-            tl.store(supports + slots, support, slots < size)
-            tl.store(coefficients + slots, z, slots < size)
-        tl.debug_barrier()
-        step += 1
-        left = energy - tl.sum(tl.where(slots < size, z * b, 0.0), 0)
-        running = (size < k) & (step < max_steps) & (left > goal)
-        if running:
-            top, key = scan_products(
-                start, gram, supports, coefficients, size, m, NONNEGATIVE, BLOCK
-            )
-            running = top.to(tl.float64) > floor

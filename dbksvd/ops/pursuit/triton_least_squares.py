@@ -37,11 +37,23 @@ def solve_passive(system, b, passive, size, dependent, BLOCK_K: tl.constexpr):
 
 
 @triton.jit
-def fit_nonnegative(system, b, z, used, size, dependent, energy, BLOCK_K: tl.constexpr):
-    """Return argmin over z ≥ 0 of ½ zᵀ G z − bᵀ z on the used slots.
+def load_system(gram, m, supports, used, BLOCK_K: tl.constexpr):
+    """Return the Gram matrix of a support in float64, 0 where a slot is not used.
+
+    The support is read from memory, so that no thread keeps the places between two solves.
+    """
+    row = tl.load(supports + tl.arange(0, BLOCK_K), used, 0).to(tl.int64)
+    places = row[:, None] * m + row[None, :]
+    return tl.load(gram + places, used[:, None] & used[None, :], 0.0).to(tl.float64)
+
+
+@triton.jit
+def fit_nonnegative(gram, m, supports, b, z, used, size, dependent, energy, BLOCK_K: tl.constexpr):
+    """Return argmin over z ≥ 0 of ½ zᵀ G z − bᵀ z on the used slots, the first `size`.
 
     Lawson and Hanson's active set ("Solving least squares problems", 1974, chapter 23) from a
-    feasible z, as in :mod:`dbksvd.ops.pursuit.least_squares`; ``energy`` is ‖x‖².
+    feasible z, as in :mod:`dbksvd.ops.pursuit.least_squares`; ``energy`` is ‖x‖². Sweeps destroy
+    the system, which is read from ``gram`` again for each solve: no second copy takes registers.
     """
     slots = tl.arange(0, BLOCK_K)
     zero = 1e-12 * tl.sqrt(energy)
@@ -51,6 +63,7 @@ def fit_nonnegative(system, b, z, used, size, dependent, energy, BLOCK_K: tl.con
     count = 0
     running = size > 0
     while running:
+        system = load_system(gram, m, supports, used, BLOCK_K)
         s, slope, _kept = solve_passive(system, b, passive, size, dependent, BLOCK_K)
         blocked = passive & (s <= 0.0)
         # an atom at 0 cannot move down at all
@@ -98,18 +111,18 @@ def fit_codes(
     slots = tl.arange(0, BLOCK_K)
     inside = slots < k
     at = sample * k + slots
-    support = tl.load(supports + at, inside, -1).to(tl.int64)
+    supports += sample * k
+    support = tl.load(supports + slots, inside, -1).to(tl.int64)
     z = tl.load(coefficients + at, inside, 0.0)
     if REFIT:
         used = support >= 0
         size = tl.sum(used.to(tl.int32), 0)
-        places = support[:, None] * m + support[None, :]
-        system = tl.load(gram + places, used[:, None] & used[None, :], 0.0).to(tl.float64)
         b = tl.load(products + at, used, 0.0).to(tl.float64)
         if NONNEGATIVE:
             energy = tl.load(energies + sample)
-            z = fit_nonnegative(system, b, z, used, size, dependent, energy, BLOCK_K)
+            z = fit_nonnegative(gram, m, supports, b, z, used, size, dependent, energy, BLOCK_K)
         else:
+            system = load_system(gram, m, supports, used, BLOCK_K)
             z, _slope, _kept = solve_passive(system, b, used, size, dependent, BLOCK_K)
     value = z.to(values.dtype.element_ty)
     full = (inside & (value != 0.0)).to(tl.int32)
