@@ -154,10 +154,12 @@ def main() -> None:
     reference = REFERENCE / name
     copy_tables(arguments.run or Path(experiment.folder), reference)
     text = arguments.readme.read_text()
-    old = find_table(text, name)
+    find_table(text, name)
+    before, rest = text.split(BEGIN.format(name))
+    after = rest.split(END, 1)[1]
     table = render(reference, experiment)
     with replace_file(arguments.readme) as temporary:
-        temporary.write_text(text.replace(old, table))
+        temporary.write_text(f"{before}{BEGIN.format(name)}\n{table}\n{END}{after}")
 
 
 if __name__ == "__main__":
