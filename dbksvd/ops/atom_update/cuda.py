@@ -5,6 +5,8 @@ Rows of R that do not fit on chip (:func:`find_widest`) are left to batched torc
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -49,7 +51,8 @@ def find_widest(device: torch.device) -> int:
     """Return the bytes of the widest row of which a program has two in its shared memory."""
     if device.type != "cuda":  # the interpreter
         return WIDEST_BYTES
-    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    properties: Any = torch.cuda.get_device_properties(device)  # torch's stub lacks the name
+    shared = properties.shared_memory_per_block_optin
     return WIDEST_BYTES if shared > 2 * WIDEST_BYTES else WIDEST_BYTES // 2
 
 

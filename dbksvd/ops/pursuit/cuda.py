@@ -8,6 +8,7 @@ the device a few times.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -105,6 +106,7 @@ def encode_block(
     scaled, exponents = scale_rows(x)
     products = batched.multiply(scaled, atoms, product_dtype)
     norm = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
+    pursuits: dict[str, Callable[..., tuple[Tensor, Tensor]]]
     pursuits = {"mp": match, "omp": match_orthogonally, "ols": match_optimally}
     pursue = pursuits[method] if penalties is None else partial(match, penalties=penalties)
     floors = find_floors(norm, x.dtype, threshold, exponents)
