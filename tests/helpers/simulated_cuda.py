@@ -22,13 +22,24 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from dbksvd.ops import implementation
+
 DEVICES = 2
+IS_REAL = torch.cuda.is_available()
+# Of tests that run on the real device where there is one (`make gpu` picks them by the mark), on a
+# simulated one elsewhere.
+MARKS = [
+    *([pytest.mark.cuda] if IS_REAL else []),
+    # of Triton's interpreter
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),
+]
 COPIES = {"aten::copy_", "aten::_to_copy"}
 INDEXING = {"aten::index", "aten::_unsafe_index", "aten::index_put", "aten::index_put_"}
 ASKING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::_unique2"}
@@ -221,6 +232,9 @@ class _Caught(TorchFunctionMode):
             return self.convert(name, args, kwargs)
         if name == "pin_memory" and isinstance(first, Tensor) and not _is_simulated(first):
             return first
+        if name == "quantile" and _is_simulated(first):  # it makes tensors where C++ sees its data
+            moved = [_unwrap(value).detach() if _is_simulated(value) else value for value in args]
+            return SimulatedTensor(function(*moved, **kwargs), first.index)
         if name == "new_tensor" and _is_simulated(first):
             made = torch.tensor(args[1], dtype=kwargs.get("dtype") or first.dtype)
             return SimulatedTensor(made, first.index)
@@ -379,5 +393,22 @@ def simulate_cuda() -> Iterator[None]:
 @contextmanager
 def use_cuda() -> Iterator[torch.device]:
     """Yield the CUDA device of this machine; a simulated one where there is none."""
-    with nullcontext() if torch.cuda.is_available() else simulate_cuda():
+    with nullcontext() if IS_REAL else simulate_cuda():
         yield torch.device("cuda", 0)
+
+
+@contextmanager
+def leave_out_kernels() -> Iterator[None]:
+    """Compute by batched torch where the device is simulated: Triton's interpreter takes minutes.
+
+    The CPU does so too, so that both round alike.
+    """
+
+    def is_available(_package: str, name: str, _device: str) -> bool:
+        return name in ("reference", "batched")
+
+    with ExitStack() as stack:
+        if not IS_REAL:
+            stack.enter_context(patch.object(implementation, "_is_available", is_available))
+            stack.enter_context(patch.object(implementation, "_has_kernel", lambda _package: False))
+        yield
