@@ -32,6 +32,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from dbksvd.ops import implementation
 
 DEVICES = 2
+UNTOUCHED = ("cpu", "meta")
 IS_REAL = torch.cuda.is_available()
 # Of tests that run on the real device where there is one (`make gpu` picks them by the mark), on a
 # simulated one elsewhere.
@@ -219,15 +220,37 @@ def move(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return _move(x, device, dtype)
 
 
+def _leave_out_pinning(kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return keyword arguments without ``pin_memory``: torch without CUDA refuses it."""
+    return {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
+
+
+def _copy_deeply(x: SimulatedTensor, memo: dict[int, Any]) -> SimulatedTensor:
+    """Return a copy with data of its own, its gradient too; a parameter stays one."""
+    if id(x) in memo:
+        found: SimulatedTensor = memo[id(x)]
+        return found
+    made = SimulatedTensor(x.held.detach().clone(), x.index)
+    made.requires_grad_(x.requires_grad)
+    if isinstance(x, torch.nn.Parameter):
+        made = torch.nn.Parameter(made, x.requires_grad)  # type: ignore[assignment]
+    if x.grad is not None:
+        made.grad = x.grad.clone()
+    memo[id(x)] = made
+    return made
+
+
 class _Caught(TorchFunctionMode):
     """Catches whatever names a device."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = _leave_out_pinning(kwargs)
         name = getattr(function, "__name__", "")
         first = args[0] if args else None
+        if name == "__deepcopy__" and _is_simulated(first):
+            return _copy_deeply(*args)
         if isinstance(first, Tensor) and name in ("to", "cpu", "cuda", "type_as"):
             return self.convert(name, args, kwargs)
         if name == "pin_memory" and isinstance(first, Tensor) and not _is_simulated(first):
@@ -235,6 +258,9 @@ class _Caught(TorchFunctionMode):
         if name == "quantile" and _is_simulated(first):  # it makes tensors where C++ sees its data
             moved = [_unwrap(value).detach() if _is_simulated(value) else value for value in args]
             return SimulatedTensor(function(*moved, **kwargs), first.index)
+        if name in ("matmul", "__matmul__") and [part.ndim for part in args] == [1, 2]:
+            # torch squeezes in place, and C++ alone would see the new shape
+            return function(args[0].unsqueeze(0), args[1]).squeeze(0)
         if name == "new_tensor" and _is_simulated(first):
             made = torch.tensor(args[1], dtype=kwargs.get("dtype") or first.dtype)
             return SimulatedTensor(made, first.index)
@@ -242,10 +268,12 @@ class _Caught(TorchFunctionMode):
             return function(*args, **kwargs)
         device = _read_device(kwargs.pop("device"))
         assert device is not None
+        if device.type == "meta":
+            return function(*args, **kwargs, device=device)
         if device.type == "cuda":
             _check_generator(kwargs)
         needs_gradient = kwargs.pop("requires_grad", False)
-        found = function(*args, **kwargs)
+        found = function(*args, **kwargs, device=torch.device("cpu"))
         if isinstance(found, Tensor) and found.device != device:
             found = _move(found, device, found.dtype)
         return found.requires_grad_() if needs_gradient else found
@@ -269,6 +297,8 @@ class _Caught(TorchFunctionMode):
                     dtype = value
                 elif isinstance(value, (torch.device, str)) or type(value) is int:
                     device = _read_device(value) or device
+        if device.type == "meta":
+            return torch.empty_like(x, dtype=dtype, device=device)
         if device != x.device:
             return move(x, device, dtype)
         copy = {"copy": True} if kwargs.get("copy") else {}
@@ -282,9 +312,9 @@ class _Made(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = _leave_out_pinning(kwargs)
         given = kwargs.get("device")
-        if given is None or torch.device(given).type == "cpu":
+        if given is None or torch.device(given).type in UNTOUCHED:
             return function(*args, **kwargs)
         device = _read_device(given)
         assert device is not None
@@ -357,6 +387,21 @@ def _list_stand_ins() -> dict[str, Any]:
 
 
 @contextmanager
+def _leave_out_inference_mode() -> Iterator[None]:
+    """Let inference mode be no_grad: views of a wrapper made before it would be refused."""
+
+    def enter(mode: Any) -> None:
+        mode.stand_in = torch.no_grad() if mode.mode else nullcontext()
+        mode.stand_in.__enter__()
+
+    def leave(mode: Any, *raised: Any) -> None:
+        mode.stand_in.__exit__(*raised)
+
+    with patch.multiple(torch.inference_mode, __enter__=enter, __exit__=leave):
+        yield
+
+
+@contextmanager
 def _replace_parameters() -> Iterator[None]:
     """Let modules that move make new parameters: torch sees no other device than the CPU."""
     before = torch.__future__.get_overwrite_module_params_on_conversion()
@@ -384,6 +429,7 @@ def simulate_cuda() -> Iterator[None]:
             call = _launch(GridExecutor.__call__)
             stack.enter_context(patch.object(GridExecutor, "__call__", call))
         questions.clear()
+        stack.enter_context(_leave_out_inference_mode())
         stack.enter_context(_replace_parameters())
         stack.enter_context(_Made())
         stack.enter_context(_Caught())
