@@ -14,6 +14,7 @@ So device arguments are caught in Python, before torch's parser sees them.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -264,7 +266,7 @@ class _Caught(TorchFunctionMode):
         if name == "new_tensor" and _is_simulated(first):
             made = torch.tensor(args[1], dtype=kwargs.get("dtype") or first.dtype)
             return SimulatedTensor(made, first.index)
-        if name == "get_device" or kwargs.get("device") is None or name == "load":
+        if kwargs.get("device") is None or name in ("get_device", "load", "_parse_to"):
             return function(*args, **kwargs)
         device = _read_device(kwargs.pop("device"))
         assert device is not None
@@ -362,6 +364,40 @@ def _load(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_to
 
 
+class _SafeOpen:
+    """A safetensors file whose tensors go to the simulated device: the library's own code is Rust."""
+
+    def __init__(self, filename: Any, framework: str, device: Any = "cpu", **options: Any) -> None:
+        self.file = safetensors.safe_open(filename, framework, **options)
+        self.device = _read_device(device)
+
+    def __enter__(self) -> _SafeOpen:
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.file.__exit__(*raised)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self.file.get_tensor(name).to(self.device)
+
+    def get_tensors(self) -> dict[str, Tensor]:
+        return {name: self.get_tensor(name) for name in self.file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _open_safetensors() -> Iterator[None]:
+    """Put the stand-in where modules have the library's function by name."""
+    with ExitStack() as stack:
+        for module in list(sys.modules.values()):
+            if module is not safetensors and vars(module).get("safe_open") is safetensors.safe_open:
+                stack.enter_context(patch.object(module, "safe_open", _SafeOpen))
+        yield
+
+
 def _list_stand_ins() -> dict[str, Any]:
     """Return what takes the place of functions of ``torch.cuda``."""
     answers: dict[str, Any] = {
@@ -429,6 +465,7 @@ def simulate_cuda() -> Iterator[None]:
             call = _launch(GridExecutor.__call__)
             stack.enter_context(patch.object(GridExecutor, "__call__", call))
         questions.clear()
+        stack.enter_context(_open_safetensors())
         stack.enter_context(_leave_out_inference_mode())
         stack.enter_context(_replace_parameters())
         stack.enter_context(_Made())
