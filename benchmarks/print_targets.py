@@ -206,7 +206,7 @@ def find_memory_target(rows: Rows) -> Target:
 def find_disk_targets(rows: Rows) -> Iterator[Target]:
     """Yield the shard stage in MiB a second, and what a second thread gains."""
     what = "shards of float32 rows on one thread: at least 120 MiB/s"
-    alone, both = (select(rows, dtype="float32", threads=threads) for threads in (1, 2))
+    alone, both = (select(rows, dtype="float32", workers=workers) for workers in (1, 2))
     if alone is None:
         yield Target(what)
     else:
@@ -220,7 +220,7 @@ def find_disk_targets(rows: Rows) -> Iterator[Target]:
         ratio = float(alone["median_s"]) / float(both["median_s"])
         yield Target(gain, f"{ratio:.2f} x", ratio >= 1.7)
     half = "shards of float16 rows on one thread: as many rows a second as float32"
-    row = select(rows, dtype="float16", threads=1)
+    row = select(rows, dtype="float16", workers=1)
     if alone is None or row is None:
         yield Target(half)
     else:

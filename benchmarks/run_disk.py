@@ -20,7 +20,7 @@ from benchmarks.timing import describe_machine, print_table, write_table
 from dbksvd.activations.sharding import write_shards
 
 ROWS_PER_SHARD = 50_000
-COLUMNS = ("dtype", "threads", "n", "d", "mib", "median_s", "cpu_s", "mib_per_s", "times_copy")
+COLUMNS = ("dtype", "workers", "n", "d", "mib", "median_s", "cpu_s", "mib_per_s", "times_copy")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     return [
         {
             "dtype": options.dtype,
-            "threads": threads,
+            "workers": threads,
             "n": options.rows,
             "d": options.width,
             "mib": mib,

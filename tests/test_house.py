@@ -248,7 +248,7 @@ def list_outside_imports(folder: str) -> dict[str, str]:
             ("tests/requirements-triton.txt",),
         ),  # a CUDA build of torch brings its own Triton
         ("scripts", ()),
-        ("workflow", ()),
+        ("workflow", ("tests/requirements.txt",)),
         ("benchmarks", ("benchmarks/requirements.txt",)),
         ("tests", ("tests/requirements.txt", "tests/requirements-triton.txt")),
     ],

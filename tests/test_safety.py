@@ -139,7 +139,7 @@ def test_what_rules_put_into_the_shell_is_quoted():
     assert quoted > 50
     # numbers, and options whose values inputs.smk puts through shlex.quote or shlex.join
     numbers = {"params.slice", "params.seed", "params.seeds"}
-    options = {"bases", "truth", "stream", "text", "folders", "options"}
+    options = {"bases", "truth", "stream", "model", "text", "folders", "options"}
     assert plain <= numbers | {f"params.{name}" for name in options}
 
 

@@ -1,7 +1,8 @@
-"""Numbers of README's table in the pages of docs/, so that none is typed by hand.
+"""Numbers of README's tables in the pages of docs/, so that none is typed by hand.
 
 A page holds ``<!-- TopK SAE: variance explained -->.692<!-- / -->``: the method and the column as
-README's table names them, then the cell. ``python -m workflow.numbers`` fills the cells in;
+README's table of the default experiment names them, then the cell. Of another experiment's table it
+is ``<!-- smollm2/TopK SAE: CE loss score -->``. ``python -m workflow.numbers`` fills the cells in;
 ``--check`` only says whether they are current.
 """
 
@@ -14,10 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dbksvd.base.files import replace_file
-from workflow.readme import find_table
+from workflow.readme import SHOWN, find_table
 
 ROOT = Path(__file__).parents[1]
-NUMBER = re.compile(r"<!-- ([^:>]+): ([^>]+?) -->.*?<!-- / -->")
+NUMBER = re.compile(r"<!-- (?:(\w+)/)?([^:>]+): ([^>]+?) -->.*?<!-- / -->")
+DEFAULT = "minilm"
+Tables = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
 def read_table(table: str) -> dict[str, dict[str, str]]:
@@ -27,23 +30,30 @@ def read_table(table: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
 
 
-def fill(page: str, table: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a page with the cells of the table at its marks.
+def read_tables(readme: str) -> Tables:
+    """Return {experiment: {method: {column: cell}}} of README."""
+    return {name: read_table(find_table(readme, name)) for name in SHOWN}
+
+
+def fill(page: str, tables: Tables) -> str:
+    """Return a page with the cells of the tables at its marks.
 
     Raises
     ------
     ValueError
-        If the table has no such method or column, or nothing in that cell.
+        If there is no such table, method or column, or nothing in that cell.
     """
 
     def write(match: re.Match[str]) -> str:
-        method, column = match.groups()
+        experiment, method, column = match.groups()
+        table = tables.get(experiment or DEFAULT, {})
         if method not in table:
             raise ValueError(f"{match[0]}: expected a method of README's table, got {method!r}")
         if not table[method].get(column):
             raise ValueError(f"{match[0]}: expected a number there in README's table, found none")
         cell = table[method][column].replace("**", "")  # bold is the table's own
-        return f"<!-- {method}: {column} -->{cell}<!-- / -->"
+        mark = match[0].split("-->")[0]
+        return f"{mark}-->{cell}<!-- / -->"
 
     return NUMBER.sub(write, page)
 
@@ -56,10 +66,10 @@ def list_pages(root: Path = ROOT) -> list[Path]:
 
 def fill_pages(root: Path = ROOT) -> list[Path]:
     """Write README's numbers into the pages; return those that changed."""
-    table = read_table(find_table((root / "README.md").read_text()))
+    tables = read_tables((root / "README.md").read_text())
     changed = []
     for path in list_pages(root):
-        text = fill(path.read_text(), table)
+        text = fill(path.read_text(), tables)
         if text != path.read_text():
             with replace_file(path) as temporary:
                 temporary.write_text(text)
@@ -74,8 +84,8 @@ def main() -> None:
     if not parser.parse_args().check:
         fill_pages()
         return
-    table = read_table(find_table((ROOT / "README.md").read_text()))
-    stale = [path for path in list_pages() if fill(path.read_text(), table) != path.read_text()]
+    tables = read_tables((ROOT / "README.md").read_text())
+    stale = [path for path in list_pages() if fill(path.read_text(), tables) != path.read_text()]
     if stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         sys.exit(f"error: {names}: not current, run python -m workflow.numbers")

