@@ -127,8 +127,9 @@ soak: env  ## SIGKILL stages and Snakemake 30 times over the tiny experiment (15
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_soak.py --output $(BENCH)
 
 # No environment is made; the python3 needs torch, triton, numba, numpy, scipy, h5py, safetensors,
-# pandas, pydantic, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest.
-gpu:  ## CUDA tests and benchmarks with the python3 at hand, part by part
+# pandas, pydantic, jaxtyping, wrapt, tqdm, scikit-learn, hypothesis and pytest. Without sae-lens,
+# sae-bench or transformers, what needs them is left out.
+gpu:  ## CUDA tests, benchmarks and whole fits with the python3 at hand (8 minutes at most)
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" python3 benchmarks/run_gpu.py --output $${OUT:-$(BENCH)}
 
 # Environments of their own, in build/ranges: torch of other versions is large where it has CUDA.

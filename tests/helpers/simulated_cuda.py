@@ -14,6 +14,7 @@ So device arguments are caught in Python, before torch's parser sees them.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,13 +23,26 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
+import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from dbksvd.ops import implementation
+
 DEVICES = 2
+UNTOUCHED = ("cpu", "meta")
+IS_REAL = torch.cuda.is_available()
+# Of tests that run on the real device where there is one (`make gpu` picks them by the mark), on a
+# simulated one elsewhere.
+MARKS = [
+    *([pytest.mark.cuda] if IS_REAL else []),
+    # of Triton's interpreter
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),
+]
 COPIES = {"aten::copy_", "aten::_to_copy"}
 INDEXING = {"aten::index", "aten::_unsafe_index", "aten::index_put", "aten::index_put_"}
 ASKING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::_unique2"}
@@ -208,30 +222,60 @@ def move(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return _move(x, device, dtype)
 
 
+def _leave_out_pinning(kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return keyword arguments without ``pin_memory``: torch without CUDA refuses it."""
+    return {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
+
+
+def _copy_deeply(x: SimulatedTensor, memo: dict[int, Any]) -> SimulatedTensor:
+    """Return a copy with data of its own, its gradient too; a parameter stays one."""
+    if id(x) in memo:
+        found: SimulatedTensor = memo[id(x)]
+        return found
+    made = SimulatedTensor(x.held.detach().clone(), x.index)
+    made.requires_grad_(x.requires_grad)
+    if isinstance(x, torch.nn.Parameter):
+        made = torch.nn.Parameter(made, x.requires_grad)  # type: ignore[assignment]
+    if x.grad is not None:
+        made.grad = x.grad.clone()
+    memo[id(x)] = made
+    return made
+
+
 class _Caught(TorchFunctionMode):
     """Catches whatever names a device."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = _leave_out_pinning(kwargs)
         name = getattr(function, "__name__", "")
         first = args[0] if args else None
+        if name == "__deepcopy__" and _is_simulated(first):
+            return _copy_deeply(*args)
         if isinstance(first, Tensor) and name in ("to", "cpu", "cuda", "type_as"):
             return self.convert(name, args, kwargs)
         if name == "pin_memory" and isinstance(first, Tensor) and not _is_simulated(first):
             return first
+        if name == "quantile" and _is_simulated(first):  # it makes tensors where C++ sees its data
+            moved = [_unwrap(value).detach() if _is_simulated(value) else value for value in args]
+            return SimulatedTensor(function(*moved, **kwargs), first.index)
+        if name in ("matmul", "__matmul__") and [part.ndim for part in args] == [1, 2]:
+            # torch squeezes in place, and C++ alone would see the new shape
+            return function(args[0].unsqueeze(0), args[1]).squeeze(0)
         if name == "new_tensor" and _is_simulated(first):
             made = torch.tensor(args[1], dtype=kwargs.get("dtype") or first.dtype)
             return SimulatedTensor(made, first.index)
-        if name == "get_device" or kwargs.get("device") is None or name == "load":
+        if kwargs.get("device") is None or name in ("get_device", "load", "_parse_to"):
             return function(*args, **kwargs)
         device = _read_device(kwargs.pop("device"))
         assert device is not None
+        if device.type == "meta":
+            return function(*args, **kwargs, device=device)
         if device.type == "cuda":
             _check_generator(kwargs)
         needs_gradient = kwargs.pop("requires_grad", False)
-        found = function(*args, **kwargs)
+        found = function(*args, **kwargs, device=torch.device("cpu"))
         if isinstance(found, Tensor) and found.device != device:
             found = _move(found, device, found.dtype)
         return found.requires_grad_() if needs_gradient else found
@@ -255,6 +299,8 @@ class _Caught(TorchFunctionMode):
                     dtype = value
                 elif isinstance(value, (torch.device, str)) or type(value) is int:
                     device = _read_device(value) or device
+        if device.type == "meta":
+            return torch.empty_like(x, dtype=dtype, device=device)
         if device != x.device:
             return move(x, device, dtype)
         copy = {"copy": True} if kwargs.get("copy") else {}
@@ -268,9 +314,9 @@ class _Made(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = _leave_out_pinning(kwargs)
         given = kwargs.get("device")
-        if given is None or torch.device(given).type == "cpu":
+        if given is None or torch.device(given).type in UNTOUCHED:
             return function(*args, **kwargs)
         device = _read_device(given)
         assert device is not None
@@ -318,6 +364,40 @@ def _load(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_to
 
 
+class _SafeOpen:
+    """A safetensors file whose tensors go to the simulated device: the library's own code is Rust."""
+
+    def __init__(self, filename: Any, framework: str, device: Any = "cpu", **options: Any) -> None:
+        self.file = safetensors.safe_open(filename, framework, **options)
+        self.device = _read_device(device)
+
+    def __enter__(self) -> _SafeOpen:
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.file.__exit__(*raised)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self.file.get_tensor(name).to(self.device)
+
+    def get_tensors(self) -> dict[str, Tensor]:
+        return {name: self.get_tensor(name) for name in self.file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _open_safetensors() -> Iterator[None]:
+    """Put the stand-in where modules have the library's function by name."""
+    with ExitStack() as stack:
+        for module in list(sys.modules.values()):
+            if module is not safetensors and vars(module).get("safe_open") is safetensors.safe_open:
+                stack.enter_context(patch.object(module, "safe_open", _SafeOpen))
+        yield
+
+
 def _list_stand_ins() -> dict[str, Any]:
     """Return what takes the place of functions of ``torch.cuda``."""
     answers: dict[str, Any] = {
@@ -340,6 +420,21 @@ def _list_stand_ins() -> dict[str, Any]:
         "get_rng_state": lambda _device=None: torch.get_rng_state(),
     }
     return {name: Mock(return_value=answer) for name, answer in answers.items()} | functions
+
+
+@contextmanager
+def _leave_out_inference_mode() -> Iterator[None]:
+    """Let inference mode be no_grad: views of a wrapper made before it would be refused."""
+
+    def enter(mode: Any) -> None:
+        mode.stand_in = torch.no_grad() if mode.mode else nullcontext()
+        mode.stand_in.__enter__()
+
+    def leave(mode: Any, *raised: Any) -> None:
+        mode.stand_in.__exit__(*raised)
+
+    with patch.multiple(torch.inference_mode, __enter__=enter, __exit__=leave):
+        yield
 
 
 @contextmanager
@@ -370,6 +465,8 @@ def simulate_cuda() -> Iterator[None]:
             call = _launch(GridExecutor.__call__)
             stack.enter_context(patch.object(GridExecutor, "__call__", call))
         questions.clear()
+        stack.enter_context(_open_safetensors())
+        stack.enter_context(_leave_out_inference_mode())
         stack.enter_context(_replace_parameters())
         stack.enter_context(_Made())
         stack.enter_context(_Caught())
@@ -379,5 +476,22 @@ def simulate_cuda() -> Iterator[None]:
 @contextmanager
 def use_cuda() -> Iterator[torch.device]:
     """Yield the CUDA device of this machine; a simulated one where there is none."""
-    with nullcontext() if torch.cuda.is_available() else simulate_cuda():
+    with nullcontext() if IS_REAL else simulate_cuda():
         yield torch.device("cuda", 0)
+
+
+@contextmanager
+def leave_out_kernels() -> Iterator[None]:
+    """Compute by batched torch where the device is simulated: Triton's interpreter takes minutes.
+
+    The CPU does so too, so that both round alike.
+    """
+
+    def is_available(_package: str, name: str, _device: str) -> bool:
+        return name in ("reference", "batched")
+
+    with ExitStack() as stack:
+        if not IS_REAL:
+            stack.enter_context(patch.object(implementation, "_is_available", is_available))
+            stack.enter_context(patch.object(implementation, "_has_kernel", lambda _package: False))
+        yield
