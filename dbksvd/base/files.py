@@ -76,6 +76,8 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
+                if not file.is_symlink():  # safetensors lets nobody but the owner read
+                    file.chmod(0o644)
         temporary.chmod(0o755)
         if path.exists():  # renamed, since a kill while files are deleted would leave some of them
             path.rename(old)

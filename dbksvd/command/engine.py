@@ -111,6 +111,8 @@ def encode(
     from dbksvd.ops.inputs import pick_device
 
     place = pick_device(device)
+    if not dictionary.is_dir():
+        raise FileNotFoundError(f"{dictionary}: expected the folder of a dictionary, found none")
     loaded = load_dictionary(dictionary, place)
     rows = read_rows(activations, tensor)
     indices, values = encode_rows(loaded, rows, place)
@@ -240,7 +242,13 @@ def export_features(
 
     folder = dictionary.resolve()
     place = site.resolve().parent if site else folder.parents[2]  # …/layer4
-    features = SiteFeatures.open(site or place / "features")
+    where = site or place / "features"
+    if not where.is_dir():
+        raise ValueError(
+            f"{dictionary}: expected a dictionary of a run that made feature pages, or --site with "
+            f"their folder, found no {where}"
+        )
+    features = SiteFeatures.open(where)
     name = f"{folder.parent.name}/{folder.name}"
     features.read(name)  # says which names there are
     if form == "activations":

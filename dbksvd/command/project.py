@@ -59,7 +59,7 @@ def tell_missing() -> Iterator[None]:
     Raises
     ------
     ValueError
-        If a package of an extra is not installed.
+        If a package of an extra is not installed, or one that is does not fit the others.
     """
     try:
         yield
@@ -67,6 +67,12 @@ def tell_missing() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("dbksvd", "workflow"):
             raise
+        if not package:  # transformers, where a package that it looks for fails as it is imported
+            told = " ".join(str(error).split())
+            raise ValueError(
+                f"packages: expected ones that fit each other, got: {told} (a torchvision of "
+                "another build of torch? pip uninstall torchvision)"
+            ) from error
         raise ValueError(
             f"{package}: expected what this command needs (pip install 'dbksvd[all]'), found none"
         ) from error

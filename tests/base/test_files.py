@@ -40,6 +40,8 @@ def test_replace_folder_replaces_the_whole_folder(tmp_path: Path):
     target = tmp_path / "folder"
     with replace_folder(target) as temporary:
         (temporary / "old").write_text("old")
+        (temporary / "old").chmod(0o600)  # as safetensors writes
+    assert (target / "old").stat().st_mode & 0o777 == 0o644
     with replace_folder(target) as temporary:
         (temporary / "new").write_text("new")
     assert list_names(target) == ["new"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,13 @@ def test_table_and_figure_say_that_they_are_early(measured: pd.DataFrame, tmp_pa
     lines = (tmp_path / "table.md").read_text().split("\n\n")
     assert lines[1].strip() == f"**{note}**"
     assert note in (tmp_path / "figure.svg").read_text()
+
+
+def test_no_option_stands_without_its_value_where_a_param_is_empty():
+    """Snakemake quotes no empty string: ``--note {params.note:q}`` would take the next option."""
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    empty = set(re.findall(r"^ +(\w+)=\"\",$", rules, re.MULTILINE))
+    assert "note" in empty
+    for name in empty:
+        assert f" {{params.{name}:q}}" not in rules
+        assert f"={{params.{name}:q}}" in rules

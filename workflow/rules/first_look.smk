@@ -79,7 +79,7 @@ rule draw_first:
         code=code("scripts/draw_figure.py", find_source(FIGURES, "variance_explained")),
     shell:
         'python "$DBKSVD/scripts/draw_figure.py" --figure variance_explained --settings {params.cfg:q}'
-        " --tables {input.scores:q} --note {params.note:q} --output {output.png:q} > {log:q} 2>&1"
+        " --tables {input.scores:q} --note={params.note:q} --output {output.png:q} > {log:q} 2>&1"
         " && echo first look: {input.markdown:q}, {output.png:q} >&2"
 
 

@@ -126,7 +126,7 @@ rule summarise_scores:
         code=table_code("summary"),
     shell:
         'python "$DBKSVD/scripts/make_table.py" --table {params.table:q} --source {input.source:q}'
-        " --methods {params.cfg:q} --manifests {input.manifests:q} --note {params.note:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        " --methods {params.cfg:q} --manifests {input.manifests:q} --note={params.note:q} --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
 use rule summarise_scores as compare_methods with:
