@@ -17,9 +17,9 @@ NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 
 
 def list_outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
-    """Return the kinds of output of each cell of code."""
+    """Return the kinds of output of each cell of code; a saved file has those of one output sorted."""
     return [
-        [kind for output in cell.outputs for kind in output.get("data", {"stream": ""})]
+        [kind for output in cell.outputs for kind in sorted(output.get("data", {"stream": ""}))]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
