@@ -116,7 +116,7 @@ def _make_entry(settings: Any, ending: str) -> Method:
         fit=fit,
         plan=_plan,
         coding=None,
-        label=lambda given: f"{given.of}, {ending}",
+        label=lambda _given: ending,
         stage="train end to end",
         needs_model=True,
         find_base=lambda given: Base("of", given.of),
