@@ -124,5 +124,5 @@ def _make_entry(settings: Any, ending: str) -> Method:
     )
 
 
-E2E = _make_entry(E2ESettings, "end to end")
-E2E_DOWNSTREAM = _make_entry(E2EDownstreamSettings, "end to end, downstream")
+E2E = _make_entry(E2ESettings, "e2e")
+E2E_DOWNSTREAM = _make_entry(E2EDownstreamSettings, "e2e + downstream")
