@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from dbksvd.activations.shards import SEEN
+
 # Folders of what happened during a run.
 RECORDS = ("logs", "benchmarks")
 # Entries of JSON files and columns of tables: seconds of a fit or a score, and what SAEBench notes
@@ -44,7 +46,7 @@ def digest_results(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name.split("/")[0] in RECORDS or path.suffix == ".damaged":
+        if name.split("/")[0] in RECORDS or name.endswith((".damaged", SEEN)):
             continue
         digests[name] = "timed" if name in TIMED_FILES else _digest_file(path)
     return digests

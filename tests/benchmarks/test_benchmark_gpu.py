@@ -40,7 +40,7 @@ def test_a_table_is_written_after_each_part(tmp_path, monkeypatch, capsys):
              (("one", "pass"), ("two", "raise SystemExit(2)"), ("three", "pass"))]  # fmt: skip
     monkeypatch.setattr(run_gpu, "list_parts", lambda *_: parts)
     main(["--output", str(tmp_path), "--parts", "one", "two"])
-    rows = list(csv.DictReader((tmp_path / "gpu-parts.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "gpu-parts.csv").read_text().splitlines()))
     assert [(row["part"], row["outcome"]) for row in rows] == [
         ("one", "passed"),
         ("two", "failed with status 2"),

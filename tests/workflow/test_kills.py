@@ -69,6 +69,7 @@ def test_the_comparison_sees_every_byte_but_times(tmp_path: Path):
     write("scores.csv", "method,metric,value\na,seconds,1\na,l0,4\n")
     write("logs/fit.log", "10:00")
     write("shards/train.h5", "bytes")
+    write("shards/train.seen.json", '{"state": [1, 2]}')
     write("budgets.csv", "seconds\n1\n")
     write("core/seal.json", '{"key": "a", "sha256": {"a_eval_results.json": "b"}}')
     before = digest_results(tmp_path)
