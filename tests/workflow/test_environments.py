@@ -48,11 +48,13 @@ def read_pins(path: Path) -> dict[str, str]:
 
 def map_rules() -> dict[str, str]:
     """Return {rule: name of its environment}, read from the rules themselves."""
+    texts = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
     rules = {}
-    for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for block in re.split(r"^(?:rule|checkpoint) ", path.read_text(), flags=re.MULTILINE)[1:]:
+    for text in texts:
+        for block in re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
             rules[block.split(":")[0]] = "dbksvd-" + re.findall(r"envs/(\w+)\.yaml", block)[0]
-        for base, name in re.findall(r"^use rule (\w+) as (\w+) with:", path.read_text(), re.M):
+    for text in texts:
+        for base, name in re.findall(r"^use rule (\w+) as (\w+) with:", text, re.M):
             rules[name] = rules[base]
     return rules
 

@@ -131,4 +131,4 @@ def test_extraction_comes_before_the_evals(finished_run: Path):
     assert status == 0
     blocks = re.split(r"^(?:local)?(?:rule|checkpoint) ", output, flags=re.MULTILINE)
     first = {"prepare_text", "extract_activations"}
-    assert {block.split(":")[0] for block in blocks if "    priority: 1\n" in block} == first
+    assert {block.split(":")[0] for block in blocks if "    priority: 5\n" in block} == first
