@@ -59,6 +59,11 @@ class Fit:
         """Folder of the dictionary below ``dictionaries/``."""
         return name_fit(self.method, self.n_atoms, self.k, self.seed)
 
+    @property
+    def is_transcoder(self) -> bool:
+        """Whether it reconstructs another place than it encodes."""
+        return Site.parse(self.site).is_pair
+
 
 class Experiment:
     """A checked config.
@@ -82,7 +87,7 @@ class Experiment:
         # One dictionary for a fit that several grids name.
         self.fits = sorted(set(self._list_fits(problems)))
         problems.catch(self._check_places)
-        paged = {fit.name for fit in self.fits if not Site.parse(fit.site).is_pair}
+        paged = {fit.name for fit in self.fits if not fit.is_transcoder}
         problems.catch(check_pages, self.config, paged)
         problems.tell()
         for fit in self.made:  # only of a config without circles, in which this would not end
@@ -351,7 +356,7 @@ class Experiment:
         """The fits of each kind of dictionary whose seeds are compared."""
         if self.config.evaluation.stability is None:
             return {}
-        return group_seeds(fit for fit in self.fits if not Site.parse(fit.site).is_pair)
+        return group_seeds(fit for fit in self.fits if not fit.is_transcoder)
 
     def stability(self) -> str:
         """Return the param of comparing seeds."""

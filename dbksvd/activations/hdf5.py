@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,22 +256,17 @@ class RowBlock(NamedTuple):
     token: np.ndarray
 
 
-def iterate_activations(
-    paths: Sequence[Path], split: str, step: int
-) -> Iterator[tuple[Path, int, np.ndarray]]:
-    """Yield (path, first row, activations) over all parts, at most `step` rows at a time."""
-    for path in paths:
-        with open_file(path) as file:
-            table = file[split]["activations"]
-            for start in range(0, len(table), step):
-                yield path, start, table[start : start + step]
-
-
-def iterate_blocks(paths: Sequence[Path], split: str, step: int) -> Iterator[RowBlock]:
-    """Yield the rows of all parts, at most `step` at a time."""
+def iterate_tables(
+    paths: Sequence[Path], split: str, step: int, *names: str
+) -> Iterator[tuple[Any, ...]]:
+    """Yield (path, first row, array of each name) over all parts, at most `step` rows at a time."""
     for path in paths:
         with open_file(path) as file:
             table = file[split]
             for start in range(0, len(table["activations"]), step):
-                rows = (table[name][start : start + step] for name in ("activations", *LABELS))
-                yield RowBlock(path, start, *rows)
+                yield path, start, *(table[name][start : start + step] for name in names)
+
+
+def iterate_blocks(paths: Sequence[Path], split: str, step: int) -> Iterator[RowBlock]:
+    """Yield the rows of all parts, at most `step` at a time."""
+    return starmap(RowBlock, iterate_tables(paths, split, step, "activations", *LABELS))

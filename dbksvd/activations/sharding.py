@@ -17,8 +17,8 @@ from dbksvd.activations.hdf5 import (
     RowBlock,
     check_parts,
     create_file,
-    iterate_activations,
     iterate_blocks,
+    iterate_tables,
     record_dtype,
     write_records,
 )
@@ -156,7 +156,7 @@ def _log_norms(manifest: Mapping[str, Any]) -> None:
 def _measure_norms(paths: Sequence[Path], split: str, step: int, threads: int) -> np.ndarray:
     """Return the norm of every row, float32 of shape (rows,)."""
     norms = []
-    blocks = iterate_activations(paths, split, step)
+    blocks = iterate_tables(paths, split, step, "activations")
     for (path, start, _), block in map_ahead(lambda item: measure_norms(item[2]), blocks, threads):
         if not np.isfinite(block).all():
             row = start + int(np.argmin(np.isfinite(block)))

@@ -7,8 +7,6 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +15,12 @@ from sae_lens.saes.topk_sae import TopKSAE
 from safetensors import SafetensorError
 
 from dbksvd.base.clock import read_clock
-from dbksvd.base.files import read_json, write_json
 from dbksvd.base.local_files import expand_user
 from dbksvd.base.variance import ExplainedVariance
 from dbksvd.dictionaries.decoding import decode_in
 from dbksvd.dictionaries.encoder_flops import count_encoder_flops
 from dbksvd.fit.baselines.pretrained_releases import PretrainedSettings, check_published, read_layer
+from dbksvd.fit.savable import SavableSAE
 from dbksvd.fit.task import FitResult, FitTask
 
 HELDOUT_ROWS = 4096
@@ -35,18 +33,6 @@ STORAGE_TOLERANCE = 5e-3
 WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass
-class SavableSAE:
-    """Lets a SAELens SAE write itself as every fit is written."""
-
-    sae: SAE[Any]
-
-    def save(self, path: str | Path) -> None:
-        """Write ``cfg.json`` and safetensors with SAELens's own call."""
-        _, config = self.sae.save_model(path)
-        write_json(config, dict(sorted(read_json(config).items())))
 
 
 def take_published(task: FitTask) -> FitResult:

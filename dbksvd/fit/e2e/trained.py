@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from dbksvd.base.files import read_json, write_json
+from dbksvd.base.files import read_json
 from dbksvd.base.layout import CONFIG_FILE
 from dbksvd.base.shapes import Activations
 from dbksvd.dictionaries.dictionary import Dictionary, SparseDictionary, encode_with
@@ -19,6 +19,7 @@ from dbksvd.dictionaries.sae_dictionary import SAEDictionary
 from dbksvd.fit.e2e.held_support import decode_support
 from dbksvd.fit.e2e.settings import PENALISED
 from dbksvd.fit.ksvd.calibration import Calibration
+from dbksvd.fit.savable import SavableSAE
 from dbksvd.fit.task import Savable
 
 # Most times that thresholds are moved, and by how much at most each way.
@@ -181,22 +182,3 @@ class TrainedSAE:
     def freeze(self) -> SAEDictionary:
         """See `Trained`."""
         return SAEDictionary(self.sae)
-
-
-class SavableSAE:
-    """Lets an inference SAE of SAELens write itself.
-
-    Parameters
-    ----------
-    sae : SAE
-        With unit decoder rows.
-    """
-
-    def __init__(self, sae: Any) -> None:
-        self.sae = sae
-
-    def save(self, path: str | Path) -> None:
-        """Write ``cfg.json`` and safetensors with SAELens's own call."""
-        _, config = self.sae.save_model(str(path))
-        # SAELens orders the keys by a set, so differently in every process
-        write_json(config, dict(sorted(read_json(config).items())))

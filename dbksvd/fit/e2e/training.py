@@ -19,6 +19,7 @@ from dbksvd.base.files import hash_file
 from dbksvd.base.layout import WEIGHTS_FILE
 from dbksvd.base.splits import SPLITS
 from dbksvd.base.variance import ExplainedVariance
+from dbksvd.fit.adam_moments import dump_moments, take_moments
 from dbksvd.fit.e2e.losses import differentiate_kl, find_log_probs, measure_downstream
 from dbksvd.fit.e2e.measure import measure_cost
 from dbksvd.fit.e2e.model_source import check_source, load_causal
@@ -238,9 +239,7 @@ class SplicedLoop:
 
     def save(self) -> None:
         """Write a checkpoint: weights and moments."""
-        tensors = dict(self.trained.weights)
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": each for name, each in state.items()}
+        tensors = {**self.trained.weights, **dump_moments(self.optimizer)}
         progress = {name: getattr(self, name) for name in ("steps", "samples", "seconds", "log")}
         content = {"identity": self.identify(), "progress": progress}
         write_content(self.task.checkpoint / CHECKPOINT_FILE, content, tensors)
@@ -255,12 +254,7 @@ class SplicedLoop:
         with torch.no_grad():
             for name, weight in self.trained.weights.items():
                 weight.copy_(tensors[name])
-        told = self.optimizer.state_dict()
-        for name, tensor in tensors.items():
-            if name.startswith("adam."):
-                number, key = name.split(".")[1:]
-                told["state"].setdefault(int(number), {})[key] = tensor
-        self.optimizer.load_state_dict(told)
+        self.optimizer.load_state_dict(take_moments(self.optimizer, tensors))
         _logger.info("going on after %d steps", self.steps)
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dbksvd.base.files import read_json, write_json
-from dbksvd.base.layout import CONFIG_FILE
+from dbksvd.fit.savable import write_sae
 from dbksvd.fit.task import FitTask
 
 
@@ -89,6 +88,4 @@ class SavableSAE:
             sae.b_enc.copy_(trained.bias / self.scale)
             sae.W_dec.copy_(normalize(trained.weight, dim=1))
             sae.b_dec.copy_(self.mean)
-        _, written = sae.save_model(str(path))
-        # SAELens orders the keys by a set, so differently in every process
-        write_json(written, dict(sorted(read_json(Path(path) / CONFIG_FILE).items())))
+        write_sae(sae.save_model, path)

@@ -14,6 +14,7 @@ from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
 from dbksvd.base.clock import read_clock
 from dbksvd.base.variance import ExplainedVariance
+from dbksvd.fit.adam_moments import dump_moments, take_moments
 from dbksvd.fit.mfr.penalty import find_penalty, match_pairs, measure_imbalance, ramp
 from dbksvd.fit.mfr.settings import MFRSettings, count_training_samples
 from dbksvd.fit.mfr.tied_sae import SavableSAE, TiedSAE
@@ -158,8 +159,7 @@ class MFRLoop:
         tensors = {f"matching.{i}": places for i, places in enumerate(self.matchings)}
         for place, sae in enumerate(self.saes):
             tensors |= {f"{place}.weight": sae.weight, f"{place}.bias": sae.bias}
-            for number, state in sae.optimizer.state_dict()["state"].items():
-                tensors |= {f"{place}.adam.{number}.{name}": each for name, each in state.items()}
+            tensors |= dump_moments(sae.optimizer, f"{place}.adam.")
         progress = {name: getattr(self, name) for name in ("steps", "seconds", "begun", "log")}
         content = {"identity": self.identify(), "progress": progress}
         write_content(self.task.checkpoint / CHECKPOINT_FILE, content, tensors)
@@ -177,11 +177,7 @@ class MFRLoop:
             with torch.no_grad():
                 sae.weight.copy_(tensors[f"{place}.weight"])
                 sae.bias.copy_(tensors[f"{place}.bias"])
-            told = sae.optimizer.state_dict()
-            for name, tensor in tensors.items():
-                if name.startswith(f"{place}.adam."):
-                    number, key = name.split(".")[2:]
-                    told["state"].setdefault(int(number), {})[key] = tensor
+            told = take_moments(sae.optimizer, tensors, f"{place}.adam.")
             sae.optimizer.load_state_dict(told)
 
 

@@ -15,6 +15,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from dbksvd.base.checkpoint_files import CHECKPOINT_FILE, read_content, write_content
+from dbksvd.fit.adam_moments import dump_moments, take_moments
 
 _COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 _TALLIES = ("act_freq_scores", "n_forward_passes_since_fired")
@@ -39,8 +40,7 @@ def save_checkpoint(
         Settings and data, JSON-able; only a training of the same goes on from here.
     """
     tensors = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
-    for number, state in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{name}": tensor for name, tensor in state.items()}
+    tensors |= dump_moments(trainer.optimizer)
     tensors |= {name: getattr(trainer, name) for name in _TALLIES}
     tensors |= _get_random_states(trainer)
     content = {
@@ -81,11 +81,12 @@ def load_checkpoint(
 def _restore(
     trainer: SAETrainer[Any, Any], tensors: dict[str, Tensor], content: dict[str, Any]
 ) -> None:
-    trainer.sae.load_state_dict(_select(tensors, "sae."))
-    optimizer = trainer.optimizer.state_dict()
-    for name, tensor in _select(tensors, "adam.").items():
-        number, key = name.split(".", 1)
-        optimizer["state"].setdefault(int(number), {})[key] = tensor
+    prefix = "sae."
+    weights = {
+        name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)
+    }
+    trainer.sae.load_state_dict(weights)
+    optimizer = take_moments(trainer.optimizer, tensors)
     for group, lr in zip(optimizer["param_groups"], content["lr"], strict=True):
         group["lr"] = lr
     trainer.optimizer.load_state_dict(optimizer)
@@ -100,14 +101,6 @@ def _restore(
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"], trainer.cfg.device)
-
-
-def _select(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _get_random_states(trainer: SAETrainer[Any, Any]) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ import torch
 from sae_lens.saes.sae import TrainingSAE
 from torch import Tensor
 
-from dbksvd.base.files import read_json, write_json
 from dbksvd.fit.sae.configure import complete_settings, describe_settings
 from dbksvd.fit.sae.trainer import SAELoop
+from dbksvd.fit.savable import write_sae
 from dbksvd.fit.task import FitResult, FitTask
 from dbksvd.ops.defaults import with_usual_defaults
 
@@ -26,10 +26,8 @@ class SavableSAE:
     sae: TrainingSAE[Any]
 
     def save(self, path: str | Path) -> None:
-        """Write ``cfg.json`` and safetensors with SAELens's own call."""
-        _, config = self.sae.save_inference_model(str(path))
-        # SAELens orders the keys by a set, so differently in every process.
-        write_json(config, dict(sorted(read_json(config).items())))
+        """See :func:`dbksvd.fit.savable.write_sae`."""
+        write_sae(self.sae.save_inference_model, path)
 
 
 @with_usual_defaults
