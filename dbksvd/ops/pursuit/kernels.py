@@ -6,16 +6,16 @@ where their time does not count. Legend: see :mod:`dbksvd.ops.pursuit.reference`
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 from numba.extending import intrinsic
+
+from dbksvd.ops.compiling import FAST, compile_allocating, compile_kernel
 
 # One block of products with its block of a Gram row stays in the first-level cache.
 BLOCK = 128
 STEPS_PER_ATOM = 4
-# No NaN comes in (checked) and none is made, so maxima and sums may be vectorised.
-FAST = {"nnan", "ninf", "nsz", "contract", "reassoc"}
-
 
 @intrinsic
 def fast_max(_context, a, b):  # type: ignore[no-untyped-def]
@@ -33,7 +33,7 @@ def fast_max(_context, a, b):  # type: ignore[no-untyped-def]
     return a(a, b), generate
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def subtract_row(p, v, g, nonnegative):
     """Set p ← p − v g; return the lowest index of the largest |p| (p), or −1."""
     best = p.dtype.type(0)
@@ -66,14 +66,42 @@ def subtract_row(p, v, g, nonnegative):
 UNKNOWN, LEFT_OUT, IN_FACTOR, DEPENDENT = -1, 0, 1, 2
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def solve_support(gram, b, passive, size, dependent, L, rows, known, forward, s):
+class Solver(NamedTuple):
+    """Room for the systems of a sample; `known`, L, rows and `forward` go from solve to solve."""
+
+    passive: np.ndarray
+    barred: np.ndarray
+    L: np.ndarray
+    rows: np.ndarray
+    known: np.ndarray
+    forward: np.ndarray
+    s: np.ndarray
+
+
+@compile_allocating()
+def make_solver(k):
+    """Return room for systems of k slots, all of them passive."""
+    return Solver(
+        np.ones(k, np.bool_),
+        np.zeros(k, np.bool_),
+        np.empty((k, k)),
+        np.empty(k, np.int64),
+        np.empty(k, np.int8),
+        np.empty(k),
+        np.empty(k),
+    )
+
+
+@compile_kernel(fastmath=FAST)
+def solve_support(gram, b, size, dependent, solver, s):
     """Set s ← least squares on the passive atoms; atoms in the span of earlier ones get 0.
 
     The factor L, its `rows` and `forward`, the result of the forward substitution, are those of the
     last solve of this sample up to the first slot whose `known` state changes, and made from there
     on: supports grow by one atom at a time. `known` is `UNKNOWN` before the first solve.
     """
+    passive, L, rows = solver.passive, solver.L, solver.rows
+    known, forward = solver.known, solver.forward
     count = first = 0
     while first < size and known[first] != UNKNOWN and (known[first] != LEFT_OUT) == passive[first]:
         count += known[first] == IN_FACTOR
@@ -113,18 +141,16 @@ def solve_support(gram, b, passive, size, dependent, L, rows, known, forward, s)
         s[rows[a]] = total / L[a, a]
 
 
-@njit(nogil=True, cache=True)
-def fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, known, forward, s):
-    """Set z ← argmin over z ≥ 0 of ½ zᵀGz − bᵀz, by Lawson and Hanson's active set, from z ≥ 0.
-
-    `L`, `rows`, `known` and `forward` go from one call to the next of a sample: see
-    :func:`solve_support`.
-    """
-    passive = z[:size] > 0
-    barred = np.zeros(size, np.bool_)
+@compile_kernel()
+def fit_nonnegative(gram, b, z, size, dependent, zero, solver):
+    """Set z ← argmin over z ≥ 0 of ½ zᵀGz − bᵀz, by Lawson and Hanson's active set, from z ≥ 0."""
+    passive, barred, s = solver.passive, solver.barred, solver.s
+    for i in range(size):
+        passive[i] = z[i] > 0
+        barred[i] = False
     newest = -1
     for _ in range(10 * size + 10):
-        solve_support(gram, b, passive, size, dependent, L, rows, known, forward, s)
+        solve_support(gram, b, size, dependent, solver, s)
         step = 1.0
         blocked = False
         for i in range(size):
@@ -156,7 +182,7 @@ def fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, known, forward, 
         passive[newest] = True
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def write_codes(support, z, size, indices, values):
     """Write the non-zero coefficients to the front of a row; the rest is index 0, value 0."""
     used = 0
@@ -171,7 +197,7 @@ def write_codes(support, z, size, indices, values):
         values[i] = 0
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def subtract_worth(p, v, g, costs, scale, floor, nonnegative, gains):
     """Set p ← p − v g; return the lowest index of the largest p² − scale · costs above 0, or −1.
 
@@ -213,37 +239,28 @@ def subtract_worth(p, v, g, costs, scale, floor, nonnegative, gains):
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compile_allocating()
 def match(
-    products,
-    norms,
-    floors,
-    G,
-    k,
-    nonnegative,
-    refit,
-    rtol,
-    dependent,
-    costs,
-    indices,
-    values,
+    products, norms, floors, G, k, nonnegative, refit, rtol, dependent, costs, indices, values
 ):
     """Code a block of samples by matching pursuit; `products` (rows, m) is overwritten.
 
     `costs` (m,) are the penalties, or of size 0 where there are none.
     """
-    support = np.empty(k, np.int64)
-    gram = np.empty((k, k))
-    L = np.empty((k, k))
-    rows = np.empty(k, np.int64)
-    passive = np.ones(k, np.bool_)
-    b, z, s = np.empty(k), np.empty(k), np.empty(k)
-    known, forward = np.empty(k, np.int8), np.empty(k)
-    gains = np.empty(costs.size)
+    room = np.empty(k, np.int64), np.empty((k, k)), np.empty(k), np.empty(k), np.empty(costs.size)
+    rules = k, nonnegative, refit, rtol, dependent
+    match_rows(products, norms, floors, G, costs, rules, room, make_solver(k), indices, values)
+
+
+@compile_kernel()
+def match_rows(products, norms, floors, G, costs, rules, room, solver, indices, values):
+    """Do :func:`match` in the room it has made."""
+    k, nonnegative, refit, rtol, dependent = rules
+    support, gram, b, z, gains = room
     for n in range(len(products)):
         p = products[n]
         size = 0
-        known[:] = UNKNOWN
+        solver.known[:] = UNKNOWN
         energy = norms[n] * norms[n]
         common = (costs, energy, floors[n], nonnegative, gains)
         if costs.size:
@@ -277,7 +294,7 @@ def match(
                 j = subtract_row(p, v, G[j], nonnegative)
         if refit and nonnegative:
             zero = 1e-12 * norms[n]
-            fit_nonnegative(gram, b, z, size, dependent, zero, L, rows, known, forward, s)
+            fit_nonnegative(gram, b, z, size, dependent, zero, solver)
         elif refit:
-            solve_support(gram, b, passive, size, dependent, L, rows, known, forward, z)
+            solve_support(gram, b, size, dependent, solver, z)
         write_codes(support, z, size, indices[n], values[n])

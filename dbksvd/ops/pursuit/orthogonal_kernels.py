@@ -10,24 +10,26 @@ second-level cache where it would have to read as many rows of the Gram matrix f
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
-
+from dbksvd.ops.compiling import FAST, compile_allocating, compile_kernel
 from dbksvd.ops.pursuit.kernels import (
-    FAST,
     STEPS_PER_ATOM,
     UNKNOWN,
     fast_max,
     fit_nonnegative,
+    make_solver,
     write_codes,
 )
 
-# Atoms updated at once: what is written stays in the first-level cache while all u_i stream by.
+# Atoms updated at once at most: what is written stays in the first-level cache while all u_i stream
+# by. Tiles are of equal width, and rows of one are set apart by a gap, so that a power of two does
+# not bring all of them to the same places of the cache.
 TILE = 2048
+GAP = 16
 # Rows u_i that are added in one go; there are always that many, with weight 0 if need be.
 ROWS = 8
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def subtract_rows(to, rows, weights, size):
     """Set to ← to − Σ weights_i rows_i over the first `size` rows, rounded up to `ROWS`."""
     for a in range(0, size, ROWS):
@@ -44,7 +46,7 @@ def subtract_rows(to, rows, weights, size):
 
 
 # numpy's error model: a check for a zero divisor would keep the loops from being vectorised
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@compile_kernel(fastmath=FAST, error_model="numpy")
 def judge(p, e, recursive, nonnegative, floor, dependent):
     """Return p² / e (|p| for omp) of one atom, 0 if it is not eligible."""
     none = floor - floor  # of their dtype
@@ -55,7 +57,7 @@ def judge(p, e, recursive, nonnegative, floor, dependent):
     return size if e > dependent else none
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@compile_kernel(fastmath=FAST, error_model="numpy")
 def score_tile(p, e, scores, rule):
     """Set the scores of a tile; return the largest."""
     top = p.dtype.type(0)
@@ -66,7 +68,7 @@ def score_tile(p, e, scores, rule):
     return top
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@compile_kernel(fastmath=FAST, error_model="numpy")
 def update_tile(p, e, scores, start, g, u, work, size, weights, steps, scale, step, rule):
     """Make the tile of u_size, bring p and e up to date, and do as :func:`score_tile`.
 
@@ -92,7 +94,7 @@ def update_tile(p, e, scores, start, g, u, work, size, weights, steps, scale, st
     return score_tile(p, e, scores, rule)
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def find_place(scores, best):
     """Return the lowest index of `best`; no early end, so that it is vectorised."""
     place = scores.size
@@ -101,14 +103,14 @@ def find_place(scores, best):
     return place
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def find_best(p, e, scores, rule):
     """Return the best eligible atom, or −1."""
     top = score_tile(p, e, scores, rule)
     return find_place(scores, top) if top > 0 else -1
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def update_best(p, e, scores, start, g, u, work, size, L, c, weights, steps, rule):
     """Update p and e by the atom at `size`, tile by tile; return the best eligible atom, or −1."""
     kind = p.dtype.type
@@ -119,8 +121,8 @@ def update_best(p, e, scores, start, g, u, work, size, L, c, weights, steps, rul
     best = kind(0)
     place = -1
     for tile in range(len(u)):
-        low = tile * TILE
-        high = min(low + TILE, p.size)
+        low = tile * work.size
+        high = min(low + work.size, p.size)
         top = update_tile(
             *(p[low:high], e[low:high], scores[low:high], start[low:high], g[low:high]),
             *(u[tile], work, size, weights, steps, scale, step, rule),
@@ -128,10 +130,10 @@ def update_best(p, e, scores, start, g, u, work, size, L, c, weights, steps, rul
         if top > best:
             best = top
             place = low
-    return place + find_place(scores[place : place + TILE], best) if place >= 0 else -1
+    return place + find_place(scores[place : place + work.size], best) if place >= 0 else -1
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def grow_factor(gram, size, L):
     """Grow the Cholesky factor by row `size` of `gram`; return the squared pivot."""
     pivot = gram[size, size]
@@ -145,7 +147,7 @@ def grow_factor(gram, size, L):
     return pivot
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def project_sample(L, b, size, c):
     """Set c_size ← q_size·x, by one step of the forward substitution L c = b."""
     total = b[size]
@@ -154,7 +156,7 @@ def project_sample(L, b, size, c):
     c[size] = total / L[size, size]
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def solve_transposed(L, c, size, z):
     """Set z ← L⁻ᵀ c: from coefficients of the q to those of the atoms."""
     for a in range(size - 1, -1, -1):
@@ -164,7 +166,7 @@ def solve_transposed(L, c, size, z):
         z[a] = total / L[a, a]
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def multiply_transposed(L, z, size, c):
     """Set c ← Lᵀ z: from coefficients of the atoms to those of the q."""
     for a in range(size):
@@ -173,28 +175,38 @@ def multiply_transposed(L, z, size, c):
             c[a] += L[i, a] * z[i]
 
 
-@njit(nogil=True, cache=True)
+@compile_allocating()
 def match_orthogonally(
     products, norms, floors, G, k, recursive, nonnegative, rtol, dependent, indices, values
 ):
     """Code a block of samples by orthogonal matching pursuit, or least squares if `recursive`."""
+    kind, m, padded = products.dtype, len(G), k + ROWS - k % ROWS
+    tiles = (m + TILE - 1) // TILE
+    wide = (m + tiles - 1) // tiles
+    systems = np.empty(k, np.int64), np.empty((k, k)), np.empty((k, k)), np.empty(k)
+    fits = np.empty(k), np.zeros(k), np.empty(padded, kind), np.empty(padded, kind)
+    u = np.zeros((tiles, padded, wide + GAP), kind), np.empty(wide, kind)
+    scores = np.diag(G).copy(), np.empty(m, kind), np.empty(m, kind), np.empty(m, kind)
+    rules = k, recursive, nonnegative, rtol, dependent
+    room = systems, fits, u, scores
+    match_rows_orthogonally(products, norms, floors, G, rules, room, make_solver(k), indices, values)
+
+
+@compile_kernel()
+def match_rows_orthogonally(products, norms, floors, G, rules, room, solver, indices, values):
+    """Do :func:`match_orthogonally` in the room it has made."""
     kind = products.dtype.type
-    m, padded = len(G), k + ROWS - k % ROWS
-    support, rows = np.empty(k, np.int64), np.empty(k, np.int64)
-    gram, L, work = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
-    b, c, z, s = np.empty(k), np.empty(k), np.zeros(k), np.empty(k)
-    known, forward = np.empty(k, np.int8), np.empty(k)
-    u = np.zeros(((m + TILE - 1) // TILE, padded, TILE), products.dtype)
-    weights, steps = np.empty(padded, products.dtype), np.empty(padded, products.dtype)
-    p, e = np.empty(m, products.dtype), np.empty(m, products.dtype)
-    scores, tile = np.empty(m, products.dtype), np.empty(TILE, products.dtype)
-    corners = np.diag(G).copy()
+    k, recursive, nonnegative, rtol, dependent = rules
+    systems, fits, (u, tile), (corners, p, e, scores) = room
+    support, gram, L, b = systems
+    c, z, weights, steps = fits
     for n in range(len(products)):
         start = products[n]
-        p[:] = start
-        e[:] = corners
+        for i in range(p.size):
+            p[i] = start[i]
+            e[i] = corners[i]
         size = 0
-        known[:] = UNKNOWN
+        solver.known[:] = UNKNOWN
         energy = norms[n] * norms[n]
         rule = (recursive, nonnegative, kind(floors[n]), kind(dependent))
         j = find_best(p, e, scores, rule)
@@ -215,7 +227,7 @@ def match_orthogonally(
             if nonnegative:
                 z[size - 1] = 1e-300  # passive from the first solve on: its slope is positive
                 zero = 1e-12 * norms[n]
-                fit_nonnegative(gram, b, z, size, dependent, zero, work, rows, known, forward, s)
+                fit_nonnegative(gram, b, z, size, dependent, zero, solver)
                 multiply_transposed(L, z, size, c)
                 energy = norms[n] * norms[n]
                 for i in range(size):
