@@ -10,14 +10,13 @@ its own, which are added in the order of the chunks, so that threads change no b
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from dbksvd.ops.compiling import FAST, compile_allocating, compile_kernel
 
 CHUNK_ENTRIES = 1 << 15
-# No NaN comes in and none is made, so sums may be vectorised.
-FAST = {"nnan", "ninf", "nsz", "contract", "reassoc"}
 
 
-@njit(nogil=True, cache=True)
+@compile_allocating()
 def index_entries(indices, values, turns, atom_batch):
     """Return offsets of the batches, and samples, slots and owners of the entries (counting sort).
 
@@ -47,7 +46,7 @@ def index_entries(indices, values, turns, atom_batch):
     return offsets, samples, slots, owners
 
 
-@njit(nogil=True, cache=True)
+@compile_allocating()
 def cut_chunks(samples):
     """Return the ends of chunks of about `CHUNK_ENTRIES` entries; none divides a sample."""
     ends = [0]
@@ -59,7 +58,7 @@ def cut_chunks(samples):
     return np.array(ends)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def dot(a, b):
     """Return a · b."""
     total = a.dtype.type(0)
@@ -68,21 +67,21 @@ def dot(a, b):
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def add_scaled(a, v, b):
     """Set a ← a + v b."""
     for i in range(a.size):
         a[i] += v * b[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compile_kernel(fastmath=FAST)
 def add_two_scaled(a, v, b, w, c):
     """Set a ← a + v b + w c."""
     for i in range(a.size):
         a[i] += v * b[i] + w * c[i]
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def start_sums(R, values, samples, slots, owners, z, new_z, ends, G, S, first, last):
     """Set z ← the coefficients; per chunk and atom, G ← R[Ω]ᵀz and S ← z·z."""
     for chunk in range(first, last):
@@ -97,7 +96,7 @@ def start_sums(R, values, samples, slots, owners, z, new_z, ends, G, S, first, l
             S[chunk, b] += value * value
 
 
-@njit(nogil=True, cache=True)
+@compile_allocating()
 def turn_atoms(G, S, d, new_d, along, moving, nonnegative):
     """Set new_d ← g / ‖g‖ with g = Eᵀz' = Σ G + (Σ S) d, in the half space of d; along ← d·new_d.
 
@@ -125,7 +124,7 @@ def turn_atoms(G, S, d, new_d, along, moving, nonnegative):
         along[b] = dot(d[b], new_d[b])
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def step_sums(
     R, samples, owners, z, new_z, new_d, along, moving, nonnegative, ends, G, S, first, last
 ):
@@ -146,7 +145,7 @@ def step_sums(
                 S[chunk, b] += value * z[e]
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def finish(
     R,
     values,
@@ -189,7 +188,7 @@ def finish(
             e += 1
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def subtract_codes(R, indices, values, atoms, first, last):
     """Set R ← R − Z D on the samples ``first … last − 1``."""
     for i in range(first, last):
