@@ -75,6 +75,7 @@ class Solver(NamedTuple):
     rows: np.ndarray
     known: np.ndarray
     forward: np.ndarray
+    y: np.ndarray
     s: np.ndarray
 
 
@@ -89,6 +90,7 @@ def make_solver(k):
         np.empty(k, np.int8),
         np.empty(k),
         np.empty(k),
+        np.empty(k),
     )
 
 
@@ -101,7 +103,7 @@ def solve_support(gram, b, size, dependent, solver, s):
     on: supports grow by one atom at a time. `known` is `UNKNOWN` before the first solve.
     """
     passive, L, rows = solver.passive, solver.L, solver.rows
-    known, forward = solver.known, solver.forward
+    known, forward, y = solver.known, solver.forward, solver.y
     count = first = 0
     while first < size and known[first] != UNKNOWN and (known[first] != LEFT_OUT) == passive[first]:
         count += known[first] == IN_FACTOR
@@ -133,12 +135,15 @@ def solve_support(gram, b, size, dependent, solver, s):
             total -= L[a, c] * forward[rows[c]]
         forward[rows[a]] = total / L[a, a]
     for i in range(size):
-        s[i] = forward[i] if known[i] == IN_FACTOR else 0.0
+        s[i] = 0.0
+    # row by row of L, which lie in one piece, and not by its columns
+    for a in range(count):
+        y[a] = forward[rows[a]]
     for a in range(count - 1, -1, -1):
-        total = s[rows[a]]
-        for c in range(a + 1, count):
-            total -= L[c, a] * s[rows[c]]
-        s[rows[a]] = total / L[a, a]
+        y[a] /= L[a, a]
+        s[rows[a]] = y[a]
+        for c in range(a):
+            y[c] -= L[a, c] * y[a]
 
 
 @compile_kernel()

@@ -156,23 +156,24 @@ def project_sample(L, b, size, c):
     c[size] = total / L[size, size]
 
 
-@compile_kernel()
+@compile_kernel(fastmath=FAST)
 def solve_transposed(L, c, size, z):
     """Set z ← L⁻ᵀ c: from coefficients of the q to those of the atoms."""
+    for a in range(size):
+        z[a] = c[a]
     for a in range(size - 1, -1, -1):
-        total = c[a]
-        for i in range(a + 1, size):
-            total -= L[i, a] * z[i]
-        z[a] = total / L[a, a]
+        z[a] /= L[a, a]
+        for i in range(a):
+            z[i] -= L[a, i] * z[a]
 
 
-@compile_kernel()
+@compile_kernel(fastmath=FAST)
 def multiply_transposed(L, z, size, c):
     """Set c ← Lᵀ z: from coefficients of the atoms to those of the q."""
     for a in range(size):
         c[a] = 0.0
-        for i in range(a, size):
-            c[a] += L[i, a] * z[i]
+        for i in range(a + 1):
+            c[i] += L[a, i] * z[a]
 
 
 @compile_allocating()
