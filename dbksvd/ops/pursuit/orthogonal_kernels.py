@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from dbksvd.ops.compiling import FAST, compile_allocating, compile_kernel
 from dbksvd.ops.pursuit.kernels import (
+    BLOCK,
     STEPS_PER_ATOM,
     UNKNOWN,
     fast_max,
@@ -59,13 +60,19 @@ def judge(p, e, recursive, nonnegative, floor, dependent):
 
 @compile_kernel(fastmath=FAST, error_model="numpy")
 def score_tile(p, e, scores, rule):
-    """Set the scores of a tile; return the largest."""
-    top = p.dtype.type(0)
-    for i in range(p.size):
-        score = judge(p[i], e[i], *rule)
-        scores[i] = score
-        top = fast_max(top, score)  # type: ignore[call-arg]
-    return top
+    """Set the scores of a tile; return the largest, and where its block of atoms begins."""
+    best, start = p.dtype.type(0), 0
+    for low in range(0, p.size, BLOCK):
+        products, squares = p[low : low + BLOCK], e[low : low + BLOCK]
+        block = scores[low : low + BLOCK]
+        top = p.dtype.type(0)
+        for i in range(block.size):
+            score = judge(products[i], squares[i], *rule)
+            block[i] = score
+            top = fast_max(top, score)  # type: ignore[call-arg]
+        if top > best:
+            best, start = top, low
+    return best, start
 
 
 @compile_kernel(fastmath=FAST, error_model="numpy")
@@ -95,19 +102,19 @@ def update_tile(p, e, scores, start, g, u, work, size, weights, steps, scale, st
 
 
 @compile_kernel()
-def find_place(scores, best):
-    """Return the lowest index of `best`; no early end, so that it is vectorised."""
-    place = scores.size
-    for i in range(scores.size):
-        place = min(place, i if scores[i] == best else scores.size)
-    return place
+def find_place(scores, start, best):
+    """Return the lowest index of `best`, which is in the block that begins at `start`; or −1."""
+    for i in range(start, scores.size):
+        if scores[i] == best:
+            return i if best > 0 else -1
+    return -1
 
 
 @compile_kernel()
 def find_best(p, e, scores, rule):
     """Return the best eligible atom, or −1."""
-    top = score_tile(p, e, scores, rule)
-    return find_place(scores, top) if top > 0 else -1
+    best, start = score_tile(p, e, scores, rule)
+    return find_place(scores, start, best)
 
 
 @compile_kernel()
@@ -118,19 +125,17 @@ def update_best(p, e, scores, start, g, u, work, size, L, c, weights, steps, rul
         weights[a] = L[size, a] if a < size else 0.0
         steps[a] = c[a] if a < size else 0.0
     scale, step = kind(1 / L[size, size]), kind(c[size])
-    best = kind(0)
-    place = -1
+    best, place = kind(0), 0
     for tile in range(len(u)):
         low = tile * work.size
         high = min(low + work.size, p.size)
-        top = update_tile(
+        top, start_of_top = update_tile(
             *(p[low:high], e[low:high], scores[low:high], start[low:high], g[low:high]),
             *(u[tile], work, size, weights, steps, scale, step, rule),
         )
         if top > best:
-            best = top
-            place = low
-    return place + find_place(scores[place : place + work.size], best) if place >= 0 else -1
+            best, place = top, low + start_of_top
+    return find_place(scores, place, best)
 
 
 @compile_kernel(fastmath=FAST)
