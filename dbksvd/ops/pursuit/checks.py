@@ -139,6 +139,11 @@ def shift_exponents(x: Tensor, exponents: Tensor | int) -> Tensor:
     return torch.ldexp(x, powers)
 
 
+def has_safe_scale(largest: float) -> bool:
+    """Return whether rows with this largest |x_i| stay as they are in :func:`scale_rows`."""
+    return abs(math.frexp(largest)[1]) <= SAFE_EXPONENT
+
+
 def scale_rows(x: Activations) -> tuple[Activations, Tensor | None]:
     """Return rows of a safe scale, and the exponents (n, 1) of the powers of two taken out.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dbksvd.ops.pursuit import kernels, orthogonal_kernels
-from dbksvd.ops.pursuit.checks import restore_scale, scale_rows
+from dbksvd.ops.pursuit.checks import has_safe_scale, restore_scale, scale_rows
 from dbksvd.ops.pursuit.tolerances import find_floors, find_tolerances
 from dbksvd.ops.threads import map_in_threads
 
@@ -40,9 +40,8 @@ def encode(
 
     def encode_rows(start: int) -> None:
         rows = slice(start, start + ROWS)
-        scaled, exponents = scale_rows(x[rows])
+        scaled, exponents, norms = measure_rows(x[rows])
         products = (scaled @ atoms.T).numpy()
-        norms = torch.linalg.vector_norm(scaled, dim=1, dtype=torch.float64)
         # the kernels compare in the dtype of the products
         floors = round_down(find_floors(norms, x.dtype, threshold, exponents), x.dtype)
         out = indices[rows].numpy(), values[rows].numpy()
@@ -58,6 +57,17 @@ def encode(
 
     map_in_threads(encode_rows, range(0, len(x), ROWS))
     return indices, values
+
+
+def measure_rows(x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return rows and exponents as :func:`.checks.scale_rows` does, and the norms in float64."""
+    norms = torch.empty(len(x), dtype=torch.float64)
+    least, largest = kernels.measure_rows(x.numpy(), norms.numpy())
+    if has_safe_scale(least) and has_safe_scale(largest):
+        return x, None, norms
+    scaled, exponents = scale_rows(x)
+    kernels.measure_rows(scaled.numpy(), norms.numpy())
+    return scaled, exponents, norms
 
 
 def round_down(limits: Tensor, dtype: torch.dtype) -> Tensor:

@@ -34,6 +34,27 @@ def fast_max(_context, a, b):  # type: ignore[no-untyped-def]
 
 
 @compile_kernel(fastmath=FAST)
+def measure_rows(x, norms):
+    """Set norms ← the norm of each row of x in float64; return the least and largest max |x_i|.
+
+    Rows of zeros do not count for the least one.
+    """
+    least = largest = x.dtype.type(0)
+    for n in range(len(x)):
+        row = x[n]
+        top = x.dtype.type(0)
+        total = 0.0
+        for i in range(row.size):
+            top = fast_max(top, abs(row[i]))  # type: ignore[call-arg]
+            total += np.float64(row[i]) * np.float64(row[i])
+        norms[n] = np.sqrt(total)
+        largest = max(largest, top)
+        if top > 0 and (least == 0 or top < least):
+            least = top
+    return least, largest
+
+
+@compile_kernel(fastmath=FAST)
 def subtract_row(p, v, g, nonnegative):
     """Set p ← p − v g; return the lowest index of the largest |p| (p), or −1."""
     best = p.dtype.type(0)
