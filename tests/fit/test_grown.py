@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from dbksvd.base.codes import SparseCodes
 from dbksvd.base.work import Work
 from dbksvd.dictionaries.dictionary import Dictionary, PursuitSettings, encode_with
-from dbksvd.fit.grown.candidates import choose_apart, find_general_atoms
+from dbksvd.fit.grown.candidates import choose_apart, find_general_atoms, find_quantiles
 from dbksvd.fit.grown.cleaning import clean_atoms_
 from dbksvd.fit.grown.coactive import find_coactive, find_coactive_pairs, share_atoms_
 from dbksvd.fit.grown.method import METHOD, fit
@@ -156,6 +156,13 @@ def test_general_directions_come_first(planted):
     atoms = find_general_atoms(residual, 1, 2.0, 32, torch.Generator().manual_seed(0))
     assert atoms.shape == (1, WIDTH)
     assert int((features @ atoms[0]).argmax()) == 0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 4096])
+def test_quantiles_are_those_of_torch(n: int, share: float):
+    products = torch.randn(n, 7, generator=torch.Generator().manual_seed(n))
+    assert torch.equal(find_quantiles(products, share), products.quantile(share, dim=0))
 
 
 def test_candidates_that_are_alike_count_once():

@@ -57,7 +57,7 @@ def find_general_atoms(
         products = residual @ candidates.T
         limits = torch.full_like(products[0], threshold)
         if climb < FIRST_CLIMBS:
-            limits = limits.minimum(products[:QUANTILE_ROWS].quantile(FIRST_SHARE, dim=0))
+            limits = limits.minimum(find_quantiles(products[:QUANTILE_ROWS], FIRST_SHARE))
         products *= products > limits
         moved = torch.nn.functional.normalize(products.T @ residual, dim=1)
         is_pulled = (products > 0).sum(dim=0) >= MIN_USES
@@ -65,6 +65,23 @@ def find_general_atoms(
     products = residual @ candidates.T
     gains = (products * (products > threshold)).square().sum(dim=0)
     return choose_apart(candidates, gains, count)
+
+
+def find_quantiles(products: Tensor, share: float) -> Tensor:
+    """Return what ``products.quantile(share, dim=0)`` does, for a share near 1 in a fifth of its time.
+
+    Parameters
+    ----------
+    products : tensor of shape (n, starts)
+        Numbers.
+    share : float
+        From 0 to 1; between two numbers the quantile is interpolated.
+    """
+    rank = float(torch.tensor(share, dtype=products.dtype) * (len(products) - 1))
+    below = int(rank)
+    top = products.T.contiguous().topk(len(products) - below, dim=1).values
+    above = top[:, max(0, top.shape[1] - 2)]
+    return top[:, -1].lerp(above, rank - below)
 
 
 def choose_apart(candidates: Activations, gains: Tensor, count: int) -> Atoms:
