@@ -12,7 +12,6 @@ from dbksvd.fit.reading import READ_ROWS, ActivationSource, read_rows
 from dbksvd.ops.pursuit.checks import LARGEST_SHIFT
 from dbksvd.ops.ranks import ALONE, Ranks
 
-
 # Numbers of a block that stays in cache as float64.
 BLOCK = 1 << 16
 

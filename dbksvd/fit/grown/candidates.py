@@ -68,7 +68,7 @@ def find_general_atoms(
 
 
 def find_quantiles(products: Tensor, share: float) -> Tensor:
-    """Return what ``products.quantile(share, dim=0)`` does, for a share near 1 in a fifth of its time.
+    """Return ``products.quantile(share, dim=0)``, for a share near 1 in a fifth of its time.
 
     Parameters
     ----------

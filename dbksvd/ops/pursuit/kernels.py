@@ -17,6 +17,7 @@ from dbksvd.ops.compiling import FAST, compile_allocating, compile_kernel
 BLOCK = 128
 STEPS_PER_ATOM = 4
 
+
 @intrinsic
 def fast_max(_context, a, b):  # type: ignore[no-untyped-def]
     """Return max(a, b) as LLVM's maxnum, the form of a maximum that LLVM vectorises."""

@@ -10,6 +10,7 @@ second-level cache where it would have to read as many rows of the Gram matrix f
 from __future__ import annotations
 
 import numpy as np
+
 from dbksvd.ops.compiling import FAST, compile_allocating, compile_kernel
 from dbksvd.ops.pursuit.kernels import (
     BLOCK,
@@ -194,8 +195,8 @@ def match_orthogonally(
     u = np.zeros((tiles, padded, wide + GAP), kind), np.empty(wide, kind)
     scores = np.diag(G).copy(), np.empty(m, kind), np.empty(m, kind), np.empty(m, kind)
     rules = k, recursive, nonnegative, rtol, dependent
-    room = systems, fits, u, scores
-    match_rows_orthogonally(products, norms, floors, G, rules, room, make_solver(k), indices, values)
+    room, solver = (systems, fits, u, scores), make_solver(k)
+    match_rows_orthogonally(products, norms, floors, G, rules, room, solver, indices, values)
 
 
 @compile_kernel()
