@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -85,9 +86,9 @@ class BatchReader:
         if self.staging is None:
             assert batch is not None
             return batch
+        # a power of two, so this product changes no digit on any device
         batch = self.staging.send().sub_(self.mean.to(self.device))
-        power = torch.tensor(-self.exponent, dtype=batch.dtype, device=self.device)
-        return batch.ldexp_(power)
+        return batch.mul_(math.ldexp(1.0, -self.exponent))
 
     def _load(self, position: int, samples: int) -> Tensor | None:
         """Return a batch for the CPU; for another device, leave its rows in pinned memory."""
