@@ -109,6 +109,8 @@ $(PEERS): benchmarks/requirements.txt $(STAMP)
 BENCH := results/benchmarks
 bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks (30 minutes)
 	snakemake --cores $(CORES) results/minilm/layer4/shards/manifest.json
+	snakemake results/smollm2/model/SmolLM2-135M-Instruct.Q4_1.json --cores $(CORES) \
+	  --configfile experiments/smollm2.yaml
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_coding.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_fit.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_learning.py --output $(BENCH)
@@ -117,6 +119,7 @@ bench: $(PEERS)  ## time against peers: tables and targets in results/benchmarks
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_switch.py --output $(BENCH) --threads 1
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_ranks.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/run_disk.py --output $(BENCH)
+	PYTHONPATH="$(CURDIR)" python benchmarks/run_extraction.py --output $(BENCH)
 	PYTHONPATH="$(CURDIR)" python benchmarks/print_targets.py --output $(BENCH)
 
 bench-memory: env  ## peak memory of a fit on 10 million samples (35 GB of disk, 15 minutes)

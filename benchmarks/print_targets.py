@@ -6,12 +6,14 @@ import argparse
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.coding_floor import PARTS, count_floor
 from benchmarks.learners import NONNEGATIVE, SIGNED, TOPK
 from benchmarks.peers import OURS_MP, OURS_OLS, OURS_OMP, PRODUCT, SKLEARN_OMP, SPAMS_OMP
+from benchmarks.run_extraction import BARE, PART, ROWS, STORE
 from dbksvd.base.files import replace_file
 
 Rows = list[dict[str, str]]
@@ -22,6 +24,8 @@ STREAMED_SAMPLES = 10_000_000
 PASS_SAMPLES = 1 << 20
 # A fit, in times of its sparse coding alone.
 MOST_OF_CODING = 1.5
+# An extraction, in tokens a second of a bare forward pass.
+LEAST_OF_BARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def find_targets(folder: Path) -> Iterator[Target]:
     yield from find_learning_targets(read_rows(folder / "learning.csv"))
     yield find_memory_target(read_rows(folder / "memory.csv"))
     yield from find_disk_targets(read_rows(folder / "disk.csv"))
+    yield from find_extraction_targets(read_rows(folder / "extraction.csv"))
     yield from find_pass_targets(
         read_rows(folder / "pass-cuda.csv"), read_rows(folder / "pass-cpu.csv")
     )
@@ -226,6 +231,26 @@ def find_disk_targets(rows: Rows) -> Iterator[Target]:
     else:
         ratio = float(alone["median_s"]) / float(row["median_s"])
         yield Target(half, f"{ratio:.2f} x", ratio >= 1)
+
+
+def find_extraction_targets(rows: Rows) -> Iterator[Target]:
+    """Yield tokens a CPU second of an extraction, against a bare pass and SAELens's store."""
+    for model in ("minilm", "smollm2"):
+        names = (BARE, ROWS, PART, STORE)
+        found = {name: select(rows, model=model, contestant=name) for name in names}
+        for name, other, least in ((ROWS, BARE, LEAST_OF_BARE), (PART, BARE, 0), (ROWS, STORE, 0)):
+            aim = f"at least {least:g} x " if least else ""
+            target = compare(
+                f"{name} of {model}: {aim}{other} in tokens a second",
+                *(found[name], found[other], "tokens_per_cpu_s"),
+                partial(judge_ratio, least=least),
+            )
+            yield replace(target, is_aim=least > 0)
+
+
+def judge_ratio(ours: float, other: float, least: float) -> tuple[str, bool]:
+    """Return how many times as fast ours is, and whether that is enough."""
+    return f"{ours / other:.2f} x ({ours:.0f} against {other:.0f})", ours / other >= least
 
 
 def find_pass_targets(cuda: Rows, cpu: Rows) -> Iterator[Target]:

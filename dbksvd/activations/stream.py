@@ -17,6 +17,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ class ActivationStream:
         self._held: dict[int, Tensor] = {}
         # a fit reads ahead in a thread
         self._lock = threading.Lock()
+        device = self._loaded.device
+        self._queue = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @property
     def block_rows(self) -> int:
@@ -161,11 +164,18 @@ class ActivationStream:
             if len(document.kept)
         ]
         dtype = self.settings.storage_dtype  # the rows are rounded as stored ones are
-        parts = extract_rows(self._loaded, self._hook, tokenized, self.settings.batch_size, dtype)
-        rows = np.concatenate([records["activations"] for records in parts])
+        with self._work_aside():
+            parts = extract_rows(
+                self._loaded, self._hook, tokenized, self.settings.batch_size, dtype
+            )
+            rows = np.concatenate([records["activations"] for records in parts])
         before = int(ends[first - 1]) if first else 0
         rows = rows[low - before : high - before].astype(np.float32, copy=False)
         return torch.from_numpy(rows[self._order_block(number, rows)])
+
+    def _work_aside(self) -> AbstractContextManager[Any]:
+        """Give the model a queue of its own on a GPU: it does not wait for what a fit has there."""
+        return nullcontext() if self._queue is None else torch.cuda.stream(self._queue)
 
     def _order_block(self, number: int, rows: np.ndarray) -> np.ndarray:
         """Return the order of a block; a row over the norm limit gives its place to another."""

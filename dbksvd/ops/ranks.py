@@ -17,6 +17,8 @@ from torch import Tensor, distributed
 
 # Longest wait for another rank: more than it takes to read a batch or to write a checkpoint.
 TIMEOUT = timedelta(minutes=10)
+# A checksum has so many that float64 holds it.
+CHECKSUM_BITS = (1 << 52) - 1
 
 
 class Ranks:
@@ -85,6 +87,35 @@ class Ranks:
     def ask_first(self, number: float) -> float:
         """Return the number of rank 0, for numbers such as times that differ between ranks."""
         return self.sum_numbers(number if self.is_first else 0.0)[0]
+
+    def check_alike(self, x: Tensor, what: str) -> None:
+        """Check that all ranks hold the same bits.
+
+        Compared is a checksum: bits of a row are summed, sums of rows weighed by their number.
+
+        Parameters
+        ----------
+        x : float32 or float64 tensor of shape (m, d)
+            What each rank has made for itself out of the same sums.
+        what : str
+            What it is, for the message.
+
+        Raises
+        ------
+        ValueError
+            If they do not: ranks then choose differently, and what they learn is worth nothing.
+        """
+        if self.size == 1:
+            return
+        rows = x.detach().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
+        numbers = torch.arange(1, len(rows) + 1, device=rows.device)
+        checksum = int((rows * numbers).sum()) & CHECKSUM_BITS
+        ends = torch.tensor([checksum, -checksum], dtype=torch.float64)
+        if self._reduce_(ends, distributed.ReduceOp.MAX).sum() != 0:
+            raise ValueError(
+                f"ranks: expected the same {what} on all of {self.size} ranks, got others: all "
+                "need the same model of GPU or processor, and the same versions of packages"
+            )
 
     def _reduce_(self, x: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
         if self.size == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from dataclasses import replace
@@ -20,6 +21,7 @@ from benchmarks import (
     problems,
     run_coding,
     run_disk,
+    run_extraction,
     run_fit,
     run_kernels,
     run_learning,
@@ -524,3 +526,53 @@ def test_disk_targets_are_rates_and_ratios(tmp_path, seconds, verdicts):
     )
     found = [v for what, v in find_verdicts(tmp_path).items() if what.startswith("shards ")]
     assert found == verdicts
+
+
+# extraction
+
+
+def test_an_extraction_is_timed_beside_a_bare_pass_and_the_store(
+    tmp_path, monkeypatch, tiny_causal, text_folder
+):
+    monkeypatch.setattr(run_extraction, "CONTEXT", 8)
+    monkeypatch.setattr(run_extraction, "BATCH", 4)
+    options = argparse.Namespace(text=text_folder, documents=30)
+    site = run_extraction.open_site("tiny", {"name": str(tiny_causal)}, 2, options)
+    seen: list[int] = []
+    watch = site.hook.module.register_forward_hook(lambda *_: seen.append(1))
+    rows = run_extraction.measure(site, 1)
+    watch.remove()
+    names = (run_extraction.BARE, run_extraction.ROWS, run_extraction.PART, run_extraction.STORE)
+    assert [row["contestant"] for row in rows] == list(names)
+    assert len(seen) >= 8  # each of four, twice
+    assert site.tokens == sum(len(document.ids) for document in site.documents) > 30
+    for row in rows[:3]:
+        assert row["n"] == site.tokens
+    sequences = site.tokens // 8
+    assert rows[3]["n"] == sequences // 4 * 4 * 8
+    for row in rows:
+        assert row["tokens_per_cpu_s"] == pytest.approx(row["n"] / row["cpu_s"])
+
+
+def test_an_extraction_without_the_folder_of_a_model_leaves_it_out(tmp_path, capsys):
+    folder = str(tmp_path / "nowhere")
+    run_extraction.main(["--output", str(tmp_path), "--models", "smollm2", "--smollm2", folder])
+    assert f"smollm2: left out: no folder {folder}" in capsys.readouterr().out
+    assert read(tmp_path / "extraction.csv") == []
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(90.0, "yes"), (89.0, "no")])
+def test_the_extraction_target_is_a_tenth_below_the_bare_pass(tmp_path, ours, verdict):
+    names = (run_extraction.BARE, run_extraction.ROWS, run_extraction.PART, run_extraction.STORE)
+    rates = (100.0, ours, 80.0, 120.0)
+    write(
+        tmp_path / "extraction.csv",
+        [
+            {"model": "minilm", "contestant": name, "tokens_per_cpu_s": rate}
+            for name, rate in zip(names, rates, strict=True)
+        ],
+    )
+    found = {what: v for what, v in find_verdicts(tmp_path).items() if "of minilm: " in what}
+    assert list(found.values()) == [verdict, "no aim", "no aim"]
+    others = [v for what, v in find_verdicts(tmp_path).items() if "of smollm2: " in what]
+    assert others == ["not measured"] * 3

@@ -169,6 +169,21 @@ def resume_training(ranks: Ranks, folder: str) -> dict[str, Any]:
     return found
 
 
+def compare_atoms(ranks: Ranks) -> list[str]:
+    """Return what is said of the same atoms on all ranks, of one that differs, of a swap."""
+    atoms = torch.randn(70, 5, generator=torch.Generator().manual_seed(0))
+    other, swapped = atoms.clone(), atoms.flip(0)
+    other[-1, -1] = torch.nextafter(other[-1, -1], torch.tensor(9.0))
+    found = []
+    for different in (atoms, other, swapped):
+        try:
+            ranks.check_alike(different if ranks.rank == 1 else atoms, "atoms")
+            found.append("")
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
 def meet_trouble(ranks: Ranks) -> tuple[str, str]:
     """Return what is said where ranks find other checkpoints, and where one has ended."""
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from rows import Rows
+from simulated_cuda import IS_REAL, leave_out_kernels, questions, use_cuda
 from torch.nn.functional import normalize
 
 from dbksvd.base.codes import SparseCodes
@@ -205,6 +206,27 @@ def test_cleaning_takes_out_features_without_atoms():
     assert float(before[0] @ features[0]) < 0.95
     assert float(atoms[0] @ features[0]) > 0.99
     assert torch.equal(atoms[1], before[1])  # too few samples
+
+
+def test_cleaning_asks_a_device_once_an_atom():
+    n, m = 900, 10
+    generator = torch.Generator().manual_seed(0)
+    atoms = normalize(torch.randn(m, 6, generator=generator), dim=1)
+    indices = torch.rand(n, m, generator=generator).argsort(dim=1)[:, :3].contiguous()
+    codes = SparseCodes(indices, 1 + torch.rand(n, 3, generator=generator), m)
+    x = torch.randn(n, 6, generator=generator)
+    asked = []
+    with use_cuda() as device, leave_out_kernels():
+        there = SparseCodes(codes.indices.to(device), codes.values.to(device), m)
+        for chosen in (torch.zeros(m, dtype=torch.bool), torch.ones(m, dtype=torch.bool)):
+            expected, found = atoms.clone(), atoms.to(device)
+            clean_atoms_(x, codes, expected, 0.5, chosen)
+            questions.clear()
+            clean_atoms_(x.to(device), there, found, 0.5, chosen.to(device))
+            asked.append(questions.total())
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
+    if not IS_REAL:  # the real one is not watched
+        assert asked == [4, 4 + m]
 
 
 def test_co_active_pairs_are_of_a_rarer_atom_and_a_likely_more_frequent_one():

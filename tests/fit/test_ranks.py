@@ -20,6 +20,7 @@ import pytest
 import torch
 from rank_work import (
     FITS,
+    compare_atoms,
     fit_all,
     meet_trouble,
     resume_training,
@@ -146,6 +147,15 @@ def test_ranks_that_cannot_go_on_say_why():
     assert re.match(expected.format(0, 0), first)
     assert re.match(expected.format(3, 1), second)
     assert ended.startswith("rank 0 of 2: another rank has ended or does not answer: ")
+
+
+def test_ranks_whose_atoms_differ_in_a_bit_are_told():
+    expected = r"ranks: expected the same atoms on all of 2 ranks, got others: .* model of GPU"
+    for same, differ, swapped in run_on_ranks(2, compare_atoms):
+        assert same == ""
+        assert re.match(expected, differ)
+        assert swapped == differ
+    assert compare_atoms(ALONE) == [""] * 3
 
 
 def test_each_rank_of_a_machine_has_its_gpu(monkeypatch: pytest.MonkeyPatch):

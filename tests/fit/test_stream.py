@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from simulated_cuda import use_cuda
 from test_sae import make_task
 
+from dbksvd.activations import rows
 from dbksvd.activations.from_text import extract_slice
 from dbksvd.activations.hdf5 import open_file
 from dbksvd.activations.sharding import write_shards
@@ -161,6 +163,31 @@ def test_a_fit_of_a_stream_has_the_bytes_of_a_fit_of_its_rows(open_stream, sampl
     assert numbers[:2] == [0, 1]  # for the scale, all of it being few rows
     assert len(numbers) < len(whole)  # the first iteration was not done again
     assert resumed.log_[0] == resumed.log_[0] | {"iteration": 1}
+
+
+def test_on_a_device_the_model_has_a_queue_of_its_own(
+    settings, sample, text_folder, open_stream, monkeypatch
+):
+    expected = open_stream().read(0, 100)
+    queues = []
+    run = rows._run
+
+    def watch(*args: Any) -> Any:
+        queues.append(torch.cuda.current_stream())
+        return run(*args)
+
+    monkeypatch.setattr(rows, "_run", watch)
+    with use_cuda():
+        there = {**settings, "model": {**settings["model"], "device": "cuda"}}
+        there |= {"n_train_tokens": 120, "n_heldout_tokens": 50}
+        there["stream"] = {"n_tokens": TOKENS, "block_rows": 100}
+        usual = torch.cuda.current_stream()
+        found = ActivationStream(there, text_folder, sample, gpus=1).read(0, 100)
+        assert torch.cuda.current_stream() == usual
+    assert queues
+    assert all(queue == queues[0] for queue in queues)
+    assert queues[0] != usual
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
 
 
 def fail() -> None:

@@ -4,7 +4,8 @@ Inside :func:`simulate_cuda` a tensor moved or made on ``cuda`` is a :class:`Sim
 a device, these raise: operations on tensors of two devices (0-dimensional CPU tensors, CPU indices
 and copies are allowed), NumPy on a device tensor, a CPU generator for device tensors, and CPU
 tensors as arguments of a Triton kernel. Kernels run in Triton's interpreter, and autograd as on
-the CPU. Not simulated: streams, autocast, rounding, speed, memory.
+the CPU. A stream is known by name, and its work is done at once. Not simulated: autocast, rounding,
+speed, memory.
 
 :func:`use_cuda` is the real device where there is one, so that the same tests run on both.
 
@@ -352,6 +353,24 @@ def _stand_on(device: Any) -> Iterator[None]:
     _current.index = before
 
 
+class SimulatedStream:
+    """A stream by its device; work on it is done at once."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.device = _read_device("cuda" if device is None else device)
+
+    def wait_stream(self, other: Any) -> None:
+        """Do nothing: what the other was given is done."""
+
+
+@contextmanager
+def _work_on(stream: Any) -> Iterator[None]:
+    before = getattr(_current, "stream", None)
+    _current.stream = stream
+    yield
+    _current.stream = before
+
+
 def _load(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_to(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         found = load(*args, **kwargs)
@@ -418,6 +437,10 @@ def _list_stand_ins() -> dict[str, Any]:
         "device": _stand_on,
         "device_of": _stand_on,
         "get_rng_state": lambda _device=None: torch.get_rng_state(),
+        "Event": Mock,
+        "Stream": SimulatedStream,
+        "stream": _work_on,
+        "current_stream": lambda _device=None: getattr(_current, "stream", None),
     }
     return {name: Mock(return_value=answer) for name, answer in answers.items()} | functions
 

@@ -54,11 +54,12 @@ def clean_atoms_(
     used, values = codes.indices[samples, slots], codes.values[samples, slots]
     order = used.argsort(stable=True)
     counts = torch.bincount(used, minlength=len(atoms))
-    own_samples = samples[order].split(counts.tolist())
-    own_values = values[order].split(counts.tolist())
+    sizes = counts.tolist()
+    own_samples, own_values = samples[order].split(sizes), values[order].split(sizes)
+    is_chosen = chosen.tolist()  # a device is asked once, not for each atom
     for j in counts.argsort(stable=True).tolist():
         rows, z = own_samples[j], own_values[j]
-        if chosen[j] and len(rows) >= MIN_SAMPLES:
+        if is_chosen[j] and len(rows) >= MIN_SAMPLES:
             step = find_clean_step(residual[rows], z, kept)
             residual[rows] -= z[:, None] * step
             atoms[j] = normalize(atoms[j] + step, dim=0)
@@ -76,10 +77,9 @@ def find_clean_step(residual: Tensor, z: Tensor, kept: float) -> Tensor:
     kept : float
         Fraction of the samples with a clear coefficient that is used.
     """
-    order = z.argsort()
-    upper = z[order[int(UPPER_QUARTILE * (len(z) - 1))]]
-    is_clear = z > CLEAR * upper
-    residual, z = residual[is_clear], z[is_clear]
+    upper = z.sort().values[int(UPPER_QUARTILE * (len(z) - 1))]
+    (clear,) = torch.nonzero(z > CLEAR * upper, as_tuple=True)
+    residual, z = residual[clear], z[clear]
     relative = residual / z[:, None]
     main = relative[:DIRECTIONS].T
     for _ in range(SUBSPACE_ITERATIONS):

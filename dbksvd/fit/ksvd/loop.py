@@ -174,6 +174,7 @@ class FitLoop:
                 nonnegative=settings.nonnegative,
                 ranks=job.ranks,
             )
+        job.ranks.check_alike(state.atoms, "atoms")
         unit = 4.0**self.exponent
         seen = state.log[-1]["samples_seen"] if state.log else 0
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from dbksvd.fit.adam_moments import dump_moments, take_moments
 from dbksvd.fit.mfr.penalty import find_penalty, match_pairs, measure_imbalance, ramp
 from dbksvd.fit.mfr.settings import MFRSettings, count_training_samples
 from dbksvd.fit.mfr.tied_sae import SavableSAE, TiedSAE
+from dbksvd.fit.sae.ahead import BatchesAhead
 from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.task import FitResult, FitTask
 from dbksvd.ops.defaults import with_usual_defaults
@@ -39,9 +41,10 @@ class MFRLoop:
     def __init__(self, task: FitTask) -> None:
         self.task = task
         self.settings: MFRSettings = task.settings
-        self.batches = BatchStream(task.train, self.settings.batch_size, seed=task.seed)
+        batches = BatchStream(task.train, self.settings.batch_size, seed=task.seed)
         samples = count_training_samples(self.settings, task.n_atoms, task.k, len(task.train))
-        self.n_steps = max(1, samples // self.batches.batch_size)
+        self.n_steps = max(1, samples // batches.batch_size)
+        self.batches = BatchesAhead(batches, task.device, self.n_steps)
         self.mean = task.train.mean.float().to(task.device) * self.settings.centre
         rows = task.train.read(0, min(SCALE_ROWS, len(task.train))).to(task.device) - self.mean
         self.scale = 1 / max(float(rows.double().square().mean().sqrt()), 1e-30)
@@ -63,7 +66,8 @@ class MFRLoop:
         self.restore()
         saved = time.perf_counter()
         every = max(1, self.n_steps // MEASUREMENTS)
-        with tqdm(total=self.n_steps, initial=self.steps, desc="train MFR", mininterval=2) as bar:
+        bar = tqdm(total=self.n_steps, initial=self.steps, desc="train MFR", mininterval=2)
+        with bar, closing(self.batches):
             while self.steps < self.n_steps:
                 started = read_clock(self.task.device)
                 row = self.step()

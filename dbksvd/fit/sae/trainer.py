@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dbksvd.activations.source import fingerprint_source
 from dbksvd.base.clock import read_clock
 from dbksvd.fit.ksvd.checkpoint import check_same
+from dbksvd.fit.sae.ahead import BatchesAhead
 from dbksvd.fit.sae.batches import BatchStream
 from dbksvd.fit.sae.centring import CentredScaler, fold_scaler_, take_weights_
 from dbksvd.fit.sae.checkpoint import load_checkpoint, save_checkpoint
@@ -78,6 +79,8 @@ class SAELoop:
                 f"got {self.batches.batch_size}"
             )
         self.n_steps = max(1, settings.training_samples // self.batches.batch_size)
+        share = self.ranks.find_share(self.batches.batch_size)
+        self.ahead = BatchesAhead(self.batches, task.device, self.n_steps, share)
         self.trainer = self.build_trainer()
         self.controller: SparsityController | None = None
         if settings.steered is not None:
@@ -172,7 +175,7 @@ class SAELoop:
             if self.controller is not None:
                 self.controller.load_state_dict(progress["controller"])
         saved = time.perf_counter()
-        with tqdm(
+        bar = tqdm(
             total=self.n_steps * self.batches.batch_size,
             initial=self.trainer.n_training_samples,
             unit="sample",
@@ -180,7 +183,8 @@ class SAELoop:
             desc=f"train {self.settings.architecture}",
             mininterval=2,
             disable=not self.ranks.is_first,
-        ) as bar:
+        )
+        with bar, closing(self.ahead):
             while not self.stop_reason:
                 self.step()
                 bar.update(self.batches.batch_size)
@@ -224,10 +228,9 @@ class SAELoop:
         trainer = self.trainer
         lr = trainer.optimizer.param_groups[0]["lr"]
         trainer.maybe_reset_sparsity()
-        rows = self.batches.read(trainer.n_training_steps)
-        first, last = self.ranks.find_share(len(rows))
-        share = (last - first) / len(rows)
-        output = trainer.step(rows[first:last])
+        rows = self.ahead.read(trainer.n_training_steps)
+        share = len(rows) / self.batches.batch_size
+        output = trainer.step(rows)
         self.restraint.apply_(trainer.sae)
         trainer.n_training_steps += 1
         if self.settings.architecture == "matching_pursuit":
@@ -253,6 +256,7 @@ class SAELoop:
                 f"lr: expected a rate at which training is stable, got {self.settings.lr}: "
                 f"the loss is {loss} after {seen} samples"
             )
+        self.ranks.check_alike(trainer.sae.W_dec, "weights")
         self.log.append({**self.measure(), "loss": loss, "lr": lr})
         if is_last or is_late:
             self.stop_reason = "samples" if is_last else "max_seconds"
