@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from dbksvd.images.local_checks import check_image_folder
 from dbksvd.models.local_checks import check_model_files
 from dbksvd.models.places import find_config
 from dbksvd.models.sizes import read_sizes
+from dbksvd.text.amount import count_most_tokens
+from dbksvd.text.settings import TextSettings
 from dbksvd.text.sources.registry import find_text_source
 from dbksvd.text.sources.sae_probes import check_probe_names
 from workflow.experiment import Experiment
@@ -54,6 +57,7 @@ def check_local(experiment: Experiment) -> None:
             problems.catch(_ask, check, source, f"text.sources[{position}]")
         held_out = config.text.held_out_datasets
         problems.catch(_ask, check_probe_names, held_out, "text.held_out_datasets")
+        problems.catch(_ask, _check_amount, config.text, activations)
     _check_fits(experiment, width, problems)
     problems.tell()
 
@@ -68,6 +72,27 @@ def _ask(check: Callable[..., Any], *arguments: Any) -> Any:
         raise SettingsError(" ".join(str(error).split())) from error
     except OSError as error:
         raise SettingsError(f"{error.filename}: {error.strerror}") from error
+
+
+def _check_amount(text: TextSettings, rows: Any) -> None:
+    """Refuse a text that cannot have as many tokens as are asked for."""
+    wanted = rows.n_train_tokens + rows.n_heldout_tokens
+    of_documents = text.max_documents * rows.context_length
+    if of_documents < wanted:
+        raise SettingsError(
+            f"text.max_documents: expected at least {ceil(wanted / rows.context_length)} for "
+            f"{wanted} tokens (n_train_tokens + n_heldout_tokens) at context_length "
+            f"{rows.context_length}, got {text.max_documents}"
+        )
+    try:
+        most = count_most_tokens(text, rows.context_length)
+    except (OSError, ValueError):  # told by the check of the source, or by the job that reads it
+        return
+    if most is not None and most < wanted:
+        raise SettingsError(
+            f"text.sources: expected text for {wanted} tokens (n_train_tokens + "
+            f"n_heldout_tokens), got at most {most}"
+        )
 
 
 def _check_tensor(ready: Any) -> None:

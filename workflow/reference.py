@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 from tabulate import tabulate
@@ -28,6 +28,7 @@ BOUNDS = {
     "exclusiveMaximum": "< {}",
     "pattern": "matches `{}`",
 }
+TOP = "config"  # the title of the whole config
 HEADERS = ["key", "type", "default", "meaning"]
 INTRODUCTION = """# Settings
 
@@ -51,6 +52,23 @@ names twice, an octal number such as `010` and a date outside quotes are refused
 """
 
 
+class Setting(NamedTuple):
+    """A key of a config in words; type and meaning are Markdown."""
+
+    key: str
+    kind: str
+    default: str
+    meaning: str
+
+
+class Section(NamedTuple):
+    """A model: the key that holds it, with what tells it apart, what it is, and its own keys."""
+
+    title: str
+    description: str
+    settings: list[Setting]
+
+
 class Page:
     """Tables of all models below a schema, each once.
 
@@ -66,11 +84,26 @@ class Page:
 
     def write(self) -> str:
         """Return the page as Markdown."""
-        parts = [INTRODUCTION, *self._list_tables("config", self.schema, [])]
+        parts = [INTRODUCTION]
+        for title, description, settings in self.list_sections():
+            heading = "##" if title == TOP or "." not in title else "###"
+            parts.append(f"{heading} {title}\n")
+            if description:
+                parts.append(f"{description}\n")
+            if settings:
+                rows = [(f"`{key}`", *rest) for key, *rest in settings]
+                parts.append(tabulate(rows, HEADERS, tablefmt="github") + "\n")
         return "\n".join(parts)
 
-    def _list_tables(self, title: str, node: Mapping[str, Any], kinds: list[str]) -> Iterator[str]:
-        """Yield the table of a model, and after it those of the models in its fields."""
+    def list_sections(self) -> Iterator[Section]:
+        """Yield the whole config, and then the models in its fields, however deep, each once."""
+        self.seen.clear()
+        yield from self._list_below(TOP, self.schema, [])
+
+    def _list_below(
+        self, title: str, node: Mapping[str, Any], kinds: list[str]
+    ) -> Iterator[Section]:
+        """Yield a model, and after it the models in its fields."""
         rows, below = [], []
         for key, field in node.get("properties", {}).items():
             if "const" in field and key in kinds:
@@ -79,28 +112,21 @@ class Page:
             below += [(key, *model) for model in models]
             is_needed = key in node.get("required", ())
             rows.append(
-                (
-                    f"`{key}`",
+                Setting(
+                    key,
                     self._tell_type(field),
                     "" if is_needed else self._tell_default(field),
                     _escape(field.get("description", "")),
                 )
             )
-        heading = "##" if title == "config" or "." not in title else "###"
-        yield f"{heading} {title}\n"
-        if "description" in node:
-            yield " ".join(node["description"].split("\n\n")[0].split()) + "\n"
-        if rows:
-            yield tabulate(rows, HEADERS, tablefmt="github") + "\n"
+        yield Section(title, " ".join(node.get("description", "").split("\n\n")[0].split()), rows)
         for key, name, model, tags in below:
             if name in self.seen:
                 continue
             self.seen.add(name)
-            prefix = key if title == "config" else f"{title.split(' ')[0]}.{key}"
+            prefix = key if title == TOP else f"{title.split(' ')[0]}.{key}"
             told = ", ".join(f"{tag}: {value}" for tag, value in tags.items())
-            yield from self._list_tables(
-                f"{prefix} ({told})" if told else prefix, model, list(tags)
-            )
+            yield from self._list_below(f"{prefix} ({told})" if told else prefix, model, list(tags))
 
     def _find_models(
         self, field: Mapping[str, Any], tags: Mapping[str, str] | None = None
@@ -161,9 +187,14 @@ def _escape(text: str) -> str:
     return re.sub(r"<(?=[a-z]+>)", "&lt;", " ".join(text.split()).replace("|", "\\|"))
 
 
+def open_page() -> Page:
+    """Return the page of all settings, not written yet."""
+    return Page(TypeAdapter(ExperimentConfig).json_schema())
+
+
 def make_page() -> str:
-    """Return the page of all settings."""
-    return Page(TypeAdapter(ExperimentConfig).json_schema()).write()
+    """Return the page of all settings as Markdown."""
+    return open_page().write()
 
 
 def list_stale() -> list[str]:

@@ -13,6 +13,7 @@ import typer
 from dbksvd.base.local_files import expand_user
 
 BLOCK_ROWS = 65536
+LARGEST_SEED = 2**32 - 1
 FEATURE_FORMATS = ("neuronpedia", "activations")
 EXPORT_FORMATS = ("saelens", "sign-split", "matching-pursuit", "safetensors", *FEATURE_FORMATS)
 
@@ -47,6 +48,8 @@ def fit(
     """
     if not 0 < heldout < 1:
         raise ValueError(f"--heldout: expected a share between 0 and 1, got {heldout}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"--seed: expected 0 to {LARGEST_SEED}, got {seed}")
     if pursuit not in ("mp", "omp", "ols"):
         raise ValueError(f"--pursuit: expected mp, omp or ols, got {pursuit!r}")
     import torch
@@ -57,8 +60,13 @@ def fit(
 
     check_place(output)
     x = read_rows(activations, tensor)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     n_heldout = max(1, round(heldout * len(x)))
+    if n_heldout >= len(x):
+        raise ValueError(
+            f"--heldout: expected a share that leaves rows to learn from, got {n_heldout} of the "
+            f"{len(x)} in {activations}"
+        )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     train, held = x[order[:-n_heldout]], x[order[-n_heldout:]]
     model = DBKSVD(
         atoms,
@@ -111,8 +119,7 @@ def encode(
     from dbksvd.ops.inputs import pick_device
 
     place = pick_device(device)
-    if not dictionary.is_dir():
-        raise FileNotFoundError(f"{dictionary}: expected the folder of a dictionary, found none")
+    require_dictionary(dictionary)
     loaded = load_dictionary(dictionary, place)
     rows = read_rows(activations, tensor)
     indices, values = encode_rows(loaded, rows, place)
@@ -148,6 +155,9 @@ def export(
     """
     if form not in EXPORT_FORMATS:
         raise ValueError(f"--format: expected {', '.join(EXPORT_FORMATS)}, got {form!r}")
+    require_dictionary(dictionary)
+    if output.resolve() == dictionary.resolve():
+        raise ValueError(f"{output}: expected another folder than that of the dictionary")
     if form in FEATURE_FORMATS:
         export_features(dictionary, output, form, site=site, sae_set=sae_set)
     elif form == "safetensors":
@@ -164,6 +174,14 @@ def export(
 
 
 ENGINE: tuple[Callable[..., None], ...] = (fit, encode, export)
+
+
+def require_dictionary(folder: Path) -> None:
+    """Refuse what is no folder with a dictionary's description."""
+    if not (folder / "cfg.json").is_file():
+        raise FileNotFoundError(
+            f"{folder}: expected the folder of a dictionary, with a cfg.json, found none"
+        )
 
 
 def check_ending(output: Path) -> None:

@@ -14,7 +14,7 @@ from dbksvd.base.errors import report_errors
 from dbksvd.base.settings import SettingsError
 from dbksvd.base.version import __version__
 from dbksvd.command.engine import ENGINE
-from dbksvd.command.project import find_carried, load_workflow, tell_missing
+from dbksvd.command.project import find_carried, load_workflow, tell_memory, tell_missing
 
 Given = ParamSpec("Given")
 DEFAULT_CONFIG = Path("config.yaml")
@@ -36,7 +36,7 @@ def in_words(command: Callable[Given, None]) -> Callable[Given, None]:
     def run(*arguments: Given.args, **options: Given.kwargs) -> None:
         with report_errors():
             try:
-                with tell_missing():
+                with tell_missing(), tell_memory():
                     command(*arguments, **options)
             except SettingsError as error:
                 sys.exit(error.tell("error: config"))
@@ -102,6 +102,9 @@ def init(
     text: Annotated[
         str | None, typer.Option(help=".txt, .jsonl, … file, folder, or data set of the hub.")
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column or field that holds the text. [default: text]")
+    ] = None,
     like: Annotated[
         str | None,
         typer.Option(
@@ -128,7 +131,14 @@ def init(
         text = typer.prompt("Text (file or data set; empty: the one that is installed)", "") or None
     start = load_workflow("init")
     path = start.write_config(
-        folder, model=model, layer=layer, text=text, like=like, data=data, force=force
+        folder,
+        model=model,
+        layer=layer,
+        text=text,
+        column=column,
+        like=like,
+        data=data,
+        force=force,
     )
     typer.echo(f"config  {path}\nnext    cd {folder} && dbksvd run")
 
@@ -211,6 +221,23 @@ def check(configs: Configs = None, json: AsJson = False) -> None:
     dbksvd check mine.yaml
     """
     load_workflow("check").check(choose_configs(configs), as_json=json)
+
+
+@app.command()
+@in_words
+def settings(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Keys of a config. [default: all]")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Say what keys of a config mean, of which type they are, and their defaults.
+
+    \b
+    dbksvd settings activations.layers k
+    dbksvd settings shards          # a whole section
+    """
+    load_workflow("settings").tell_settings(keys or [], as_json=json)
 
 
 @app.command()

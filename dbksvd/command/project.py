@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,4 +76,27 @@ def tell_missing() -> Iterator[None]:
             ) from error
         raise ValueError(
             f"{package}: expected what this command needs (pip install 'dbksvd[all]'), found none"
+        ) from error
+
+
+@contextmanager
+def tell_memory() -> Iterator[None]:
+    """Say in a line that an array is larger than memory, of the machine or of a GPU.
+
+    Raises
+    ------
+    ValueError
+        In place of the error of NumPy or torch.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        is_full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not is_full and "allocate memory" not in told:  # of torch on a CPU
+            raise
+        size = re.search(r"allocate (\d+) bytes", told)
+        got = f"one of {int(size[1]) / 1e9:,.0f} GB" if size else told or "one too large"
+        raise ValueError(
+            f"memory: expected arrays that fit (fewer atoms or rows), got {got}"
         ) from error

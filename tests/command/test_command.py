@@ -85,6 +85,8 @@ def test_completion_for_bash_and_zsh(tmp_path: Path):
         (["fit", "none.npy", "new", "--atoms", "8", "--k", "2"], "error: none.npy: expected an"),
         (["encode", "none", "none.npy", "codes.npy"], "error: codes.npy: expected a name that"),
         (["export", "none", "new", "--format", "onnx"], "error: --format: expected saelens"),
+        (["settings", "n_atom"], "error: n_atom: expected a key of a config, did you mean n_atoms"),
+        (["export", "none", "new", "--format", "saelens"], "error: none: expected the folder of a"),
         (["explain", "a cat"], "error: config.yaml: expected a config in this folder"),
         (["clean"], "error: config.yaml: expected a config in this folder"),
         (["run", "--profile", "none"], "error: config.yaml: expected a config in this folder"),
@@ -105,7 +107,8 @@ def test_wrong_usage_has_a_status_of_its_own(tmp_path: Path):
 def make_things(folder: Path) -> None:
     """What the starters of files and texts need."""
     write_rows(folder / "acts.npy")
-    (folder / "texts.jsonl").write_text('{"id": "a", "body": "some text of mine"}\n')
+    line = '{{"id": "a", "body": "text {} of mine, which has words"}}\n'
+    (folder / "texts.jsonl").write_text("".join(line.format(number) for number in range(300)))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,37 @@ def test_every_starter_is_one_that_like_names():
     }
 
 
+def test_settings_are_told(tmp_path: Path):
+    shown = run_dbksvd(tmp_path, "settings", "activations.n_train_tokens").stdout
+    assert "activations.n_train_tokens  (source: model)\n    integer ≥ 1; default 200000\n" in shown
+    everything = json.loads(run_dbksvd(tmp_path, "settings", "--json").stdout)
+    told = [one for one in everything if one["key"] == "experiment"]
+    assert told[0]["default"] == "needed"
+    assert told[0]["meaning"] == "Name; results go to results/<experiment>/."
+    section = json.loads(run_dbksvd(tmp_path, "settings", "--json", "shards", "fits").stdout)
+    assert {one["key"].partition(".")[0] for one in section} == {"shards", "fits"}
+
+
+def test_starters_name_what_every_user_has():
+    for path in STARTERS.iterdir():
+        assert "docs/" not in path.read_text()
+        assert "dbksvd settings" in path.read_text()
+
+
+def test_an_array_larger_than_memory_is_one_line(tmp_path: Path):
+    write_rows(tmp_path / "acts.npy")
+    arguments = ("acts.npy", "mine", "--atoms", "4000000", "--k", "3")
+    told = run_dbksvd(tmp_path, "fit", *arguments, status=1).stderr
+    assert told.startswith("error: memory: expected arrays that fit (fewer atoms or rows), got ")
+    assert len(told.splitlines()) == 1
+    for extra, expected in [
+        (("--seed", "4294967296"), "error: --seed: expected 0 to 4294967295"),
+        (("--heldout", ".999"), "error: --heldout: expected a share that leaves rows to learn"),
+    ]:
+        told = run_dbksvd(tmp_path, "fit", *arguments, *extra, status=1).stderr
+        assert told.startswith(expected)
+
+
 def test_fit_encode_export(tmp_path: Path):
     rows = np.load(write_rows(tmp_path / "acts.npy"))
     arguments = ("acts.npy", "mine", "--atoms", "32", "--k", "3", "--json")
@@ -182,6 +216,8 @@ def test_fit_encode_export(tmp_path: Path):
     assert dbksvd.load_dictionary(tmp_path / "split").atoms.shape == (64, 12)
     run_dbksvd(tmp_path, "export", "mine", "atoms.safetensors", "--format", "safetensors")
     assert torch.equal(load_file(tmp_path / "atoms.safetensors")["atoms"], loaded.atoms)
+    done = run_dbksvd(tmp_path, "export", "mine", "mine", "--format", "sign-split", status=1)
+    assert "mine: expected another folder than that of the dictionary" in done.stderr
     done = run_dbksvd(tmp_path, "export", "mine", "np", "--format", "neuronpedia", status=1)
     assert len(done.stderr.splitlines()) == 1
 

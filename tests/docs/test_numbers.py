@@ -22,6 +22,14 @@ def test_pages_have_the_numbers_of_readme():
         assert fill(page.read_text(), tables) == page.read_text(), "python -m workflow.numbers"
 
 
+def test_no_number_begins_a_line():
+    """A comment at the beginning of a line would end the paragraph."""
+    for page in list_pages():
+        if page.parent.is_relative_to(DOCS):
+            marked = [line for line in page.read_text().splitlines() if line.startswith("<!--")]
+            assert not marked, f"{page}: {marked[:1]}"
+
+
 def test_cells_are_filled_in():
     page = "has <!-- TopK SAE: variance explained -->.1<!-- / -->, <!-- PCA: F1 --><!-- / -->."
     assert fill(page, TABLES) == (

@@ -59,7 +59,8 @@ def with_file(**files: Any) -> dict[str, Any]:
 
 
 def with_text(**source: Any) -> dict[str, Any]:
-    return {**TINY, "text": {**TINY["text"], "sources": [source]}}
+    enough = {"kind": "sae_probes"}  # the source itself may be as small as it likes
+    return {**TINY, "text": {**TINY["text"], "sources": [source, enough]}}
 
 
 def with_model(**model: Any) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def finished(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     TopKSAE(TopKSAEConfig(d_in=16, d_sae=32, k=2)).save_model(folder / "sae")
     (folder / "texts").mkdir()
     for number in range(2):
-        (folder / f"texts/{number}.txt").write_text(f"A text.\nAnother, of {number}.\n")
+        lines = [f"Text {line} of {number}.\n" for line in range(12)]  # enough for the check
+        (folder / f"texts/{number}.txt").write_text("".join(lines))
     shutil.copytree(folder / "experiments/ravel", folder / "ravel")
     ravel = {"data": "ravel", "entities": {"city": ["Country", "Continent", "Language"]}}
     config = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ import yaml
 from dbksvd.activations.file_headers import ENDINGS, read_shape
 from dbksvd.activations.settings import ReadySettings
 from dbksvd.base.files import replace_file
-from dbksvd.base.local_files import expand_user, is_path
+from dbksvd.base.local_files import expand_user
 from dbksvd.base.settings import parse
-from dbksvd.models.access import check_data_set, check_model
+from dbksvd.images.amount import count_images, count_patches
+from dbksvd.images.settings import ImageSettings
+from dbksvd.models.access import check_model
 from dbksvd.models.places import GGUF_ENDING, find_config, find_folder
-from dbksvd.models.settings import HubDataSet
 from dbksvd.models.sizes import ModelKind, ModelSizes, find_kind, read_sizes
+from workflow.commands.init_text import LEAST_ROWS, describe_amount, describe_text, round_down
 from workflow.commands.loading import ROOT
 from workflow.config_files import read_config_file
 from workflow.experiment import Experiment
@@ -28,9 +29,10 @@ from workflow.local_checks import check_local
 
 STARTERS = Path(__file__).parents[1] / "starters"
 CONFIG = "config.yaml"
-TEXT_FILES = (".txt", ".jsonl")
 HELDOUT_SHARE = 10  # a tenth of the rows of a file is held out
 MOST_ROWS = 1_000_000  # of a file, to begin with
+N_TRAIN_PATCHES, N_HELDOUT_PATCHES = 50_000, 5_000
+MOST_IMAGES = 2000  # that are looked at; more than the usual numbers need
 USUAL_K = {"causal": 32}  # non-zeros of a token
 K = 16
 
@@ -50,6 +52,7 @@ def write_config(
     model: str | None = None,
     layer: int | None = None,
     text: str | None = None,
+    column: str | None = None,
     like: str | None = None,
     data: str | None = None,
     force: bool = False,
@@ -66,6 +69,8 @@ def write_config(
         Block whose output is taken, counted from 1; default: the middle one.
     text : str, optional
         File, folder or data set of the hub; default: the text that is installed.
+    column : str, optional
+        Column or field of the text; default: ``text``, or of a .jsonl file the longest.
     like : str, optional
         Which of the starters; default: as model and data are.
     data : str, optional
@@ -94,7 +99,7 @@ def write_config(
     known = sorted(path.stem for path in STARTERS.glob("*.yaml"))
     if like not in known:
         raise ValueError(f"--like: expected {', '.join(known)}, got {like!r}")
-    facts = gather(like, model, layer, text, data)
+    facts = gather(like, model, layer, text, column, data)
     # A pursuit picks no more atoms than there are dimensions.
     facts["k"] = min(USUAL_K.get(like, K), max(1, facts.get("width", K) // 4))
     filled = fill(like, {**facts, "experiment": name_experiment(folder)})
@@ -115,7 +120,12 @@ def choose_starter(model: str | None, data: str | None) -> str:
 
 
 def gather(
-    like: str, model: str | None, layer: int | None, text: str | None, data: str | None
+    like: str,
+    model: str | None,
+    layer: int | None,
+    text: str | None,
+    column: str | None,
+    data: str | None,
 ) -> dict[str, Any]:
     """Return what a starter is filled with.
 
@@ -125,8 +135,8 @@ def gather(
         If something is named that the starter has no place for, or is not what it should be.
     """
     needs = {"files": ("data",), "images": ("data", "model", "layer"), "synthetic": ()}
-    takes = needs.get(like, ("model", "layer", "text"))
-    given = {"model": model, "layer": layer, "text": text, "data": data}
+    takes = needs.get(like, ("model", "layer", "text", "column"))
+    given = {"model": model, "layer": layer, "text": text, "column": column, "data": data}
     for name, value in given.items():
         if value is not None and name not in takes:
             raise ValueError(f"--{name}: expected none for --like {like}, got {value}")
@@ -142,8 +152,12 @@ def gather(
             )
         found = look_at_model(model)
         facts |= describe_model(found, layer, is_default=model is None)
+    if like == "images":
+        facts |= describe_images(str(data), find_config(found.section), facts["n_atoms"])
     if "text" in takes:
-        facts["source"] = as_flow(describe_text(text))
+        source = describe_text(text, column)
+        facts["source"] = as_flow(source)
+        facts |= describe_amount(source, facts["n_atoms"])
     return facts
 
 
@@ -200,6 +214,29 @@ def count_atoms(width: int) -> int:
     return 1 << (2 * width - 1).bit_length()
 
 
+def describe_images(folder: str, config: Path | None, n_atoms: int) -> dict[str, Any]:
+    """Return how many patches to take of a folder of images, no more than it has, and atoms.
+
+    Raises
+    ------
+    ValueError, OSError
+        If there are too few images.
+    """
+    settings: ImageSettings = parse(ImageSettings, {"folder": folder}, "images")
+    patches = None if config is None else count_patches(config)
+    counts = count_images(settings, most=MOST_IMAGES)
+    rows = {split: count * (patches or 1) for split, count in counts.items()}
+    for split, least in LEAST_ROWS.items():
+        if rows[split] < least:
+            raise ValueError(
+                f"--data: expected images enough for {least} {split} tokens, got {counts[split]} "
+                f"{split} images in {folder}; a tenth of the images is held out"
+            )
+    n_train = min(N_TRAIN_PATCHES, round_down(rows["train"]))
+    n_heldout = min(N_HELDOUT_PATCHES, round_down(rows["heldout"]))
+    return {"n_train": n_train, "n_heldout": n_heldout, "n_atoms": min(n_atoms, n_train)}
+
+
 def describe_file(data: str) -> dict[str, Any]:
     """Return path, rows and sizes for an array of activations.
 
@@ -223,49 +260,6 @@ def describe_file(data: str) -> dict[str, Any]:
         "width": shape[1],
         "n_atoms": min(count_atoms(shape[1]), rows - heldout),
     }
-
-
-def describe_text(text: str | None) -> dict[str, Any]:
-    """Return the source of a text: a file, a folder, or a data set of the hub.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        If there is no such text, or no field of a .jsonl file holds text.
-    """
-    if text is None:
-        return {"kind": "sae_probes"}
-    path = expand_user(text)
-    if path.is_file() and path.suffix in TEXT_FILES:
-        found = {"kind": "file", "path": str(path.absolute())}
-        return found | ({"column": find_column(path)} if path.suffix == ".jsonl" else {})
-    if path.exists():
-        return {"kind": "local_dataset", "path": str(path.absolute())}
-    if is_path(text) or path.suffix in TEXT_FILES:
-        raise FileNotFoundError(f"--text: expected a file or a folder, found none at {path}")
-    check_data_set(HubDataSet(key="--text", name=text, streaming=True))
-    return {"kind": "hub", "name": text, "split": "train", "streaming": True, "limit": 50000}
-
-
-def find_column(path: Path) -> str:
-    """Return the field of a .jsonl file with the longest text in its first line.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    with path.open(encoding="utf-8-sig") as stream:
-        line = stream.readline()
-    try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}: line 1: expected JSON, got: {error}") from error
-    texts = content if isinstance(content, dict) else {}
-    found = {name: len(value) for name, value in texts.items() if isinstance(value, str)}
-    if not found:
-        raise ValueError(f"{path}: line 1: expected a field with text, got {line.strip()[:80]}")
-    return max(found, key=lambda name: (name == "text", found[name]))
 
 
 def name_experiment(folder: Path) -> str:
