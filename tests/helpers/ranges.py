@@ -58,13 +58,22 @@ ENDS = {
 }
 
 
+def find_interpreter(version: str) -> str | None:
+    """Return the Python of a version if PATH has one that starts; one of pyenv's may not."""
+    found = shutil.which(f"python{version}")
+    if found is None:
+        return None
+    started = subprocess.run([found, "--version"], capture_output=True, check=False)
+    return found if started.returncode == 0 else None
+
+
 def make_environment(end: End, folder: Path) -> Path | None:
     """Return the Python of an environment, made where it is not there; None without its Python."""
     python, stamp = folder / "bin/python", folder / "requirements.txt"
     wanted = "\n".join([*end.pins, *CORE, *WITH_TESTS]) + "\n"
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
-    interpreter = shutil.which(f"python{end.python}")
+    interpreter = find_interpreter(end.python)
     if interpreter is None:
         return None
     shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +118,7 @@ def main() -> int:
         end = ENDS[name]
         python = make_environment(end, arguments.folder.resolve() / name)
         if python is None:
-            sys.stdout.write(f"{name}: left out, no python{end.python} on PATH\n")
+            sys.stdout.write(f"{name}: left out, no python{end.python} that starts on PATH\n")
             continue
         status, told = run_tests(python)
         failed, tested = failed or status != 0, tested + 1
