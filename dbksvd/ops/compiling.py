@@ -3,8 +3,8 @@
 Arrays are lent to a kernel for the time of a call. Where a kernel makes none, its references need
 not be counted: in kernels that look at one row after another, counting took up to half of the time,
 more where threads share an array. A function that makes arrays calls such kernels and is compiled
-with the counting left on. The option `_nrt` is none that numba documents: tests/ops/test_compiling.py
-fails where it no longer does this.
+with the counting left on. Numba does not document the option `_nrt`; a test fails where it no
+longer does this.
 """
 
 from __future__ import annotations
