@@ -52,7 +52,7 @@ SHOWN = {
 # What the scores of the last row are reached by, without a dictionary.
 WITHOUT = {
     "minilm": "probe on all raw activations",
-    "smollm2": "no dictionary: probe on all, DAS",
+    "smollm2": "no dictionary: probe on all, DAS, MDAS",
 }
 WITHOUT_SPREAD = ("stability (PW-MCC)", "encoder MFLOP a token", "fit seconds")
 
