@@ -270,6 +270,7 @@ def test_hostile_names_stay_names(tmp_path: Path):
     def change(config: Any) -> None:
         config["text"]["sources"] = [{"kind": "file", "path": name}]
         config["text"].update(max_documents=30)
+        config["activations"].update(n_train_tokens=400, n_heldout_tokens=40)
 
     done = run_snakemake(folder, "--cores", "1", "--", TEXT, config=write_config(folder, change))
     assert done.returncode == 0, done.stdout + done.stderr
