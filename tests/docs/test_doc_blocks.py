@@ -97,7 +97,8 @@ def prepare(folder: Path) -> None:
     """Put there what the pages say that a user has."""
     rows = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
     np.save(folder / "acts.npy", rows)
-    (folder / "notes.jsonl").write_text('{"text": "some words of mine"}\n' * 3)
+    notes = (f'{{"text": "note {i}: some words of mine, and a few more"}}\n' for i in range(400))
+    (folder / "notes.jsonl").write_text("".join(notes))
     model = folder / "path/to/model"
     model.mkdir(parents=True)
     config = (
