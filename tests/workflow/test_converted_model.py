@@ -21,7 +21,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with an experiment on a small GGUF file."""
     folder = copy_project(tmp_path_factory.mktemp("converted") / "project")
     write_gguf(folder / FILE, train_tokenizer())
-    lines = [f"a house of {i} trees\nthe  {i} dogs and a  tree" for i in range(60)]
+    lines = [f"a house of {i} trees\nthe  {i} dogs and a  tree" for i in range(150)]
     (folder / "texts.txt").write_text("\n".join(lines))
     config = {
         "experiment": "converted",

@@ -76,7 +76,7 @@ def test_wrong_config_ends_before_anything_runs(tmp_path: Path, change: Any, mes
         (
             lambda c: c["text"].update(sources=[{"kind": "file", "path": "empty.txt"}]),
             "results/tiny/text/manifest.json",
-            "error: text: expected at least 1 train",
+            "error: config: text.sources: expected text for 3500 tokens ",
         ),
         (
             lambda c: c["model"].update(sha256="0" * 64),
@@ -86,10 +86,16 @@ def test_wrong_config_ends_before_anything_runs(tmp_path: Path, change: Any, mes
         (
             lambda c: c["activations"].update(n_train_tokens=3_000_000),
             "results/tiny/layer4/parts/part-0.h5",
-            "error: text: expected 1500000 ",
+            "error: config: text.max_documents: expected at least 62511 for 3000500 tokens ",
+        ),
+        (
+            # as many as the documents could have, if each filled its context and none was held out
+            lambda c: c["activations"].update(n_train_tokens=28_000),
+            "results/tiny/layer4/parts/part-0.h5",
+            "error: text: expected 14000 ",
         ),
     ],
-    ids=["layer", "missing text", "empty text", "wrong hash", "too little text"],
+    ids=["layer", "missing text", "empty text", "wrong hash", "few documents", "too little text"],
 )  # fmt: skip
 def test_bad_input_is_named_and_leaves_nothing(
     tmp_path: Path, change: Any, target: str, message: str
