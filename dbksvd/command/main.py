@@ -121,9 +121,7 @@ def init(
     ] = None,
     tensor: Annotated[
         str | None,
-        typer.Option(
-            help="Name inside an .h5 or .safetensors file. [default: activations]"
-        ),
+        typer.Option(help="Name inside an .h5 or .safetensors file. [default: activations]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:

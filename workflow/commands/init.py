@@ -260,7 +260,7 @@ def describe_file(data: str, tensor: str | None = None) -> dict[str, Any]:
     rows = min(shape[0], MOST_ROWS)
     heldout = max(1, rows // HELDOUT_SHARE)
     return {
-        "source": as_flow(section),
+        "file": as_flow(section),
         "n_heldout": heldout,
         "n_train": rows - heldout,
         "width": shape[1],
