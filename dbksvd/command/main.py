@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -38,6 +39,10 @@ def in_words(command: Callable[Given, None]) -> Callable[Given, None]:
             try:
                 with tell_missing(), tell_memory():
                     command(*arguments, **options)
+                    sys.stdout.flush()
+            except BrokenPipeError:  # what reads the output has ended, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
             except SettingsError as error:
                 sys.exit(error.tell("error: config"))
 
@@ -114,6 +119,10 @@ def init(
     data: Annotated[
         str | None, typer.Option(help="Array of activations (files) or folder of images (images).")
     ] = None,
+    tensor: Annotated[
+        str | None,
+        typer.Option(help="Name inside an .h5 or .safetensors file. [default: activations]"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Write a small commented config that passes the check.
@@ -138,6 +147,7 @@ def init(
         column=column,
         like=like,
         data=data,
+        tensor=tensor,
         force=force,
     )
     typer.echo(f"config  {path}\nnext    cd {folder} && dbksvd run")

@@ -171,7 +171,7 @@ def _is_offline() -> bool:
 def _refuse_offline(key: str, name: str) -> NoReturn:
     raise ValueError(
         f"{key}: expected {name} from the hub, which HF_HUB_OFFLINE=1 keeps from being asked, and "
-        "found none in the cache (make run OFFLINE=0)"
+        "found none in the cache (make run asks it with OFFLINE=0)"
     )
 
 

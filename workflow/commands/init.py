@@ -55,6 +55,7 @@ def write_config(
     column: str | None = None,
     like: str | None = None,
     data: str | None = None,
+    tensor: str | None = None,
     force: bool = False,
 ) -> Path:
     """Write ``config.yaml`` into a folder, once it has passed the check of a run.
@@ -75,6 +76,8 @@ def write_config(
         Which of the starters; default: as model and data are.
     data : str, optional
         File of activations, or folder of images.
+    tensor : str, optional
+        Dataset or tensor inside a file of activations; default: ``activations``.
     force : bool
         Whether an older config is replaced.
 
@@ -99,7 +102,7 @@ def write_config(
     known = sorted(path.stem for path in STARTERS.glob("*.yaml"))
     if like not in known:
         raise ValueError(f"--like: expected {', '.join(known)}, got {like!r}")
-    facts = gather(like, model, layer, text, column, data)
+    facts = gather(like, model, layer, text, column, data, tensor)
     # A pursuit picks no more atoms than there are dimensions.
     facts["k"] = min(USUAL_K.get(like, K), max(1, facts.get("width", K) // 4))
     filled = fill(like, {**facts, "experiment": name_experiment(folder)})
@@ -126,6 +129,7 @@ def gather(
     text: str | None,
     column: str | None,
     data: str | None,
+    tensor: str | None = None,
 ) -> dict[str, Any]:
     """Return what a starter is filled with.
 
@@ -134,16 +138,17 @@ def gather(
     ValueError
         If something is named that the starter has no place for, or is not what it should be.
     """
-    needs = {"files": ("data",), "images": ("data", "model", "layer"), "synthetic": ()}
+    needs = {"files": ("data", "tensor"), "images": ("data", "model", "layer"), "synthetic": ()}
     takes = needs.get(like, ("model", "layer", "text", "column"))
-    given = {"model": model, "layer": layer, "text": text, "column": column, "data": data}
+    given = {"model": model, "layer": layer, "text": text, "column": column}
+    given |= {"data": data, "tensor": tensor}
     for name, value in given.items():
         if value is not None and name not in takes:
             raise ValueError(f"--{name}: expected none for --like {like}, got {value}")
     if "data" in takes and data is None:
         raise ValueError(f"--data: expected a {'file' if like == 'files' else 'folder'}, got none")
     if like == "files":
-        return describe_file(str(data))
+        return describe_file(str(data), tensor)
     facts: dict[str, Any] = {"data": quote(str(expand_user(data).absolute())) if data else None}
     if "model" in takes:
         if model is None and like in ("causal", "images"):
@@ -237,7 +242,7 @@ def describe_images(folder: str, config: Path | None, n_atoms: int) -> dict[str,
     return {"n_train": n_train, "n_heldout": n_heldout, "n_atoms": min(n_atoms, n_train)}
 
 
-def describe_file(data: str) -> dict[str, Any]:
+def describe_file(data: str, tensor: str | None = None) -> dict[str, Any]:
     """Return path, rows and sizes for an array of activations.
 
     Raises
@@ -248,13 +253,14 @@ def describe_file(data: str) -> dict[str, Any]:
     path = expand_user(data).absolute()
     if path.suffix not in ENDINGS:
         raise ValueError(f"--data: expected a file of kind {', '.join(ENDINGS)}, got {data}")
-    shape = read_shape(parse(ReadySettings, {"path": str(path)}, "activations.files"))
+    section = {"path": str(path)} | ({} if tensor is None else {"tensor": tensor})
+    shape = read_shape(parse(ReadySettings, section, "activations.files"))
     if shape is None:
         raise ValueError(f"{path}: expected h5py to read it, which is not installed")
     rows = min(shape[0], MOST_ROWS)
     heldout = max(1, rows // HELDOUT_SHARE)
     return {
-        "data": quote(str(path)),
+        "file": as_flow(section),
         "n_heldout": heldout,
         "n_train": rows - heldout,
         "width": shape[1],
