@@ -189,7 +189,8 @@ def test_declared_dependencies_are_enough(tmp_path: Path):
 @pytest.mark.parametrize("extra", sorted(PROJECT["optional-dependencies"]))
 def test_dependencies_of_an_extra_are_enough(extra: str, tmp_path: Path):
     allowed = find_closure([*PROJECT["dependencies"], f"dbksvd[{extra}]"])
-    (tmp_path / "notes.txt").write_text("some words\nof mine\n")
+    notes = (f"note {i}: some words of mine, and a few more\n" for i in range(400))
+    (tmp_path / "notes.txt").write_text("".join(notes))
     done = run_fenced(EXTRAS[extra], allowed, tmp_path)
     assert done.returncode == 0, done.stderr
 
