@@ -33,7 +33,8 @@ def choose_first(experiment: Experiment) -> list[Fit]:
     )
     n_atoms, k = max(sizes, key=lambda size: (sizes[size], -grid.k.index(size[1])))
     fits = [Fit(site, method, n_atoms, k, grid.seeds[0]) for method in dict.fromkeys(grid.methods)]
-    first = [fit for fit in fits if not experiment.bases(fit)]
+    planned = set(experiment.fits)  # a transcoder has no fit where there are no pairs
+    first = [fit for fit in fits if fit in planned and not experiment.bases(fit)]
     return first if len(first) <= MOST * len(experiment.fits) else []
 
 

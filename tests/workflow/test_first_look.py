@@ -49,6 +49,13 @@ def test_methods_that_begin_from_others_are_not_first():
     assert "permuted-topk" not in {fit.method for fit in first}
 
 
+def test_only_fits_of_the_run_are_first():
+    experiment = load("experiments/places.yaml")
+    first = choose_first(experiment)
+    assert {fit.method for fit in first} == {"dbksvd", "topk-sae", "random"}
+    assert set(first) < set(experiment.fits)
+
+
 class Shards:
     """Two hundred samples that answer as held-out shards do."""
 
