@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
+
+
+def digest_item(seed: int, content: bytes) -> bytes:
+    """Return sha256(seed, content), which decides order and split of a document or an image."""
+    return hashlib.sha256(f"{seed}\0".encode() + content).digest()
 
 
 def choose_split(digest: bytes, heldout_fraction: float) -> Split:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dbksvd.base.files import read_json
 from dbksvd.base.local_files import expand_user
-from dbksvd.base.splits import SPLITS, Split, choose_split
+from dbksvd.base.splits import SPLITS, Split, choose_split, digest_item
 from dbksvd.images.files import list_names
 from dbksvd.images.settings import ImageSettings
 
@@ -36,7 +36,7 @@ def count_images(settings: ImageSettings, *, most: int) -> dict[Split, int]:
         content = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if content not in seen:
             seen.add(content)
-            digest = hashlib.sha256(f"{settings.seed}\0{content}".encode()).digest()
+            digest = digest_item(settings.seed, content.encode())
             counts[choose_split(digest, settings.heldout_fraction)] += 1
     return counts
 

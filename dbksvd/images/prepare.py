@@ -17,7 +17,7 @@ from dbksvd.base.files import check_hash, hash_file, read_seal, write_json
 from dbksvd.base.local_files import expand_user
 from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
-from dbksvd.base.splits import SPLITS, choose_split
+from dbksvd.base.splits import SPLITS, choose_split, digest_item
 from dbksvd.images.files import ENDINGS, ImageRecord, decode_image, list_names
 from dbksvd.images.settings import ImageSettings
 
@@ -115,12 +115,11 @@ def _choose_splits(
     measured: list[ImageRecord], settings: ImageSettings
 ) -> tuple[list[ImageRecord], dict[str, int]]:
     """Return the records in their random order with their split, and why others have none."""
-    salt = f"{settings.seed}\0".encode()
     counts = {"duplicates": 0, "too_small": 0, "over_max_images": 0}
     seen: set[str] = set()
     records = []
     # The sort is stable, so of equal images the first by name is the one that is used.
-    for record in sorted(measured, key=lambda r: _mix(salt, r)):
+    for record in sorted(measured, key=lambda r: _mix(settings.seed, r)):
         split: str | None = None
         if record.sha256 in seen:
             counts["duplicates"] += 1
@@ -130,13 +129,13 @@ def _choose_splits(
             counts["over_max_images"] += 1
         else:
             seen.add(record.sha256)
-            split = choose_split(_mix(salt, record), settings.heldout_fraction)
+            split = choose_split(_mix(settings.seed, record), settings.heldout_fraction)
         records.append(ImageRecord(**{**asdict(record), "split": split}))
     return records, counts
 
 
-def _mix(salt: bytes, record: ImageRecord) -> bytes:
-    return hashlib.sha256(salt + record.sha256.encode()).digest()
+def _mix(seed: int, record: ImageRecord) -> bytes:
+    return digest_item(seed, record.sha256.encode())
 
 
 def load_records(output: str | Path) -> tuple[dict[str, Any], list[ImageRecord]]:

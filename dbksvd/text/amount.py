@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from itertools import islice
 
 from dbksvd.base.local_files import expand_user
-from dbksvd.base.splits import SPLITS, Split, choose_split
+from dbksvd.base.splits import SPLITS, Split, choose_split, digest_item
 from dbksvd.text.settings import TextSettings
 from dbksvd.text.sources.registry import find_text_source
 
@@ -38,7 +37,7 @@ def count_words(settings: TextSettings, *, most: int) -> dict[Split, int]:
     for text in islice(_read_texts(settings), settings.max_documents):
         if text not in seen:
             seen.add(text)
-            digest = hashlib.sha256(f"{settings.seed}\0{text}".encode()).digest()
+            digest = digest_item(settings.seed, text.encode())
             split = choose_split(digest, settings.heldout_fraction)
             words[split] += min(len(text.split()), most)
     return words

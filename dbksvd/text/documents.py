@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dbksvd.base.files import check_hash, hash_file, read_seal, write_json
 from dbksvd.base.saving import Folder
 from dbksvd.base.settings import parse
-from dbksvd.base.splits import SPLITS, Split, choose_split
+from dbksvd.base.splits import SPLITS, Split, choose_split, digest_item
 from dbksvd.text.settings import AnySource, TextSettings
 from dbksvd.text.sources.entry import NamedTexts, SourceSettings
 from dbksvd.text.sources.registry import find_text_source
@@ -137,7 +137,6 @@ def read_source(
 def _collect_entries(settings: TextSettings) -> tuple[list[_Entry], dict[str, SourceCounts]]:
     """Read all sources; return what is kept and the counts of every source."""
     held_out = _read_held_out(settings.held_out_datasets or ())
-    salt = f"{settings.seed}\0".encode()
     seen: set[str] = set()
     entries: list[_Entry] = []
     counts: dict[str, SourceCounts] = {}
@@ -158,7 +157,7 @@ def _collect_entries(settings: TextSettings) -> tuple[list[_Entry], dict[str, So
                     else:
                         seen.add(text)
                         count.kept += 1
-                        digest = hashlib.sha256(salt + _encode(text, name, count.read)).digest()
+                        digest = digest_item(settings.seed, _encode(text, name, count.read))
                         entries.append(_Entry(digest, name, text))
     return entries, counts
 
