@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from dbksvd.base.local_files import expand_user
+from dbksvd.base.settings import LARGEST_SEED
 
 BLOCK_ROWS = 65536
-LARGEST_SEED = 2**32 - 1
 FEATURE_FORMATS = ("neuronpedia", "activations")
 EXPORT_FORMATS = ("saelens", "sign-split", "matching-pursuit", "safetensors", *FEATURE_FORMATS)
 
