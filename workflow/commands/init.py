@@ -21,7 +21,13 @@ from dbksvd.images.settings import ImageSettings
 from dbksvd.models.access import check_model
 from dbksvd.models.places import GGUF_ENDING, find_config, find_folder
 from dbksvd.models.sizes import ModelKind, ModelSizes, find_kind, read_sizes
-from workflow.commands.init_text import LEAST_ROWS, describe_amount, describe_text, round_down
+from workflow.commands.init_text import (
+    LEAST_ROWS,
+    describe_amount,
+    describe_text,
+    find_short_split,
+    take_rows,
+)
 from workflow.commands.loading import ROOT
 from workflow.config_files import read_config_file
 from workflow.experiment import Experiment
@@ -231,15 +237,13 @@ def describe_images(folder: str, config: Path | None, n_atoms: int) -> dict[str,
     patches = None if config is None else count_patches(config)
     counts = count_images(settings, most=MOST_IMAGES)
     rows = {split: count * (patches or 1) for split, count in counts.items()}
-    for split, least in LEAST_ROWS.items():
-        if rows[split] < least:
-            raise ValueError(
-                f"--data: expected images enough for {least} {split} tokens, got {counts[split]} "
-                f"{split} images in {folder}; a tenth of the images is held out"
-            )
-    n_train = min(N_TRAIN_PATCHES, round_down(rows["train"]))
-    n_heldout = min(N_HELDOUT_PATCHES, round_down(rows["heldout"]))
-    return {"n_train": n_train, "n_heldout": n_heldout, "n_atoms": min(n_atoms, n_train)}
+    split = find_short_split(rows)
+    if split is not None:
+        raise ValueError(
+            f"--data: expected images enough for {LEAST_ROWS[split]} {split} tokens, got "
+            f"{counts[split]} {split} images in {folder}; a tenth of the images is held out"
+        )
+    return take_rows(rows, N_TRAIN_PATCHES, N_HELDOUT_PATCHES, n_atoms)
 
 
 def describe_file(data: str, tensor: str | None = None) -> dict[str, Any]:

@@ -63,14 +63,26 @@ def describe_amount(source: Mapping[str, Any], n_atoms: int) -> dict[str, Any]:
     settings: TextSettings = parse(TextSettings, {"sources": [source]}, "text")
     length = TextRowSettings.model_fields["context_length"].default - SPECIAL_TOKENS
     words = count_words(settings, most=length)
-    for split, least in LEAST_ROWS.items():
-        if words[split] < least:
-            raise ValueError(
-                f"--text: expected at least {least} words of {split} documents, got {words[split]} "
-                f"in {source['path']}; a tenth of the documents is held out"
-            )
-    n_train = min(N_TRAIN, round_down(words["train"]))
-    n_heldout = min(N_HELDOUT, round_down(words["heldout"]))
+    split = find_short_split(words)
+    if split is not None:
+        raise ValueError(
+            f"--text: expected at least {LEAST_ROWS[split]} words of {split} documents, got "
+            f"{words[split]} in {source['path']}; a tenth of the documents is held out"
+        )
+    return take_rows(words, N_TRAIN, N_HELDOUT, n_atoms)
+
+
+def find_short_split(rows: Mapping[Split, int]) -> Split | None:
+    """Return the first split that has too few rows, or None."""
+    return next((split for split, least in LEAST_ROWS.items() if rows[split] < least), None)
+
+
+def take_rows(
+    rows: Mapping[Split, int], n_train: int, n_heldout: int, n_atoms: int
+) -> dict[str, int]:
+    """Return how many rows to take, the usual numbers or what there are, and no more atoms."""
+    n_train = min(n_train, round_down(rows["train"]))
+    n_heldout = min(n_heldout, round_down(rows["heldout"]))
     return {"n_train": n_train, "n_heldout": n_heldout, "n_atoms": min(n_atoms, n_train)}
 
 
