@@ -16,7 +16,9 @@ from dbksvd.models.hooks import HookPoint, capture_sites
 from dbksvd.models.loading import LoadedModel
 from dbksvd.text.tokens import TokenizedDocument
 
+# Documents are sorted by length in windows of at least so many batches, more while they are small.
 WINDOW_BATCHES = 8
+WINDOW_BYTES = 1 << 26
 PROBED_DOCUMENTS = 64
 # Largest change by padding that is rounding, of the largest coordinate.
 PADDING_TOLERANCE = {torch.float32: 5e-5, torch.float16: 0.1, torch.bfloat16: 0.1}
@@ -46,8 +48,8 @@ def extract_sites(
 ) -> Iterator[list[np.ndarray]]:
     """Yield the records of the kept tokens at each site, in the order of the documents.
 
-    A document is run once for all sites. Inside a window of a few batches, documents are batched by
-    length, which saves padding; the order is restored before the window is given out.
+    A document is run once for all sites. Inside a window, documents are batched by length, which
+    saves padding; the order is restored before the window is given out.
 
     Parameters
     ----------
@@ -73,9 +75,8 @@ def extract_sites(
     """
     check_ids(loaded, documents)
     mixes = ignores_padding(loaded, hooks, documents)
-    window = WINDOW_BATCHES * batch_size
-    for first in range(0, len(documents), window):
-        chunk = documents[first : first + window]
+    row_bytes = 4 * loaded.width * sum(len(hook.ends) for hook in hooks)
+    for chunk in _make_windows(documents, WINDOW_BATCHES * batch_size, WINDOW_BYTES // row_bytes):
         order = sorted(range(len(chunk)), key=lambda position: len(chunk[position].ids))
         found: list[dict[int, np.ndarray]] = [{} for _ in hooks]
         lengths = [len(chunk[position].ids) for position in order]
@@ -97,6 +98,20 @@ def extract_sites(
                     )
         places = range(len(chunk))
         yield [np.concatenate([records[position] for position in places]) for records in found]
+
+
+def _make_windows(
+    documents: list[TokenizedDocument], least: int, most_rows: int
+) -> Iterator[list[TokenizedDocument]]:
+    """Yield windows of at least `least` documents, and of more up to `most_rows` kept tokens."""
+    first = 0
+    while first < len(documents):
+        last, rows = first, 0
+        while last < len(documents) and (last - first < least or rows < most_rows):
+            rows += len(documents[last].kept)
+            last += 1
+        yield documents[first:last]
+        first = last
 
 
 def _divide(lengths: list[int], batch_size: int, *, mixes: bool) -> Iterator[tuple[int, int]]:

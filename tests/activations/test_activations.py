@@ -16,11 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dbksvd.activations import rows
 from dbksvd.activations.from_text import extract_slice
 from dbksvd.activations.slices import share_range
 from dbksvd.base.files import hash_file, read_json
 from dbksvd.models.loading import load_model
 from dbksvd.text.documents import iterate_documents, prepare_text
+from dbksvd.text.tokens import TokenizedDocument
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +124,42 @@ def test_batch_size_changes_rounding_only(tiny_encoder, text_folder, tmp_path):
     one, seven = read_part(tmp_path / "1.h5"), read_part(tmp_path / "7.h5")
     np.testing.assert_allclose(one["activations"], seven["activations"], atol=1e-5)
     assert (one["token"] == seven["token"]).all()
+
+
+def test_small_documents_are_sorted_by_length_in_larger_windows(
+    tiny_encoder, text_folder, tmp_path, monkeypatch
+):
+    run, lengths = rows._run, []
+
+    def watch(loaded, hooks, sequences):
+        lengths.append([len(each) for each in sequences])
+        return run(loaded, hooks, sequences)
+
+    monkeypatch.setattr(rows, "_run", watch)
+    monkeypatch.setattr(rows, "WINDOW_BATCHES", 2)
+    settings = settings_for(tiny_encoder, batch_size=2)
+    padding, parts = [], []
+    for size in (1, 1 << 26):
+        monkeypatch.setattr(rows, "WINDOW_BYTES", size)
+        lengths.clear()
+        extract_slice(settings, 0, tmp_path / f"{size}.h5", text=text_folder)
+        padding.append(sum(len(batch) * max(batch) - sum(batch) for batch in lengths))
+        parts.append(read_part(tmp_path / f"{size}.h5"))
+    assert padding[1] < 0.7 * padding[0]
+    for name in ("document", "position", "token"):
+        assert np.array_equal(parts[0][name], parts[1][name])
+    np.testing.assert_allclose(parts[0]["activations"], parts[1]["activations"], atol=1e-5)
+
+
+def test_windows_hold_all_documents_once():
+    documents = [
+        TokenizedDocument(i, np.zeros(n + 2, np.int32), np.arange(n))
+        for i, n in enumerate((5, 5, 1, 1, 1, 9, 2))
+    ]
+    for least, most, expected in ((2, 0, [2, 2, 2, 1]), (2, 6, [2, 4, 1]), (1, 100, [7])):
+        windows = list(rows._make_windows(documents, least, most))
+        assert [len(window) for window in windows] == expected
+        assert [document for window in windows for document in window] == documents
 
 
 def test_context_length_cuts_documents(tiny_encoder, text_folder, tmp_path):
