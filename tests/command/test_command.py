@@ -1,5 +1,6 @@
 """The command ``dbksvd``: what a user types, and what comes back."""
 
+import io
 import json
 import os
 import subprocess
@@ -18,7 +19,8 @@ import dbksvd
 from dbksvd.base.version import __version__
 from dbksvd.command.main import app
 from workflow.commands.init import STARTERS
-from workflow.commands.progress import PlainBar, Progress
+from workflow.commands.pace import Pace
+from workflow.commands.progress import FORMAT, MovingBar, PlainBar, Progress
 from workflow.commands.status import REASONS, UNKNOWN, read_jobs, say_reason
 from workflow.experiment import Experiment
 from workflow.layers import read_layers
@@ -308,7 +310,7 @@ class Bar:
     """A stand-in for tqdm's bar."""
 
     def __init__(self) -> None:
-        self.n, self.total, self.postfix = 0, None, ""
+        self.n, self.total, self.postfix, self.left = 0, None, "", None
 
     def update(self, count: int) -> None:
         self.n += count
@@ -323,11 +325,16 @@ class Bar:
 LOG = """Building DAG of jobs...
 note: config: no fit uses the methods a
 Job stats:
+job                count
+---------------  -------
+fit_dictionary         3
+draw_figure            1
 total                  4
 
 [Mon Nov 30 05:45:37 2026]
 localrule fit_dictionary:
     output: a
+    jobid: 5
     wildcards: site=layer4, method=dbksvd, n_atoms=512
 [Mon Nov 30 05:45:42 2026]
 Finished jobid: 5 (Rule: fit_dictionary)
@@ -337,9 +344,13 @@ Finished jobid: 5 (Rule: fit_dictionary)
 
 def test_progress_is_read_from_snakemakes_log():
     bar = Bar()
-    progress = Progress(bar)
+    ticks = iter(range(0, 1000, 10))  # a call of the clock is ten seconds later than the last
+    progress = Progress(bar, clock=lambda: float(next(ticks)))
     assert [line for line in map(progress.read, LOG) if line] == [LOG[1]]
     assert (bar.n, bar.total, bar.postfix) == (2, 6, "fit_dictionary layer4 dbksvd 512")
+    # After two calls: a fit from 10 to 20 s, of three; a figure counts as one. At 30 s, half of the
+    # time was spent on jobs.
+    assert bar.left == 60
     last = ["Complete log(s): x", "Elapsed time: 0:49:53", "site  method", "layer4  dbksvd"]
     assert [progress.read(line) for line in last] == [None, None, *last[2:]]
     assert list(progress.explain(1)) == []
@@ -352,13 +363,56 @@ def test_progress_is_lines_where_there_is_no_terminal(capsys):
     bar.update(2)
     bar.refresh()
     line = capsys.readouterr().err
-    assert line.startswith("run: 2 of 6 jobs done, 00:00 spent, 00:00 left at this pace")
-    assert line.endswith("now fit_dictionary layer4\n")
-    assert "20:00 left" in bar.describe(600)
+    assert line == (
+        "run: 2 of 6 jobs done, 00:00 spent, time left not known yet, now fit_dictionary layer4\n"
+    )
+    bar.left = 1200
+    assert "10:00 spent, about 20:00 left" in bar.describe(600)
     quiet = PlainBar(seconds=60)
     quiet.update(1)
     quiet.refresh()
     assert capsys.readouterr().err == ""
+
+
+def test_progress_is_one_line_on_a_terminal():
+    out = io.StringIO()
+    bar = MovingBar(desc="run", bar_format=FORMAT, file=out, total=6)
+    bar.left = 1200
+    bar.update(2)
+    bar.set_postfix_str("fit_dictionary layer4")
+    assert "run: 2 of 6 jobs" in (line := out.getvalue().rpartition("\r")[2])
+    assert line.endswith("about 20:00 left, fit_dictionary layer4")
+    bar.close()
+
+
+def test_time_left_is_counted_rule_by_rule():
+    """Two at a time: fits of 100 s each, then figures of one second each."""
+    pace = Pace()
+    pace.plan("fit", 4)
+    pace.plan("draw", 10)
+    assert pace.estimate(0) is None
+    for number, began in enumerate((0, 0, 100, 100)):
+        pace.begin(str(number), "fit", began)
+        if began == 100:
+            pace.end(str(number - 2), 100)
+    assert pace.estimate(100) == (200 + 10 * 100) / 2  # of figures none has ended
+    assert pace.estimate(180) == (2 * 20 + 10 * 100) / 2
+    for number, began in enumerate((200, 200, 201)):
+        pace.begin(f"draw {number}", "draw", began)
+        pace.end(f"draw {number}", began + 1)
+    pace.end("2", 200)
+    pace.end("3", 200)
+    assert pace.estimate(202) == pytest.approx(7 * 1 / (403 / 202))
+
+
+def test_a_job_that_runs_again_is_counted_once():
+    pace = Pace()
+    pace.plan("fit", 2)
+    pace.begin("7", "fit", 0)
+    pace.begin("7", "fit", 10)
+    pace.end("7", 20)
+    pace.end("of another run", 20)
+    assert pace.estimate(20) == 1 * 10 / (10 / 20)
 
 
 def test_the_first_look_is_told():

@@ -6,19 +6,24 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
 
+from workflow.commands.pace import Pace
+
 STEPS = re.compile(r"^(\d+) of (\d+) steps")
-COUNT = re.compile(r"^total +(\d+)$")
+COUNT = re.compile(r"^(\w+) +(\d+)$")
 STARTED = re.compile(r"^local(?:rule|checkpoint) (\w+):$|^(?:rule|checkpoint) (\w+):$")
+JOB = re.compile(r"^    jobid: (\d+)$")
+ENDED = re.compile(r"^Finished jobid: (\d+)")
 WILDCARDS = re.compile(r"^    wildcards: (.*)$")
 # What our own rules and handlers say while Snakemake logs its jobs.
 OURS = ("error:", "note:", "warning:", "code of ", "first look:")
 # From here on Snakemake has logged all; what follows is ours.
 LAST = "Complete log(s):"
+FORMAT = "{desc}: {n_fmt} of {total_fmt} jobs {bar} {elapsed} spent, {left}{postfix}"
 # Of a run that fails before its first job, the last lines say why.
 KEPT = 30
 # Least time between two lines of progress, where there is no terminal.
@@ -31,14 +36,18 @@ class Progress:
     Parameters
     ----------
     bar : tqdm
-        Shows how many jobs are done, of how many, and the time left.
+        Shows how many jobs are done, of how many, and its `left`, the seconds that are left.
+    clock : callable
+        Returns the time in seconds.
     """
 
-    def __init__(self, bar: Any) -> None:
+    def __init__(self, bar: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self.bar = bar
+        self._clock, self._pace = clock, Pace()
         self.recent: deque[str] = deque(maxlen=KEPT)
         self.is_over = self.has_spoken = False
         self._rule = ""
+        self._is_new = self._is_plan = False  # a rule whose job has no number yet; a table of jobs
 
     def read(self, line: str) -> str | None:
         """Take in a line; return it if people should see it."""
@@ -50,11 +59,18 @@ class Progress:
             self.is_over = True
         elif found := STEPS.match(line):
             self._move(int(found[1]), int(found[2]))
-        elif found := COUNT.match(line):
-            self._move(self.bar.n, int(found[1]))
+        elif line == "Job stats:":
+            self._is_plan = True
+        elif self._is_plan and (found := COUNT.match(line)):
+            self._plan(found[1], int(found[2]))
         elif found := STARTED.match(line):
-            self._rule = found[1] or found[2]
+            self._rule, self._is_new = found[1] or found[2], True
             self.bar.set_postfix_str(self._rule)
+        elif self._is_new and (found := JOB.match(line)):
+            self._is_new = False
+            self._pace.begin(found[1], self._rule, self._clock())
+        elif found := ENDED.match(line):
+            self._pace.end(found[1], self._clock())
         elif found := WILDCARDS.match(line):
             values = [pair.partition("=")[2] for pair in found[1].split(", ")]
             self.bar.set_postfix_str(f"{self._rule} {' '.join(values)}")
@@ -68,10 +84,39 @@ class Progress:
         if status and not self.has_spoken:
             yield from self.recent
 
+    def _plan(self, rule: str, count: int) -> None:
+        if rule == "total":
+            self._is_plan = False
+            self._move(self.bar.n, count)
+        else:
+            self._pace.plan(rule, count)
+
     def _move(self, done: int, total: int) -> None:
         self.bar.total = total
+        self.bar.left = self._pace.estimate(self._clock())
         self.bar.update(done - self.bar.n)
         self.bar.refresh()
+
+
+def describe_left(seconds: float | None) -> str:
+    """Return how long a run still takes, as far as it is known."""
+    return "time left not known yet" if seconds is None else f"about {tell_time(seconds)} left"
+
+
+def tell_time(seconds: float) -> str:
+    """Return minutes and seconds, or hours, minutes and seconds."""
+    return str(tqdm.format_interval(seconds))
+
+
+class MovingBar(tqdm):  # type: ignore[type-arg]
+    """Progress as one line that moves, on a terminal."""
+
+    left: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Fields of the line: those of tqdm, and the time that is left."""
+        return {**super().format_dict, "left": describe_left(self.left)}
 
 
 class PlainBar:
@@ -85,6 +130,7 @@ class PlainBar:
 
     def __init__(self, seconds: float = PLAIN_SECONDS) -> None:
         self.n, self.total, self.seconds = 0, 0, seconds
+        self.left: float | None = None
         self._start = self._told = time.monotonic()
         self._postfix = ""
 
@@ -113,11 +159,9 @@ class PlainBar:
 
     def describe(self, seconds: float) -> str:
         """Return the line after so many seconds."""
-        spent = tqdm.format_interval(seconds)
-        left = "?" if not self.n else tqdm.format_interval(seconds * (self.total - self.n) / self.n)
         return (
-            f"run: {self.n} of {self.total} jobs done, {spent} spent, {left} left at this "
-            f"pace, now {self._postfix}"
+            f"run: {self.n} of {self.total} jobs done, {tell_time(seconds)} spent, "
+            f"{describe_left(self.left)}, now {self._postfix}"
         )
 
     def close(self) -> None:
@@ -131,7 +175,7 @@ def follow(lines: Iterable[str]) -> Progress:
     """
     bar: Any
     if sys.stderr.isatty():
-        bar = tqdm(unit="job", desc="run", dynamic_ncols=True, smoothing=0.1)
+        bar = MovingBar(desc="run", dynamic_ncols=True, bar_format=FORMAT)
     else:
         bar = PlainBar()
     with bar:
