@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,7 @@ from dbksvd.base.version import __version__
 from dbksvd.command.main import app
 from workflow.commands.init import STARTERS
 from workflow.commands.pace import Pace
-from workflow.commands.progress import FORMAT, MovingBar, PlainBar, Progress
+from workflow.commands.progress import FORMAT, MovingBar, PlainBar, Progress, tick
 from workflow.commands.status import REASONS, UNKNOWN, read_jobs, say_reason
 from workflow.experiment import Experiment
 from workflow.layers import read_layers
@@ -383,6 +384,17 @@ def test_progress_is_one_line_on_a_terminal():
     assert "run: 2 of 6 jobs" in (line := out.getvalue().rpartition("\r")[2])
     assert line.endswith("about 20:00 left, fit_dictionary layer4")
     bar.close()
+
+
+def test_the_clock_goes_on_while_no_job_ends():
+    seen = threading.Event()
+
+    class Watched(Bar):
+        def refresh(self) -> None:
+            seen.set()
+
+    with tick(Progress(Watched()), seconds=0.01):
+        assert seen.wait(10)
 
 
 def test_time_left_is_counted_rule_by_rule():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -28,6 +30,8 @@ FORMAT = "{desc}: {n_fmt} of {total_fmt} jobs {bar} {elapsed} spent, {left}{post
 KEPT = 30
 # Least time between two lines of progress, where there is no terminal.
 PLAIN_SECONDS = 15.0
+# While no job ends: seconds between two looks at the clock, on a terminal and elsewhere.
+MOVING_TICK, PLAIN_TICK = 1.0, 60.0
 
 
 class Progress:
@@ -44,6 +48,7 @@ class Progress:
     def __init__(self, bar: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self.bar = bar
         self._clock, self._pace = clock, Pace()
+        self._lock = threading.Lock()
         self.recent: deque[str] = deque(maxlen=KEPT)
         self.is_over = self.has_spoken = False
         self._rule = ""
@@ -51,6 +56,15 @@ class Progress:
 
     def read(self, line: str) -> str | None:
         """Take in a line; return it if people should see it."""
+        with self._lock:
+            return self._read(line)
+
+    def refresh(self) -> None:
+        """Show the time that is left now; another thread may call this."""
+        with self._lock:
+            self._show()
+
+    def _read(self, line: str) -> str | None:
         if self.is_over:
             self.has_spoken = True
             return None if line.startswith("Elapsed time:") else line
@@ -93,8 +107,11 @@ class Progress:
 
     def _move(self, done: int, total: int) -> None:
         self.bar.total = total
-        self.bar.left = self._pace.estimate(self._clock())
         self.bar.update(done - self.bar.n)
+        self._show()
+
+    def _show(self) -> None:
+        self.bar.left = self._pace.estimate(self._clock())
         self.bar.refresh()
 
 
@@ -168,6 +185,25 @@ class PlainBar:
         """Do nothing: there is no line to end."""
 
 
+@contextmanager
+def tick(progress: Progress, seconds: float) -> Iterator[None]:
+    """Refresh progress at intervals, also while no line comes."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            if not progress.is_over:
+                progress.refresh()
+
+    ticking = threading.Thread(target=run, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        ticking.join()
+
+
 def follow(lines: Iterable[str]) -> Progress:
     """Show progress on stderr while lines come; print those that people should see.
 
@@ -175,11 +211,11 @@ def follow(lines: Iterable[str]) -> Progress:
     """
     bar: Any
     if sys.stderr.isatty():
-        bar = MovingBar(desc="run", dynamic_ncols=True, bar_format=FORMAT)
+        bar, seconds = MovingBar(desc="run", dynamic_ncols=True, bar_format=FORMAT), MOVING_TICK
     else:
-        bar = PlainBar()
-    with bar:
-        progress = Progress(bar)
+        bar, seconds = PlainBar(), PLAIN_TICK
+    progress = Progress(bar)
+    with bar, tick(progress, seconds):
         for line in lines:
             shown = progress.read(line.rstrip("\n"))
             if progress.is_over:
