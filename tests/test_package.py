@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ranges import CORE as DECLARED
-from ranges import ENDS, TESTS
+from ranges import ENDS, TESTS, WITH_TESTS
 
 from dbksvd.base.version import __version__
 
@@ -212,6 +212,19 @@ def test_ends_that_are_tested_are_those_declared():
     named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if " :: 3." in line}
     assert named == pythons
     assert all((ROOT / path).is_file() for path in TESTS)
+
+
+def test_tests_of_the_ends_want_no_more_than_their_environments_have(tmp_path: Path):
+    wanted = [str(ROOT / path) for path in TESTS]
+    command = ["--collect-only", "-q", "-p", "no:cacheprovider", *wanted]
+    code = (
+        "Fence.__name__ = 'PathFinder'\n"  # jaxtyping looks for it by its name
+        "import os, pytest\n"
+        "os.environ.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD='1', HYPOTHESIS_NO_PLUGINS='1')\n"
+        f"sys.exit(pytest.main({command}))\n"
+    )
+    done = run_fenced(code, find_closure([*DECLARED, *WITH_TESTS]), tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_fence_refuses_what_is_not_declared(tmp_path: Path):

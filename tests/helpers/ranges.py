@@ -25,12 +25,10 @@ WITH_TESTS = ("pytest", "hypothesis", "beartype", "scikit-learn", "pandas", "pac
 # No SAELens, no transformers, no Snakemake: what `pip install dbksvd` has.
 TESTS = (
     "tests/base/test_codes.py",
-    "tests/base/test_saving_folders.py",
     "tests/base/test_settings.py",
     "tests/base/test_variance.py",
     "tests/activations/test_shards.py",
     "tests/dictionaries/test_dictionary.py",
-    "tests/dictionaries/test_saving.py",
     "tests/fit/test_batches.py",
     "tests/fit/test_exact.py",
     "tests/fit/test_ksvd.py",
