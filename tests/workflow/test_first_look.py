@@ -56,6 +56,22 @@ def test_only_fits_of_the_run_are_first():
     assert set(first) < set(experiment.fits)
 
 
+def test_preparations_begin_after_the_first_shards(tmp_path: Path):
+    """An eval that began in the gap between two extractions would hold a core that these need."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--dag",
+         "--cores", "1", "--configfile", str(ROOT / "config.yaml"), "--directory", str(tmp_path)],
+        capture_output=True, text=True, check=True, env=make_environment(),
+    )  # fmt: skip
+    names = dict(re.findall(r'^\t?\s*(\d+)\[label *= *"(\w+)', done.stdout, re.MULTILINE))
+    edges = re.findall(r"^\t?\s*(\d+) -> (\d+)", done.stdout, re.MULTILINE)
+    before = {names[to]: set() for _, to in edges}
+    for came, to in edges:
+        before[names[to]].add(names[came])
+    assert "shard_activations" in before["prepare_evaluation"]
+    assert "prepare_evaluation" not in before["fit_dictionary"]
+
+
 class Shards:
     """Two hundred samples that answer as held-out shards do."""
 

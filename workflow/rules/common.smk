@@ -80,6 +80,7 @@ except ValueError as error:
 if "apptainer" in SDM:
     bind_project(workflow.deployment_settings, ROOT)
 RESULTS = EXPERIMENT.folder
+FIRST_SHARDS = [f"{RESULTS}/{fit.site}/shards/manifest.json" for fit in FIRST[:1]]
 MANIFESTS = [
     f"{RESULTS}/{site}/shards/manifest.json"
     for site in sorted({fit.site for fit in EXPERIMENT.fits})

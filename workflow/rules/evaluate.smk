@@ -14,6 +14,8 @@ rule prepare_evaluation:
         data=ancient(eval_files),  # their content is a param
         # So small that Snakemake compares its content: other shards of the same limit rerun nothing.
         norm_limit=norm_limit_file,
+        # Begun earlier, it would hold a core that the shards and first fits are to have.
+        after=ancient(FIRST_SHARDS),
     output:
         manifest=f"{RESULTS}/{{site}}/prepared/{{eval}}/manifest.json",
     log:

@@ -11,7 +11,7 @@ rule measure_first:
         weights=ancient(
             [f"{folder}/sae_weights.safetensors" for folder in FIRST_FOLDERS]
         ),
-        shards=[f"{RESULTS}/{fit.site}/shards/manifest.json" for fit in FIRST[:1]],
+        shards=FIRST_SHARDS,
     output:
         scores=f"{FIRST_LOOK}/scores.csv",
     log:
