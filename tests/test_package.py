@@ -136,6 +136,11 @@ from dbksvd.activations import from_files, from_images, from_text, sharding
 import snakemake, gguf, accelerate, zstandard  # asked for by transformers, pandas and shells
 """,
 }
+EXTRAS["slurm"] = """
+call("init", "--like", "synthetic", "mine")
+call("profile", "my-cluster")
+call("run", "mine/config.yaml", "--profile", "my-cluster", "--", "-n")
+"""
 # `all` is enough for every module there is.
 EXTRAS["all"] = "\n".join([*EXTRAS.values(), 'assert import_all("dbksvd", "workflow") > 300'])
 

@@ -65,16 +65,21 @@ def choose_configs(given: list[Path] | None) -> list[Path]:
     Raises
     ------
     FileNotFoundError
-        If none is given and the current folder has no ``config.yaml``.
+        If there is no such file; if none is given, no ``config.yaml`` in the current folder.
     """
-    if given:
-        return [path if path.exists() else find_carried(path) for path in given]
-    if not DEFAULT_CONFIG.is_file():
+    found = [path if path.exists() else find_carried(path) for path in given or [DEFAULT_CONFIG]]
+    for path in found:
+        if path.exists():
+            continue
+        if path == DEFAULT_CONFIG:
+            raise FileNotFoundError(
+                f"{path}: expected a config in this folder or the name of one (dbksvd init DIR "
+                "writes one), found none"
+            )
         raise FileNotFoundError(
-            f"{DEFAULT_CONFIG}: expected a config in this folder or the name of one (dbksvd init "
-            "writes one), found none"
+            f"{path}: expected a config file (dbksvd init DIR writes one), found none"
         )
-    return [DEFAULT_CONFIG]
+    return found
 
 
 def show_version(wanted: bool) -> None:
@@ -180,6 +185,25 @@ def run(
     load_workflow("run").run(
         choose_configs(configs), profile=profile, cores=cores, extra=extra, verbose=verbose
     )
+
+
+@app.command()
+@in_words
+def profile(
+    name: Annotated[str, typer.Argument(help="Name of the profile.")],
+    like: Annotated[str, typer.Option(help="default, gpu or slurm.")] = "slurm",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a profile that is there.")
+    ] = False,
+) -> None:
+    """Copy a profile of this package to profiles/NAME/config.yaml, for you to edit.
+
+    \b
+    dbksvd profile my-cluster
+    dbksvd run --profile my-cluster
+    """
+    path = load_workflow("profile").copy_profile(name, like, force=force)
+    typer.echo(f"profile  {path}\nnext     edit it, then dbksvd run --profile {name}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 INSTALLED = "_project"  # the folder inside the package, which setup.py fills
+EXPERIMENTS = "experiments"  # the folder of the project whose files are found from anywhere
 
 
 def find_project() -> Path:
@@ -31,10 +32,13 @@ def find_project() -> Path:
 
 
 def find_carried(path: Path) -> Path:
-    """Return a file of the project for a relative path such as ``experiments/tiny.yaml``.
+    """Return an experiment of the project for a relative path such as ``experiments/tiny.yaml``.
 
-    A path that the project has no file for is returned as it is.
+    A path that the project has no experiment for is returned as it is. Its own ``config.yaml`` is
+    none: a user who names one means that of the current folder.
     """
+    if path.parts[:1] != (EXPERIMENTS,):
+        return path
     carried = find_project() / path
     return carried if carried.is_file() else path
 

@@ -171,7 +171,7 @@ def _is_offline() -> bool:
 def _refuse_offline(key: str, name: str) -> NoReturn:
     raise ValueError(
         f"{key}: expected {name} from the hub, which HF_HUB_OFFLINE=1 keeps from being asked, and "
-        "found none in the cache (make run asks it with OFFLINE=0)"
+        "found none in the cache (HF_HUB_OFFLINE=0, or make run OFFLINE=0, asks it)"
     )
 
 
@@ -198,4 +198,7 @@ def _explain_hub(key: str, name: str) -> Iterator[None]:
         raise ValueError(f"{key}: expected {CONFIG_FILE} in {name} on {where}") from error
     except (errors.HTTPError, OSError) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"{key}: expected {where} to give out {name}, got: {text}") from error
+        raise ValueError(
+            f"{key}: expected {where} to give out {name}, got: {text} (without a network: a folder "
+            "on this machine, or with HF_HUB_OFFLINE=1 what the cache has)"
+        ) from error

@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 import dbksvd
 from dbksvd.base.version import __version__
 from dbksvd.command.main import app
-from workflow.commands.init import STARTERS
+from workflow.commands.check import name_outside
+from workflow.commands.init import STARTERS, fill
+from workflow.commands.init_text import shorten_context
 from workflow.commands.pace import Pace
 from workflow.commands.progress import FORMAT, MovingBar, PlainBar, Progress, tick
 from workflow.commands.status import REASONS, UNKNOWN, read_jobs, say_reason
@@ -78,7 +80,14 @@ def test_completion_for_bash_and_zsh(tmp_path: Path):
     ("arguments", "expected"),
     [
         (["check"], "error: config.yaml: expected a config in this folder"),
-        (["check", "none.yaml"], "error: config: none.yaml"),
+        (["check", "none.yaml"], "error: none.yaml: expected a config file (dbksvd init DIR"),
+        (["check", "config.yaml"], "error: config.yaml: expected a config in this folder"),
+        (["status", "config.yaml"], "error: config.yaml: expected a config in this folder"),
+        (["run", "config.yaml"], "error: config.yaml: expected a config in this folder"),
+        (["check", "profiles/gpu/config.yaml"], "error: profiles/gpu/config.yaml: expected a"),
+        (["profile", "mine", "--like", "moon"], "error: --like: expected default, gpu, slurm, got"),
+        (["profile", "../mine"], "error: name: expected letters, digits"),
+        (["profile", "gpu"], "error: name: expected another than default, gpu, slurm, got 'gpu'"),
         (["init", "--layer", "9", "new"], "error: --layer: expected 0 to 6"),
         (["init", "--like", "cats", "new"], "error: --like: expected causal, default"),
         (["init", "--text", "no.jsonl", "new"], "error: --text: expected a file or a folder"),
@@ -185,6 +194,18 @@ def test_init_looks_at_the_model(tmp_path: Path):
     assert facts["n_atoms"] == 128
 
 
+@pytest.mark.parametrize(
+    ("positions", "length", "settings"), [(512, None, {}), (77, 77, {}), (48, 48, {"context_length": 48})]
+)  # fmt: skip
+def test_a_starter_has_no_longer_texts_than_the_model_has_positions(positions, length, settings):
+    values = dict.fromkeys(("layer", "n_train", "n_heldout", "n_atoms", "k", "width"), 1)
+    values |= {"experiment": "a", "source": "{}", "model": "", "depth": 2, "hook": "x"}
+    for like in ("causal", "default"):
+        config = yaml.safe_load(fill(like, values | shorten_context(positions)))
+        assert config["activations"].get("context_length") == length
+        assert set(map(str, config["evaluation"]["evals"].values())) == {str(settings)}
+
+
 def test_every_starter_is_one_that_like_names():
     assert {path.stem for path in STARTERS.iterdir()} == {
         *("default", "causal", "images", "files", "synthetic")
@@ -271,6 +292,47 @@ def test_experiments_of_the_package_are_found_from_any_folder(tmp_path: Path):
     assert (
         "error: config" in run_dbksvd(tmp_path, "check", "experiments/tiny.yaml", status=1).stderr
     )
+
+
+def test_what_is_asked_for_outside_is_named():
+    config = yaml.safe_load((ROOT / "experiments/pythia-160m.yaml").read_text())
+    wanted = json.loads(Experiment(config).access() or "{}")
+    found = list(name_outside(wanted))
+    assert found[0] == "model EleutherAI/pythia-160m-deduped"
+    assert len(found) == len(set(found)) > 1
+    assert all(name.startswith("data set ") for name in found[1:])
+    assert list(name_outside({"keys": [{"variable": "A"}], "data_sets": []})) == ["key A"]
+
+
+def test_a_profile_of_ones_own(tmp_path: Path):
+    shown = run_dbksvd(tmp_path, "profile", "my-cluster").stdout
+    assert shown.startswith("profile  profiles/my-cluster/config.yaml\n")
+    copied = (tmp_path / "profiles/my-cluster/config.yaml").read_text()
+    assert copied == (ROOT / "profiles/slurm/config.yaml").read_text()
+    done = run_dbksvd(tmp_path, "profile", "my-cluster", status=1)
+    assert "expected no profile there (or --force)" in done.stderr
+    run_dbksvd(tmp_path, "profile", "my-cluster", "--like", "gpu", "--force")
+    assert "mem_mb" in (tmp_path / "profiles/my-cluster/config.yaml").read_text()
+
+
+def test_a_profile_whose_plugin_is_not_installed_is_one_line(tmp_path: Path):
+    write_rows(tmp_path / "acts.npy")
+    run_dbksvd(tmp_path, "init", "--data", "acts.npy", ".")
+    (tmp_path / "profiles/mine").mkdir(parents=True)
+    (tmp_path / "profiles/mine/config.yaml").write_text("executor: cluster-of-mine\n")
+    told = run_dbksvd(tmp_path, "run", "--profile", "mine", status=1).stderr
+    assert told == (
+        "error: --profile: expected Snakemake's plugin for executor: cluster-of-mine in "
+        "profiles/mine, found none (pip install snakemake-executor-plugin-cluster-of-mine)\n"
+    )
+    told = run_dbksvd(tmp_path, "run", "--profile", "moon", status=1).stderr
+    assert "one of profiles/ in this folder (dbksvd profile NAME writes one)" in told
+
+
+def test_devices_of_an_estimate_are_named_in_any_case(tmp_path: Path):
+    write_rows(tmp_path / "acts.npy")
+    run_dbksvd(tmp_path, "init", "--data", "acts.npy", ".")
+    assert run_dbksvd(tmp_path, "estimate", "--device", "A100").stdout.count(" on one A100\n") == 1
 
 
 def test_status_says_what_would_run(tmp_path: Path):

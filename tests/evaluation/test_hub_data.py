@@ -231,6 +231,7 @@ def test_an_unreachable_hub_is_named(tmp_path):
     lines = ask({"model": MODEL}, {"data_sets": [TEXT]}, **home)
     assert lines[0].startswith("model.name: expected http://127.0.0.1:9 to give out someone/model")
     assert lines[1].startswith("text.sources[0].name: expected http://127.0.0.1:9 to give out")
+    assert all("(without a network: a folder on this machine, or with HF" in line for line in lines)
 
 
 class Hub(BaseHTTPRequestHandler):

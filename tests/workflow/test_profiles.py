@@ -10,6 +10,8 @@ import yaml
 from running import CONFIG, ROOT, copy_project, run_fork, run_forks
 from safetensors.numpy import save_file
 
+from workflow.gpus import find_problem, names_gpus
+
 PROFILES = sorted(path.name for path in (ROOT / "profiles").iterdir())
 CONFIGS = ["config.yaml", *(f"experiments/{path.name}" for path in sorted((ROOT / "experiments").glob("*.yaml")))]  # fmt: skip
 PAIRS = [(config, profile) for config in CONFIGS for profile in PROFILES]
@@ -124,6 +126,47 @@ def test_slurm_profile_says_where_there_is_no_slurm(tmp_path: Path):
     assert status == 1
     assert "error: --executor slurm: expected sbatch on PATH" in output
     assert "Traceback" not in output
+
+
+def test_gpu_profile_gives_a_gpu_to_the_rules_that_slurm_gives_one():
+    shared = [read_profile(name)["set-resources"] for name in ("gpu", "slurm")]
+    assert shared[0] == shared[1]
+
+
+def test_gpu_profile_ends_where_there_is_no_gpu(tmp_path: Path):
+    """Else its jobs would compute on the CPU, and only their logs say so."""
+    folder = copy_project(tmp_path / "project")
+    environment = {"CUDA_VISIBLE_DEVICES": ""}
+    run = (folder, "--workflow-profile", "gpu")
+    status, output = run_fork(*run, environment=environment)
+    assert status == 1
+    assert "error: --profile: expected a GPU for the jobs that the profile gives one" in output
+    assert "Traceback" not in output
+    assert not list((folder / "results").glob("*/text"))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "is_named", "is_local", "torch", "expected"),
+    [
+        ("", True, True, "2.13.0", "error: --profile: expected a GPU for"),
+        ("0", True, True, "2.13.0+cpu", "error: --profile: expected a CUDA build of torch"),
+        ("0", True, True, "2.13.0", None),
+        ("0", True, True, None, None),
+        ("0", False, True, "2.13.0+cpu", "note: jobs are given a GPU that torch 2.13.0+cpu"),
+        ("", True, False, "2.13.0+cpu", "note: jobs are given a GPU that torch 2.13.0+cpu"),
+        ("", True, False, "2.13.0+cu130", None),
+        ("", False, True, "2.13.0", None),
+    ],
+)
+def test_jobs_that_would_not_find_their_gpu_are_told_of(
+    gpus, is_named, is_local, torch, expected, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    found = find_problem(is_named=is_named, is_local=is_local, torch=torch)
+    assert (found is None) == (expected is None)
+    assert found is None or found.startswith(expected)
+    assert names_gpus([{"mem_mb": 1}, {"gpu": 1}])
+    assert not names_gpus([{"mem_mb": 1}])
 
 
 @pytest.mark.parametrize("profile", ["default", "gpu"])

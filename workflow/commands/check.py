@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from workflow.commands.loading import load_experiment
 from workflow.experiment import Experiment
@@ -35,6 +36,14 @@ def check(configs: Sequence[Path], *, as_json: bool = False) -> None:
         print(f"note: no fit uses the method {name}")
 
 
+def name_outside(wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what an experiment asks for outside (workflow/external_access.py)."""
+    if wanted.get("model"):
+        yield f"model {wanted['model']['name']}"
+    yield from dict.fromkeys(f"data set {each['name']}" for each in wanted.get("data_sets", ()))
+    yield from dict.fromkeys(f"key {each['variable']}" for each in wanted.get("keys", ()))
+
+
 def describe(experiment: Experiment) -> dict:
     """Return what an experiment makes and what it needs from outside this machine."""
     outside = json.loads(experiment.access() or "{}")
@@ -43,6 +52,6 @@ def describe(experiment: Experiment) -> dict:
         "results": experiment.folder,
         "dictionaries": dict(Counter(fit.site for fit in experiment.fits)),
         "evals": list(experiment.config.evaluation.list_evals()),
-        "from_outside": [name for name, wanted in outside.items() if wanted],
+        "from_outside": list(name_outside(outside)),
         "idle_methods": experiment.idle_methods,
     }

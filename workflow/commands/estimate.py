@@ -23,6 +23,7 @@ def estimate(configs: Sequence[Path], *, device: str = "all", as_json: bool = Fa
     ValueError
         If no such device is known.
     """
+    device = device.lower()
     if device not in (*DEVICES, "all"):
         raise ValueError(f"--device: expected {', '.join(DEVICES)} or all, got {device!r}")
     experiment = load_experiment(configs)

@@ -20,12 +20,13 @@ from dbksvd.images.amount import count_images, count_patches
 from dbksvd.images.settings import ImageSettings
 from dbksvd.models.access import check_model
 from dbksvd.models.places import GGUF_ENDING, find_config, find_folder
-from dbksvd.models.sizes import ModelKind, ModelSizes, find_kind, read_sizes
+from dbksvd.models.sizes import ModelKind, ModelSizes, find_kind, read_positions, read_sizes
 from workflow.commands.init_text import (
     LEAST_ROWS,
     describe_amount,
     describe_text,
     find_short_split,
+    shorten_context,
     take_rows,
 )
 from workflow.commands.loading import ROOT
@@ -50,6 +51,7 @@ class Model:
     section: Mapping[str, Any]
     kind: ModelKind
     sizes: ModelSizes
+    positions: int | None  # most tokens that it takes, where its config says so
 
 
 def write_config(
@@ -168,7 +170,8 @@ def gather(
     if "text" in takes:
         source = describe_text(text, column)
         facts["source"] = as_flow(source)
-        facts |= describe_amount(source, facts["n_atoms"])
+        facts |= shorten_context(found.positions)
+        facts |= describe_amount(source, facts["n_atoms"], facts["context_length"])
     return facts
 
 
@@ -192,7 +195,7 @@ def look_at_model(name: str | None) -> Model:
     path, kind = find_config(section), find_kind(section)
     if path is None or kind is None:
         raise ValueError(f"--model: expected a model with a config.json, got {name!r}")
-    return Model(section, kind, read_sizes(path))
+    return Model(section, kind, read_sizes(path), read_positions(path))
 
 
 def describe_model(model: Model, layer: int | None, *, is_default: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dbksvd.text.settings import TextSettings
 TEXT_FILES = (".txt", ".jsonl")
 N_TRAIN, N_HELDOUT = 200_000, 20_000  # tokens
 LEAST_ROWS: Mapping[Split, int] = {"train": 1000, "heldout": 100}  # fewer say nothing
+EVAL_LENGTH = 64  # context_length of the evals in the starters
 SPECIAL_TOKENS = 2  # around a text
 LOCAL_KINDS = ("file", "local_dataset")
 
@@ -49,7 +50,18 @@ def describe_text(text: str | None, column: str | None = None) -> dict[str, Any]
     return hub | own
 
 
-def describe_amount(source: Mapping[str, Any], n_atoms: int) -> dict[str, Any]:
+def shorten_context(positions: int | None) -> dict[str, Any]:
+    """Return the tokens of a document, and the settings of each eval, that a model has room for."""
+    usual = TextRowSettings.model_fields["context_length"].default
+    length = min(usual, positions or usual)
+    return {
+        "context_length": length,
+        "is_shortened": length < usual,
+        "eval_settings": f"{{context_length: {length}}}" if length < EVAL_LENGTH else "{}",
+    }
+
+
+def describe_amount(source: Mapping[str, Any], n_atoms: int, context_length: int) -> dict[str, Any]:
     """Return how many tokens to take of a text, no more than a local one holds, and atoms.
 
     Raises
@@ -61,8 +73,7 @@ def describe_amount(source: Mapping[str, Any], n_atoms: int) -> dict[str, Any]:
     if source["kind"] not in LOCAL_KINDS:
         return usual
     settings: TextSettings = parse(TextSettings, {"sources": [source]}, "text")
-    length = TextRowSettings.model_fields["context_length"].default - SPECIAL_TOKENS
-    words = count_words(settings, most=length)
+    words = count_words(settings, most=max(1, context_length - SPECIAL_TOKENS))
     split = find_short_split(words)
     if split is not None:
         raise ValueError(

@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from workflow.commands.loading import ROOT, SNAKEFILE, load_experiment
 from workflow.commands.progress import follow
 from workflow.commands.report import report
+from workflow.config_files import read_config_file
 from workflow.experiment import Experiment
 
 OFFLINE = "HF_HUB_OFFLINE"
+OWN_EXECUTORS = ("local", "dryrun", "touch")  # of Snakemake itself
 
 
 def run(
@@ -40,7 +43,9 @@ def run(
         With Snakemake's exit status, if that is not 0.
     """
     experiment = load_experiment(configs)
-    command = make_command(configs, cores, "--workflow-profile", str(find_profile(profile)), *extra)
+    place = find_profile(profile)
+    check_executor(place)
+    command = make_command(configs, cores, "--workflow-profile", str(place), *extra)
     # Arguments of Snakemake's own ask for its own output.
     is_followed = not extra and not verbose
     status = call(command, make_environment(experiment), is_followed=is_followed)
@@ -69,7 +74,30 @@ def find_profile(name: str) -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     known = ", ".join(sorted(path.name for path in shipped.iterdir() if path.is_dir()))
-    raise ValueError(f"--profile: expected {known} or a folder with config.yaml, got {name!r}")
+    raise ValueError(
+        f"--profile: expected {known}, one of profiles/ in this folder (dbksvd profile NAME writes "
+        f"one) or a folder with config.yaml, got {name!r}"
+    )
+
+
+def check_executor(profile: Path) -> None:
+    """Refuse a profile whose jobs another program is to run that Snakemake has no plugin for.
+
+    Raises
+    ------
+    ValueError
+        If the plugin is not installed; Snakemake would show its usage, 300 lines.
+    """
+    name = read_config_file(profile / "config.yaml").get("executor")
+    if not isinstance(name, str) or name in OWN_EXECUTORS:
+        return
+    package = f"snakemake-executor-plugin-{name}"
+    if find_spec(package.replace("-", "_")) is None:
+        hint = "'dbksvd[slurm]'" if name == "slurm" else package
+        raise ValueError(
+            f"--profile: expected Snakemake's plugin for executor: {name} in {profile}, found none "
+            f"(pip install {hint})"
+        )
 
 
 def make_environment(experiment: Experiment) -> Mapping[str, str]:

@@ -66,8 +66,9 @@ def tell_status(configs: Sequence[Path], *, as_json: bool = False) -> None:
         return
     # Checkpoints and the final target come anew with what is behind them.
     print(f"A run would do {len(jobs)} jobs, and more where these decide what follows:")
+    width = max(len(job.rule) for job in jobs) + 2
     for (rule, reason), count in Counter((job.rule, job.reason) for job in jobs).items():
-        print(f"  {count:>4} of {rule:<26}{reason}")
+        print(f"  {count:>4} of {rule:<{width}}{reason}")
 
 
 def count_done(experiment: Experiment) -> dict[str, tuple[int, int]]:

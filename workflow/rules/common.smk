@@ -31,6 +31,7 @@ from workflow.encoders import Encoders
 from workflow.ending import list_single, say_last, tell_failures, tell_table
 from workflow.experiment import Experiment, Fit, as_param
 from workflow.first_look import choose_first, describe_missing
+from workflow.gpus import find_problem, find_torch, names_gpus
 from workflow.last_good import LastGood
 from workflow.layers import read_layers
 from workflow.local_checks import check_local
@@ -137,6 +138,21 @@ wildcard_constraints:
     eval=r"[a-z_]+",
 
 
+def tell_gpus():
+    """Say that jobs which are given a GPU would compute on the CPU; end if one was asked for."""
+    if not any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs()):
+        return
+    problem = find_problem(
+        is_named=names_gpus(workflow.resource_settings.overwrite_resources.values()),
+        is_local=workflow.local_exec,
+        torch=None if SDM else find_torch(),
+    )
+    if problem is not None and problem.startswith("error:"):
+        sys.exit(problem)
+    if problem is not None:
+        print(problem, file=sys.stderr)
+
+
 def start_run(folder):
     """Before the first job: see that it can run and write; keep what is there, as it may fail."""
     if workflow.resource_settings.cores == 0:  # would wait for ever
@@ -146,6 +162,7 @@ def start_run(folder):
         sys.exit(
             "error: --executor slurm: expected sbatch on PATH, as a login node has it"
         )
+    tell_gpus()
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
