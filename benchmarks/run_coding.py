@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.blas import begin_again_with_kernels
 from benchmarks.coding_floor import GRAM_ROWS, prepare_row_sums
 from benchmarks.data import DEFAULT_SHARDS, draw_data, explain_variance, fit_atoms, load_activations
 from benchmarks.peers import CODERS, GRAM, PRODUCT, Coder, find_disagreement
@@ -152,4 +153,5 @@ def report_explained(explained: dict[int, float], common: int) -> dict[str, floa
 
 
 if __name__ == "__main__":
+    begin_again_with_kernels()
     main()

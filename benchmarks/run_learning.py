@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.blas import begin_again_with_kernels
 from benchmarks.data import DEFAULT_SHARDS, Activations, load_activations
 from benchmarks.learners import LEARNERS, NONNEGATIVE, SIGNED, TOPK, Learner
 from benchmarks.problems import Point, Problem
@@ -149,4 +150,5 @@ def reach_goal(group: Sequence[Sequence[Point]], goal: Point) -> dict[str, float
 
 
 if __name__ == "__main__":
+    begin_again_with_kernels()
     main()

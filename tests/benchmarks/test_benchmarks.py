@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    blas,
     data,
     learners,
     passes,
@@ -576,3 +577,31 @@ def test_the_extraction_target_is_a_tenth_below_the_bare_pass(tmp_path, ours, ve
     assert list(found.values()) == [verdict, "no aim", "no aim"]
     others = [v for what, v in find_verdicts(tmp_path).items() if "of smollm2: " in what]
     assert others == ["not measured"] * 3
+
+
+def test_an_openblas_that_does_not_know_the_cpu_is_told_its_kernels(monkeypatch, capsys):
+    """SPAMS had the kernels of SSE3 on a CPU that its OpenBLAS is older than."""
+    began = []
+    monkeypatch.delenv(blas.CHOICE, raising=False)
+    monkeypatch.setattr(blas, "read_flags", lambda: {"avx2", "avx512vl"})
+    monkeypatch.setattr(blas, "find_fallbacks", lambda: ["/a/libopenblas.so"])
+    monkeypatch.setattr(blas.os, "execve", lambda *call: began.append(call))
+    blas.begin_again_with_kernels()
+    ((program, words, environment),) = began
+    assert (program, words) == (blas.sys.executable, [blas.sys.executable, *blas.sys.orig_argv[1:]])
+    assert environment[blas.CHOICE] == "SkylakeX"
+    assert "libopenblas.so do not know this CPU" in capsys.readouterr().out
+    monkeypatch.setenv(blas.CHOICE, "Haswell")  # the user's own choice
+    blas.begin_again_with_kernels()
+    monkeypatch.delenv(blas.CHOICE)
+    monkeypatch.setattr(blas, "find_fallbacks", list)
+    blas.begin_again_with_kernels()
+    assert len(began) == 1
+
+
+def test_kernels_are_the_widest_that_a_cpu_runs(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: sse avx2 fma\nbugs : x\n")
+    assert blas.read_flags(tmp_path / "cpuinfo") == {"sse", "avx2", "fma"}
+    assert blas.read_flags(tmp_path / "none") == set()
+    assert blas.choose_kernels({"sse", "avx2"}) == "Haswell"
+    assert blas.choose_kernels({"sse"}) is None
