@@ -137,9 +137,9 @@ import snakemake, gguf, accelerate, zstandard  # asked for by transformers, pand
 """,
 }
 EXTRAS["slurm"] = """
-call("init", "--like", "synthetic", "mine")
+call("init", "--like", "synthetic", "planned")
 call("profile", "my-cluster")
-call("run", "mine/config.yaml", "--profile", "my-cluster", "--", "-n")
+call("run", "planned/config.yaml", "--profile", "my-cluster", "--", "-n")
 """
 # `all` is enough for every module there is.
 EXTRAS["all"] = "\n".join([*EXTRAS.values(), 'assert import_all("dbksvd", "workflow") > 300'])

@@ -218,7 +218,7 @@ def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         ("experiments/tiny.yaml", "\udc80", "error: text: expected UTF-8, got other bytes"),
         ("tests/workflow/small.yaml", "a cat", "error: activations.source: expected model"),
         ("experiments/tiny.yaml", "a cat", "results/tiny/site/index.html: expected the pages of"),
-        ("none.yaml", "a cat", "error: config"),
+        ("none.yaml", "a cat", "none.yaml: expected a config file"),
     ],
 )
 def test_script_says_in_one_line_what_is_wrong(config, text, expected, tmp_path):
